@@ -1,0 +1,40 @@
+# Everything sets itself up: Python >= 3.11 and pip are all that has to be there.
+#   make demo    recover the example trajectories and draw them next to the truth
+#   make test    the whole test suite
+# PyTorch is installed on its own, so that you can choose the build for your hardware, and nothing else replaces it:
+#   make demo TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV ?= .venv
+RUN = OMP_NUM_THREADS=$(THREADS) HF_HUB_OFFLINE=1 $(VENV)/bin/python
+THREADS ?= 2
+
+.PHONY: demo test lint install clean
+
+demo: $(VENV)/.demo
+	$(RUN) pipelines/demo.py
+
+test: $(VENV)/.test
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest -n 2
+
+lint: $(VENV)/.test
+	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
+
+install: $(VENV)/.demo
+
+$(VENV)/.torch:
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(VENV)/bin/python -m pip install --quiet $(TORCH)
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.torch pyproject.toml
+	$(VENV)/bin/python -m pip install --quiet -e .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.torch pyproject.toml
+	$(VENV)/bin/python -m pip install --quiet -e ".[dev,examples]"
+	@touch $@ $(VENV)/.demo
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info outputs

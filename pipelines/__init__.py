@@ -1,0 +1,1 @@
+"""Runnable inference; installed as the package motion_grpo_cli."""

@@ -1,0 +1,24 @@
+"""SMPL-H kinematics: joint lists, skeletons, forward kinematics and the head frame."""
+
+from motion_grpo.body.joints import (
+    BODY_JOINT_NAMES,
+    FOOT_JOINTS,
+    HEAD,
+    JOINT_NAMES,
+    LEVELS,
+    MIRROR,
+    NUM_BETAS,
+    NUM_BODY_JOINTS,
+    NUM_HAND_JOINTS,
+    NUM_JOINTS,
+    PARENTS,
+    PELVIS,
+)
+from motion_grpo.body.kinematics import PosedBody, cpf_of, forward_kinematics, place_by_head
+from motion_grpo.body.skeleton import Skeleton
+
+__all__ = [
+    "BODY_JOINT_NAMES", "FOOT_JOINTS", "HEAD", "JOINT_NAMES", "LEVELS", "MIRROR", "NUM_BETAS", "NUM_BODY_JOINTS",
+    "NUM_HAND_JOINTS", "NUM_JOINTS", "PARENTS", "PELVIS", "PosedBody", "Skeleton", "cpf_of", "forward_kinematics",
+    "place_by_head",
+]  # fmt: skip

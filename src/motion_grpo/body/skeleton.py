@@ -1,0 +1,133 @@
+"""Rest joints of a shaped SMPL-family body, linear in betas, from the default body or from a licensed SMPL-H file."""
+
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import mannequin
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from motion_grpo.body.joints import HEAD, NUM_BETAS, NUM_JOINTS, PARENTS
+from motion_grpo.body.kinematics import PosedBody, place_by_head
+
+# The CPF of EgoAllo: middle of the eyes, as the mean of these vertices of the SMPL-H mesh.
+_SMPLH_EYE_VERTICES = (6260, 6262, 2800, 2802)
+_SMPLH_NUM_VERTICES = 6890
+# mannequin-x has SMPL-X's joints without the face, and two zero-length joints (22, 23) that SMPL-H has not.
+_MANNEQUIN_TO_SMPLH = (*range(22), *range(24, 54))
+# Eyes within the head's bounding box (chin to crown, back of the head to tip of the nose): 11.5 cm under the crown and
+# 3.5 cm behind the tip of the nose on the mean body, which puts them at 93% of its stature, as anthropometry has it.
+_EYES_IN_HEAD_BOX = (0.5, 0.52, 0.855)
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """Rest joints ``J0 + J1 @ betas`` and the CPF's offset from the head joint in the same form.
+
+    The rest pose is SMPL's: T-pose, y up, facing +z, the person's left at +x; metres.
+    """
+
+    J0: Float[Tensor, "52 3"]
+    """Joints of the mean body."""
+    J1: Float[Tensor, "52 3 16"]
+    """Change of the joints per unit of each beta."""
+    cpf0: Float[Tensor, "3"]
+    """CPF relative to the head joint on the mean body, in the head frame."""
+    cpf1: Float[Tensor, "3 16"]
+    """Change of the CPF offset per unit of each beta."""
+    name: str
+    """Which body this is: ``mannequin-x`` (SMPL-X shape space, ten betas used) or the name of an SMPL-H file."""
+
+    @staticmethod
+    @cache
+    def default() -> "Skeleton":
+        """The body of the Apache-2.0 package mannequin-x: SMPL-X's mean body and its first ten betas; needs no file."""
+        path = Path(mannequin.__file__).parent / "assets" / "smplx_calibration.npz"
+        with np.load(path, allow_pickle=False) as file:
+            joints, joint_dirs = file["joint_rest"], file["joint_dirs"]
+            head_box = np.stack([file["head_min_rest"], file["head_max_rest"]])
+            head_box_dirs = np.stack([file["head_min_dirs"], file["head_max_dirs"]])
+        keep = list(_MANNEQUIN_TO_SMPLH)
+        weight = np.array(_EYES_IN_HEAD_BOX)
+        eyes = (1 - weight) * head_box[0] + weight * head_box[1]
+        eye_dirs = (1 - weight)[:, None] * head_box_dirs[0] + weight[:, None] * head_box_dirs[1]
+        pad = lambda a: np.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, NUM_BETAS - a.shape[-1])])  # noqa: E731
+        return Skeleton(
+            J0=torch.tensor(joints[keep], dtype=torch.float32),
+            J1=torch.tensor(pad(joint_dirs[keep]), dtype=torch.float32),
+            cpf0=torch.tensor(eyes - joints[HEAD], dtype=torch.float32),
+            cpf1=torch.tensor(pad(eye_dirs - joint_dirs[HEAD]), dtype=torch.float32),
+            name="mannequin-x",
+        )
+
+    @staticmethod
+    def from_smplh(path: str | Path) -> "Skeleton":
+        """Derives the skeleton from a licensed SMPL-H ``model.npz`` (mano.is.tue.mpg.de): regressor times mesh.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: a pickle (``.pkl``), a file of another body model, or arrays that are missing or misshapen.
+        """
+        path = Path(path)
+        if path.suffix == ".pkl":
+            raise ValueError(
+                f"{path} is a pickle, which is never loaded here; use the npz release of SMPL-H ('extended SMPL+H')."
+            )
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {k: np.asarray(file[k]) for k in ("v_template", "shapedirs", "J_regressor", "kintree_table")}
+        except KeyError as error:
+            raise ValueError(f"{path} is not an SMPL-H file: it has no array {error.args[0].split()[0]}.") from error
+        except FileNotFoundError:
+            raise
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{path} cannot be read as an SMPL-H npz without unpickling: {error}") from error
+        template, directions, regressor = (
+            arrays[k].astype(np.float64) for k in ("v_template", "shapedirs", "J_regressor")
+        )
+        parents = (-1, *(int(p) for p in arrays["kintree_table"][0][1:]))
+        if regressor.shape != (NUM_JOINTS, _SMPLH_NUM_VERTICES) or parents != PARENTS:
+            raise ValueError(
+                f"{path} is another body model: SMPL-H has {NUM_JOINTS} joints on {_SMPLH_NUM_VERTICES} vertices and its own "
+                f"tree, this one has a regressor of shape {regressor.shape}."
+            )
+        if directions.shape[-1] < NUM_BETAS:
+            raise ValueError(f"{path} has {directions.shape[-1]} shape directions; SMPL-H's {NUM_BETAS} are needed.")
+        directions = directions[..., :NUM_BETAS]
+        J0 = regressor @ template
+        J1 = np.einsum("jv,vcb->jcb", regressor, directions)
+        eyes = list(_SMPLH_EYE_VERTICES)
+        tensor = lambda a: torch.tensor(a, dtype=torch.float32)  # noqa: E731
+        return Skeleton(
+            J0=tensor(J0),
+            J1=tensor(J1),
+            cpf0=tensor(template[eyes].mean(0) - J0[HEAD]),
+            cpf1=tensor(directions[eyes].mean(0) - J1[HEAD]),
+            name=path.stem,
+        )
+
+    def to(self, device: torch.device | str) -> "Skeleton":
+        """The same skeleton with its tensors on ``device``."""
+        return replace(self, **{k: getattr(self, k).to(device) for k in ("J0", "J1", "cpf0", "cpf1")})
+
+    def rest_joints(self, betas: Float[Tensor, "*batch 16"]) -> Float[Tensor, "*batch 52 3"]:
+        """Joints of the shaped body in the rest pose, metres (SMPL, Eq. 10)."""
+        return self.J0 + torch.einsum("jcb,...b->...jc", self.J1, betas)
+
+    def cpf_offset(self, betas: Float[Tensor, "*batch 16"]) -> Float[Tensor, "*batch 3"]:
+        """CPF relative to the head joint, in the head frame, metres."""
+        return self.cpf0 + betas @ self.cpf1.mT
+
+    def place_by_head(
+        self,
+        betas: Float[Tensor, "*#batch 16"],
+        local_rotmats: Float[Tensor, "*#batch joints-1 3 3"],
+        R_world_cpf: Float[Tensor, "*#batch 3 3"],
+        p_world_cpf: Float[Tensor, "*#batch 3"],
+    ) -> PosedBody:
+        """The shaped and posed body whose central pupil frame is the given one; 21 or 51 local rotations."""
+        rest_joints = self.rest_joints(betas)[..., : local_rotmats.shape[-3] + 1, :]
+        return place_by_head(rest_joints, self.cpf_offset(betas), local_rotmats, R_world_cpf, p_world_cpf)

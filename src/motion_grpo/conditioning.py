@@ -1,0 +1,124 @@
+"""g(.): the head trajectory as features that do not change with where in the world, or at which heading, one walks."""
+
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from motion_grpo.rotations import wxyz_to_matrix, yaw_rotation
+
+Parameterization = Literal["ours", "canonicalized", "absolute", "absrel", "absrel_global_deltas"]
+PARAMETERIZATIONS: tuple[str, ...] = get_args(Parameterization)
+_DIMENSIONS = {"canonicalized": 12, "absolute": 12, "absrel": 24, "absrel_global_deltas": 24}
+
+
+class HeadPoses(NamedTuple):
+    """Poses of the central pupil frame (CPF) in a z-up world whose floor lies at z = 0, and the step that led to each."""
+
+    R_world_cpf: Float[Tensor, "*batch frames 3 3"]
+    p_world_cpf: Float[Tensor, "*batch frames 3"]
+    """Metres."""
+    R_prev_cpf: Float[Tensor, "*batch frames 3 3"]
+    """R_cpf(t-1)_cpf(t)."""
+    p_prev_cpf: Float[Tensor, "*batch frames 3"]
+    """Position of CPF(t) in CPF(t-1), metres."""
+
+    @staticmethod
+    def from_world(
+        R_world_cpf: Float[Tensor, "*batch frames 3 3"], p_world_cpf: Float[Tensor, "*batch frames 3"]
+    ) -> "HeadPoses":
+        """Adds the steps; the first frame, which has no predecessor, repeats the second one's (constant velocity)."""
+        R_prev, R_next = R_world_cpf[..., :-1, :, :], R_world_cpf[..., 1:, :, :]
+        R_step = R_prev.mT @ R_next
+        p_step = (R_prev.mT @ (p_world_cpf[..., 1:, :] - p_world_cpf[..., :-1, :])[..., None]).squeeze(-1)
+        return HeadPoses(
+            R_world_cpf,
+            p_world_cpf,
+            torch.cat([R_step[..., :1, :, :], R_step], dim=-3),
+            torch.cat([p_step[..., :1, :], p_step], dim=-2),
+        )
+
+    @staticmethod
+    def from_wxyz_xyz(
+        T_world_cpf: Float[Tensor, "*batch frames 7"], T_prev_cpf: Float[Tensor, "*batch frames 7"]
+    ) -> "HeadPoses":
+        """From transforms stored as quaternion (wxyz) and translation."""
+        return HeadPoses(
+            wxyz_to_matrix(T_world_cpf[..., :4]),
+            T_world_cpf[..., 4:],
+            wxyz_to_matrix(T_prev_cpf[..., :4]),
+            T_prev_cpf[..., 4:],
+        )
+
+    def window(self, start: int, stop: int) -> "HeadPoses":
+        """Frames [start, stop)."""
+        R, p, dR, dp = self
+        return HeadPoses(
+            R[..., start:stop, :, :], p[..., start:stop, :], dR[..., start:stop, :, :], dp[..., start:stop, :]
+        )
+
+
+def condition_dim(
+    parameterization: Parameterization, canonical_rotation: bool, hand_positions: bool, octaves: int
+) -> int:
+    """Number of features that :func:`head_features` returns per frame."""
+    raw = 13 + 9 * canonical_rotation if parameterization == "ours" else _DIMENSIONS[parameterization]
+    return (raw + 6 * hand_positions) * (1 + 2 * octaves)
+
+
+def head_features(
+    head: HeadPoses,
+    parameterization: Parameterization = "ours",
+    *,
+    canonical_rotation: bool = True,
+    hand_positions: Float[Tensor, "*batch frames 6"] | None = None,
+    octaves: int = 3,
+) -> Float[Tensor, "*batch frames d_cond"]:
+    """Features of a head trajectory (EgoAllo, Sec. 3.2 and its ablation; MotionGRPO, Eq. 6).
+
+    ``ours`` depends only on what is the same after any translation along, and rotation about the vertical of, the floor:
+    the step since the last frame (12), the height over the floor (1) and the rotation after turning the heading to 0 (9).
+    ``canonicalized`` aligns to the first frame's heading and place, ``absolute`` is the pose itself, ``absrel`` adds
+    the steps, ``absrel_global_deltas`` adds them in world axes.
+
+    Args:
+        head: poses above a floor at z = 0.
+        canonical_rotation: leave out the heading-free rotation of ``ours`` when False.
+        hand_positions: left and right wrist relative to the CPF, metres (zeros where unknown); appended when given.
+        octaves: of the Fourier encoding.
+    """
+    R, p, R_step, p_step = head
+    if parameterization == "ours":
+        parts = [_matrix_3x4(R_step, p_step), p[..., 2:]]
+        if canonical_rotation:
+            parts.append((_heading_to_zero(R) @ R).flatten(-2))
+    elif parameterization == "canonicalized":
+        R_canonical_world = _heading_to_zero(R[..., :1, :, :])
+        p_canonical = (R_canonical_world @ (p - p[..., :1, :])[..., None]).squeeze(-1)
+        parts = [_matrix_3x4(R_canonical_world @ R, p_canonical)]
+    elif parameterization == "absolute":
+        parts = [_matrix_3x4(R, p)]
+    elif parameterization == "absrel":
+        parts = [_matrix_3x4(R, p), _matrix_3x4(R_step, p_step)]
+    else:
+        step_back_world = -(R @ R_step.mT @ p_step[..., None]).squeeze(-1)
+        parts = [_matrix_3x4(R, p), R_step.flatten(-2), step_back_world]
+    if hand_positions is not None:
+        parts.append(hand_positions)
+    return fourier_encode(torch.cat(parts, dim=-1), octaves)
+
+
+def fourier_encode(x: Float[Tensor, "*batch channels"], octaves: int) -> Float[Tensor, "*batch encoded"]:
+    """[x, sin(2^k x), sin(2^k x + pi/2)], the scaled inputs laid out input-major (EgoAllo's order)."""
+    scaled = (x[..., None] * 2.0 ** torch.arange(octaves, device=x.device, dtype=x.dtype)).flatten(-2)
+    return torch.cat([x, torch.sin(scaled), torch.sin(scaled + torch.pi / 2)], dim=-1)
+
+
+def _heading_to_zero(R_world_cpf: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3 3"]:
+    forward = R_world_cpf[..., :, 2]
+    return yaw_rotation(-torch.atan2(forward[..., 1], forward[..., 0]))
+
+
+def _matrix_3x4(R: Float[Tensor, "*batch 3 3"], p: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 12"]:
+    return torch.cat([R, p[..., None]], dim=-1).flatten(-2)

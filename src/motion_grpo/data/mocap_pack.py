@@ -1,0 +1,71 @@
+"""Reads open_mocap_smplh: real motion capture in SMPL-H form, packed into small Parquet shards (one per source and split).
+
+Pose columns are int16 of radians x 1e4, translations int32 of metres x 1e5, channel-major and differenced in time with
+wrap-around, so that they compress well.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import roma
+import torch
+
+from motion_grpo.body import Skeleton
+from motion_grpo.data.clips import Clip, with_contacts
+from motion_grpo.motion import Motion
+
+_COLUMNS = {"clip_id", "source", "num_frames", "fps", "betas", "poses_i16", "trans_i32"}
+
+
+def read_mocap_pack(folder: str | Path, split: str, sources: Sequence[str] | None = None) -> Iterator[Clip]:
+    """Yields the clips of one split, contacts labelled.
+
+    Args:
+        folder: holds ``SOURCE_SPLIT.parquet`` files.
+        split: ``train``, ``val``, ``test`` or ``id_test``.
+        sources: only these data sets, e.g. ``["cmu"]`` (free for all uses); all when None.
+
+    Raises:
+        FileNotFoundError: no shard of that split there.
+        ValueError: a file without the columns of the format.
+    """
+    folder = Path(folder)
+    shards = sorted(p for p in folder.glob(f"*_{split}.parquet") if p.stem in _names(p, split, sources))
+    if not shards:
+        raise FileNotFoundError(f"{folder} holds no *_{split}.parquet{f' of {list(sources)}' if sources else ''}.")
+    for shard in shards:
+        missing = _COLUMNS - set(pq.read_schema(shard).names)
+        if missing:
+            raise ValueError(f"{shard} is no shard of open_mocap_smplh: it has no column {', '.join(sorted(missing))}.")
+        for batch in pq.ParquetFile(shard).iter_batches(64, columns=sorted(_COLUMNS)):
+            for row in batch.to_pylist():
+                yield _clip(row)
+
+
+def _names(path: Path, split: str, sources: Sequence[str] | None) -> set[str]:
+    # "id_test" also ends in "_test": a shard's source is what stands before the first underscore.
+    source = path.stem.split("_", 1)[0]
+    return {f"{source}_{split}"} if sources is None or source in sources else set()
+
+
+def _clip(row: dict) -> Clip:
+    frames = row["num_frames"]
+
+    def undo(column: str, dtype: type, channels: int) -> np.ndarray:
+        return np.cumsum(np.frombuffer(row[column], dtype).reshape(channels, frames), axis=1, dtype=dtype).T
+
+    rotvecs = torch.tensor(undo("poses_i16", np.int16, 66) / 1e4, dtype=torch.float32)
+    trans = torch.tensor(undo("trans_i32", np.int32, 3) / 1e5, dtype=torch.float32)
+    betas = torch.tensor(row["betas"], dtype=torch.float32)
+    rotmats = roma.rotvec_to_rotmat(rotvecs.unflatten(1, (22, 3)))
+    motion = Motion(
+        root_rotmats=rotmats[:, 0],
+        root_positions=trans + Skeleton.default().rest_joints(betas)[0],
+        body_rotmats=rotmats[:, 1:],
+        betas=betas,
+        contacts=torch.zeros(frames, 21),
+        timestamps=torch.arange(frames, dtype=torch.float64) / row["fps"],
+    )
+    return Clip(id=row["clip_id"], source=row["source"], motion=with_contacts(motion))

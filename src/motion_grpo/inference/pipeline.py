@@ -1,0 +1,275 @@
+"""The pipeline: a head trajectory in, full-body motion out."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline, SchedulerMixin
+from diffusers.utils import BaseOutput
+from jaxtyping import Float
+from torch import Tensor
+
+from motion_grpo.body import Skeleton
+from motion_grpo.conditioning import HeadPoses
+from motion_grpo.inference.sampling import sample_latents
+from motion_grpo.models import EgoMotionDenoiser, load_egoallo
+from motion_grpo.motion import Motion, MotionState
+from motion_grpo.schedulers import EgoMotionSDEScheduler
+from motion_grpo.trajectory import HeadTrajectory, load_trajectory
+
+FPS = 30.0
+"""Frames per second of every motion."""
+_EMBEDDED = Path(__file__).parents[1] / "checkpoints"
+# Travels with every saved pipeline, so that plain diffusers finds this class: exactly one pipeline may be visible in it.
+_CUSTOM_PIPELINE = "from motion_grpo import EgoMotionPipeline  # noqa: F401  (pip install motion-grpo)\n"
+
+
+@dataclass
+class EgoMotionPipelineOutput(BaseOutput):
+    """What was recovered."""
+
+    motions: list[Motion] | None
+    """One a sample, at 30 fps, in the world of the trajectory (metres, z up). None for ``output_type="latent"``."""
+    latents: Float[Tensor, "samples frames d_state"]
+    """Packed clean states, laid out as the denoiser's ``state_layout`` says; rotations are proper."""
+    trajectory: HeadTrajectory
+    """The head at 30 fps, as it was used; says where the floor height came from."""
+
+    @property
+    def motion(self) -> Motion:
+        """The first sample.
+
+        Raises:
+            ValueError: latents were asked for.
+        """
+        if self.motions is None:
+            raise ValueError("output_type='latent' returns latents only; call the pipeline with output_type='motion'.")
+        return self.motions[0]
+
+
+class EgoMotionPipeline(DiffusionPipeline):
+    """Recovers SMPL-H motion from the trajectory of a head-mounted device (MotionGRPO, Eq. 6; EgoAllo, Sec. 3).
+
+    Args:
+        denoiser: the network.
+        scheduler: :class:`EgoMotionSDEScheduler`, or one of diffusers' for x0-prediction on the same noise, e.g.
+            ``DDIMScheduler.from_config(pipe.scheduler.config, timestep_spacing="trailing")``.
+        num_inference_steps: sampling steps where a call names none.
+        window: frames that the network sees at once, as in its training.
+        overlap: frames that neighbouring windows share.
+    """
+
+    model_cpu_offload_seq = "denoiser"
+
+    def __init__(
+        self,
+        denoiser: EgoMotionDenoiser,
+        scheduler: SchedulerMixin,
+        num_inference_steps: int = 30,
+        window: int = 128,
+        overlap: int = 32,
+    ) -> None:
+        super().__init__()
+        self.register_modules(denoiser=denoiser, scheduler=scheduler)
+        self.register_to_config(num_inference_steps=num_inference_steps, window=window, overlap=overlap)
+        self.skeleton = Skeleton.default()
+        """The body that the predicted betas refer to; set it to ``Skeleton.from_smplh(...)`` for weights trained on that."""
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike | None = None, **kwargs: Any
+    ) -> "EgoMotionPipeline":
+        """Loads a pipeline: a folder, a Hub id, or the name of a checkpoint that ships with the package.
+
+        Args:
+            pretrained_model_name_or_path: None is the shipped ``base``.
+            kwargs: diffusers' (``dtype``, ``revision``, ``token``, ...).
+
+        Raises:
+            ValueError: weights that are pickled, missing or misshapen.
+            OSError: no such folder or repository.
+        """
+        name = "base" if pretrained_model_name_or_path is None else os.fspath(pretrained_model_name_or_path)
+        if not Path(name).exists() and (_EMBEDDED / name / "model_index.json").is_file():
+            name = str(_EMBEDDED / name)
+        if Path(name).is_dir():
+            _refuse_incomplete(Path(name))
+        # Geometry is float32 throughout; fp16 files are only a smaller way to store the same weights.
+        if kwargs.get("torch_dtype") is None:
+            kwargs.setdefault("dtype", torch.float32)
+        pipeline = super().from_pretrained(name, **kwargs)
+        pipeline.denoiser.eval()
+        return pipeline
+
+    @classmethod
+    def from_egoallo(cls, folder: str | os.PathLike, smplh: str | os.PathLike | None = None) -> "EgoMotionPipeline":
+        """EgoAllo's released checkpoint with EgoAllo's sampler.
+
+        Args:
+            folder: with ``model_config.yaml`` and ``checkpoints_*/model.safetensors``.
+            smplh: licensed SMPL-H ``model.npz``, which its betas refer to; the default body stands in when None.
+        """
+        pipeline = cls(load_egoallo(folder), EgoMotionSDEScheduler.egoallo())
+        if smplh is not None:
+            pipeline.skeleton = Skeleton.from_smplh(smplh)
+        return pipeline
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """Writes the pipeline as safetensors, with the one-line ``pipeline.py`` by which plain diffusers loads it.
+
+        Raises:
+            ValueError: ``safe_serialization=False``; pickles are never written.
+        """
+        if not kwargs.get("safe_serialization", True):
+            raise ValueError("safe_serialization=False would write a pickle; weights are saved as safetensors only.")
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "pipeline.py").write_text(_CUSTOM_PIPELINE)
+        super().save_pretrained(str(folder), **kwargs)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        trajectory: "HeadTrajectory | str | os.PathLike | np.ndarray | Tensor",
+        *,
+        num_samples: int = 1,
+        num_inference_steps: int | None = None,
+        eta: float | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        latents: Float[Tensor, "samples frames d_state"] | None = None,
+        window_batch_size: int = 32,
+        output_type: Literal["motion", "latent"] = "motion",
+        callback_on_step_end: Callable[["EgoMotionPipeline", int, int, dict], dict] | None = None,
+        return_dict: bool = True,
+    ) -> EgoMotionPipelineOutput | tuple:
+        """Recovers the body under a head trajectory.
+
+        Args:
+            trajectory: a :class:`HeadTrajectory`, a file that :func:`load_trajectory` reads, or CPF poses at 30 fps in a
+                z-up world as (frames, 4, 4) matrices or (frames, 7) wxyz + xyz. Any length from two poses on; resampled
+                to 30 fps by its timestamps.
+            num_samples: motions to draw.
+            num_inference_steps: sampling steps; the pipeline's own number when None.
+            eta: stochasticity, 0 (deterministic given the start) to 1 (ancestral); the scheduler's own when None.
+            generator: a sample depends on the generator and its own number only, neither on how many are drawn nor on the
+                batching. A list gives each sample one. The global generator when None.
+            latents: noise to start from, in place of drawn noise.
+            window_batch_size: windows denoised at once; bounds the memory.
+            output_type: ``latent`` skips the kinematics.
+            callback_on_step_end: called as ``callback(pipeline, step, timestep, {"latents": latents})`` after each step;
+                may return a dict with other latents.
+            return_dict: False returns the output as a tuple.
+
+        Raises:
+            ValueError: bad input; the message says what and where.
+        """
+        if num_samples < 1:
+            raise ValueError(f"num_samples is {num_samples}; draw at least 1.")
+        if output_type not in ("motion", "latent"):
+            raise ValueError(f"output_type is {output_type!r}; choose 'motion' or 'latent'.")
+        head_trajectory = _as_trajectory(trajectory).resample(FPS)
+        if len(head_trajectory) < 2:
+            raise ValueError(
+                f"{head_trajectory.source} lasts less than two frames at {FPS:.0f} fps; a motion needs at least two."
+            )
+        floored = head_trajectory.above_floor()
+        device = self._execution_device
+        head = HeadPoses.from_world(floored.R_world_cpf.to(device), floored.p_world_cpf.to(device))
+
+        def on_step(step: int, timestep: int, latents: Tensor) -> Tensor | None:
+            if callback_on_step_end is None:
+                return None
+            return (callback_on_step_end(self, step, timestep, {"latents": latents}) or {}).get("latents")
+
+        with self.progress_bar(total=1) as bar:
+
+            def on_batch(total: int) -> None:
+                bar.total = total
+                bar.update()
+
+            latents = sample_latents(
+                self.denoiser,
+                self.scheduler,
+                head,
+                num_samples=num_samples,
+                num_inference_steps=num_inference_steps or self.config.num_inference_steps,
+                eta=eta,
+                generator=_one_generator_per_sample(generator, num_samples),
+                latents=latents,
+                window=self.config.window,
+                overlap=self.config.overlap,
+                window_batch_size=window_batch_size,
+                on_step=on_step,
+                on_batch=on_batch,
+            )
+        motions = None if output_type == "latent" else [self._motion(x, head, head_trajectory) for x in latents]
+        self.maybe_free_model_hooks()
+        output = EgoMotionPipelineOutput(motions=motions, latents=latents, trajectory=head_trajectory)
+        return output if return_dict else output.to_tuple()
+
+    def _motion(self, latents: Float[Tensor, "frames d_state"], head: HeadPoses, trajectory: HeadTrajectory) -> Motion:
+        """Hangs the body from the head: one shape for the whole motion, the root found last."""
+        state = MotionState.unpack(latents, self.denoiser.state_layout, project=False)
+        betas = state.betas.mean(0)
+        skeleton = self.skeleton.to(latents.device)
+        body = skeleton.place_by_head(betas, state.body_rotmats, head.R_world_cpf, head.p_world_cpf)
+        root_positions = body.joints[:, 0].cpu()
+        root_positions[:, 2] += trajectory.floor_height
+        hands = state.hand_rotmats
+        return Motion(
+            root_rotmats=body.rotmats[:, 0].cpu(),
+            root_positions=root_positions,
+            body_rotmats=state.body_rotmats.cpu(),
+            betas=betas.cpu(),
+            contacts=state.contacts.clamp(0, 1).cpu(),
+            timestamps=trajectory.timestamps,
+            hand_rotmats=None if hands is None else hands.cpu(),
+            floor_height=trajectory.floor_height,
+            skeleton=self.skeleton,
+        )
+
+
+def _as_trajectory(trajectory: object) -> HeadTrajectory:
+    if isinstance(trajectory, HeadTrajectory):
+        return trajectory
+    if isinstance(trajectory, str | os.PathLike):
+        return load_trajectory(trajectory)
+    poses = trajectory if isinstance(trajectory, Tensor) else np.asarray(trajectory)
+    if poses.ndim == 2 and poses.shape[1] == 7:
+        return HeadTrajectory.from_wxyz_xyz(poses, fps=FPS)
+    if poses.ndim == 3 and tuple(poses.shape[1:]) == (4, 4):
+        return HeadTrajectory.from_matrices(poses, fps=FPS)
+    raise ValueError(
+        f"An array of shape {tuple(poses.shape)} is no head trajectory; give (frames, 7) wxyz + xyz or (frames, 4, 4), "
+        "or a HeadTrajectory."
+    )
+
+
+def _one_generator_per_sample(
+    generator: torch.Generator | list[torch.Generator] | None, num_samples: int
+) -> list[torch.Generator]:
+    """Streams that depend on the given generator and the sample's number, and on nothing else."""
+    if isinstance(generator, list):
+        if len(generator) != num_samples:
+            raise ValueError(f"{len(generator)} generators for {num_samples} samples; give one, or one a sample.")
+        return generator
+    device = "cpu" if generator is None else generator.device
+    seed = int(torch.randint(2**62, (), generator=generator, device=device))
+    return [torch.Generator(device).manual_seed(seed + number) for number in range(num_samples)]
+
+
+def _refuse_incomplete(folder: Path) -> None:
+    """One clear sentence in place of what diffusers says of a folder that is not, or not wholly, a saved pipeline."""
+    if not (folder / "model_index.json").is_file():
+        raise FileNotFoundError(f"{folder} is no saved pipeline: it has no model_index.json.")
+    weights = folder / "denoiser"
+    if any(weights.glob("*.safetensors")):
+        return
+    pickles = sorted(p.name for suffix in ("bin", "pt", "pth", "ckpt", "pkl") for p in weights.glob(f"*.{suffix}"))
+    if pickles:
+        raise ValueError(f"{weights / pickles[0]} is a pickle, which is never loaded; save the weights as safetensors.")
+    raise FileNotFoundError(f"{weights} holds no diffusion_pytorch_model.safetensors.")

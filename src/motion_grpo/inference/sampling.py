@@ -1,0 +1,93 @@
+"""The sampling loop: from noise to a clean motion state, for a head trajectory of any length."""
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from diffusers import SchedulerMixin
+from diffusers.utils.torch_utils import randn_tensor
+from jaxtyping import Float
+from torch import Tensor
+
+from motion_grpo.conditioning import HeadPoses
+from motion_grpo.inference.stitching import StitchedDenoiser
+from motion_grpo.models import EgoMotionDenoiser
+from motion_grpo.motion import MotionState
+from motion_grpo.schedulers import noise_level
+
+StepCallback = Callable[
+    [int, int, Float[Tensor, "samples frames d_state"]], Float[Tensor, "samples frames d_state"] | None
+]
+"""Called after each step with its index, timestep and the latents; may return latents to go on with."""
+
+
+@torch.no_grad()
+def sample_latents(
+    denoiser: EgoMotionDenoiser,
+    scheduler: SchedulerMixin,
+    head: HeadPoses,
+    *,
+    num_samples: int = 1,
+    num_inference_steps: int = 30,
+    eta: float | None = None,
+    generator: torch.Generator | list[torch.Generator] | None = None,
+    latents: Float[Tensor, "samples frames d_state"] | None = None,
+    window: int = 128,
+    overlap: int = 32,
+    window_batch_size: int = 32,
+    on_step: StepCallback | None = None,
+    on_batch: Callable[[int], None] | None = None,
+) -> Float[Tensor, "samples frames d_state"]:
+    """Draws motion states for one head trajectory (MotionGRPO, Eq. 2; windows as EgoAllo blends them).
+
+    Args:
+        denoiser: the network.
+        scheduler: ours, or one of diffusers' for x0-prediction.
+        head: poses of one trajectory, above a floor at z = 0; no batch axis.
+        num_samples: how many motions to draw.
+        num_inference_steps: sampling steps.
+        eta: stochasticity, 0 (deterministic) to 1 (ancestral); the scheduler's own when None. Schedulers without one
+            ignore it.
+        generator: one for all samples, or one a sample.
+        latents: state to start from; drawn when None.
+        window: frames the network sees at once.
+        overlap: frames that neighbouring windows share.
+        window_batch_size: windows denoised at once; bounds the memory.
+        on_step: see :data:`StepCallback`.
+        on_batch: called after each batch of windows with the number of batches that the whole call takes.
+
+    Returns:
+        Packed clean states, rotations projected, float32.
+    """
+    device = head.p_world_cpf.device
+    layout = denoiser.state_layout
+    shape = (num_samples, len(head.p_world_cpf), layout.dim)
+    if latents is not None and tuple(latents.shape) != shape:
+        raise ValueError(f"latents have shape {tuple(latents.shape)}; this trajectory and network need {shape}.")
+    network = StitchedDenoiser(
+        denoiser, denoiser.condition(head), window=window, overlap=overlap, window_batch_size=window_batch_size
+    )
+    scheduler.set_timesteps(num_inference_steps, device=device)
+    batches = network.num_batches(num_samples) * len(scheduler.timesteps)
+    if latents is None:
+        latents = randn_tensor(shape, generator, device=device, dtype=torch.float32) * scheduler.init_noise_sigma
+    # diffusers' schedulers do not agree on what step() takes; this is how its own pipelines ask.
+    accepted = inspect.signature(scheduler.step).parameters
+    options = {"generator": generator} if "generator" in accepted else {}
+    if eta is not None and "eta" in accepted:
+        options["eta"] = eta
+    for index, timestep in enumerate(scheduler.timesteps):
+        x0 = network(latents, int(noise_level(scheduler, timestep)), on_batch and partial(on_batch, batches))
+        # The mean of a step is taken after the projection, so that every step heads for a real pose.
+        x0 = MotionState.unpack(x0, layout).pack(layout)
+        latents = scheduler.step(x0, timestep, latents, **options).prev_sample
+        if on_step is not None:
+            changed = on_step(index, int(timestep), latents)
+            latents = latents if changed is None else changed
+    return latents
+
+
+def recover_state(denoiser: EgoMotionDenoiser, scheduler: SchedulerMixin, head: HeadPoses, **options) -> MotionState:
+    """:func:`sample_latents`, unpacked; leading axis of samples."""
+    return MotionState.unpack(sample_latents(denoiser, scheduler, head, **options), denoiser.state_layout)

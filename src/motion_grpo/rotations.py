@@ -1,0 +1,47 @@
+"""The few rotation operations the library shares; conversions come from roma."""
+
+import roma
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def matrix_to_wxyz(rotmats: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 4"]:
+    """Unit quaternions, real part first, from rotation matrices."""
+    return roma.quat_xyzw_to_wxyz(roma.rotmat_to_unitquat(rotmats))
+
+
+def wxyz_to_matrix(wxyz: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 3 3"]:
+    """Rotation matrices from quaternions, real part first; they are normalised here."""
+    return roma.unitquat_to_rotmat(torch.nn.functional.normalize(roma.quat_wxyz_to_xyzw(wxyz), dim=-1))
+
+
+def rotation_6d(rotmats: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 6"]:
+    """First two columns, row-major (Zhou et al., "On the Continuity of Rotation Representations", CVPR 2019)."""
+    return rotmats[..., :2].flatten(-2)
+
+
+def rotation_from_6d(values: Float[Tensor, "*batch 6"]) -> Float[Tensor, "*batch 3 3"]:
+    """Inverse of :func:`rotation_6d` for any two columns that are not parallel (Gram-Schmidt)."""
+    return roma.special_gramschmidt(values.unflatten(-1, (3, 2)))
+
+
+def project_to_rotation(
+    matrices: Float[Tensor, "*batch 3 3"], *, allow_reflection: bool = False
+) -> Float[Tensor, "*batch 3 3"]:
+    """The rotation nearest to each matrix (orthogonal Procrustes).
+
+    Args:
+        allow_reflection: return U V^T as it is, with determinant -1 where the matrix has a negative one. That is what
+            EgoAllo's code does; it serves only to reproduce its numbers.
+    """
+    if allow_reflection:
+        U, _, Vh = torch.linalg.svd(matrices)
+        return U @ Vh
+    return roma.special_procrustes(matrices)
+
+
+def yaw_rotation(angle: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch 3 3"]:
+    """Rotation about the world's z axis by ``angle`` radians."""
+    c, s, zero, one = torch.cos(angle), torch.sin(angle), torch.zeros_like(angle), torch.ones_like(angle)
+    return torch.stack([c, -s, zero, s, c, zero, zero, zero, one], dim=-1).unflatten(-1, (3, 3))

@@ -1,0 +1,89 @@
+"""From windows of recorded motion to what a training step needs: augmentation, head poses, clean state."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from motion_grpo.body import NUM_HAND_JOINTS, Skeleton, cpf_of, forward_kinematics
+from motion_grpo.conditioning import HeadPoses
+from motion_grpo.data.clips import leg_length, mirror, mirror_contacts
+from motion_grpo.motion import MotionState
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes of a window that leave it a real motion."""
+
+    mirror: float = 0.5
+    """Probability of exchanging left and right."""
+    body_size: float = 0.0
+    """Probability of giving the motion to a body of another stature (travel scaled with the legs)."""
+    body_size_std: float = 1.0
+    """Standard deviation of the change of betas[0]; 1 is about 0.1 m of stature."""
+
+
+class TrainingBatch(NamedTuple):
+    """Ground truth of a batch of windows."""
+
+    state: MotionState
+    head: HeadPoses
+    joints: Float[Tensor, "batch frames 22 3"]
+    """World positions above a floor at z = 0, metres."""
+    rotmats: Float[Tensor, "batch frames 22 3 3"]
+    """R_world_root, then local rotations."""
+    mask: Bool[Tensor, "batch frames"]
+
+
+def training_batch(
+    windows: dict[str, Tensor], skeleton: Skeleton, include_hands: bool, augmentation: Augmentation | None = None
+) -> TrainingBatch:
+    """Head poses and clean state of a collated batch of :class:`~motion_grpo.data.MotionWindows`.
+
+    The first frame of a window is conditioned on the step that led to it where the clip has an earlier frame, and on the
+    step that follows where it has not, as the pipeline does at the start of a trajectory.
+    """
+    rotmats, positions, contacts = windows["rotmats"], windows["root_positions"], windows["contacts"]
+    betas = windows["betas"]
+    if augmentation is not None:
+        rotmats, positions, contacts, betas = _augment(rotmats, positions, contacts, betas, skeleton, augmentation)
+    frames = rotmats.shape[1]
+    betas = betas[:, None].expand(-1, frames, -1)
+    rest_joints = skeleton.rest_joints(betas[:, :1])[..., :22, :]
+    body = forward_kinematics(rest_joints, rotmats, positions)
+    R_world_cpf, p_world_cpf = cpf_of(body, skeleton.cpf_offset(betas))
+    head = HeadPoses.from_world(R_world_cpf, p_world_cpf).window(1, frames)
+    starts = ~windows["has_previous"]
+    R_step, p_step = head.R_prev_cpf.clone(), head.p_prev_cpf.clone()
+    R_step[starts, 0], p_step[starts, 0] = R_step[starts, 1], p_step[starts, 1]
+    hands = None
+    if include_hands:
+        hands = torch.eye(3, device=rotmats.device).expand(*rotmats.shape[:1], frames - 1, NUM_HAND_JOINTS, 3, 3)
+    return TrainingBatch(
+        state=MotionState(betas[:, 1:], rotmats[:, 1:, 1:], contacts[:, 1:], hands),
+        head=head._replace(R_prev_cpf=R_step, p_prev_cpf=p_step),
+        joints=body.joints[:, 1:],
+        rotmats=rotmats[:, 1:],
+        mask=windows["mask"],
+    )
+
+
+def _augment(
+    rotmats: Tensor, positions: Tensor, contacts: Tensor, betas: Tensor, skeleton: Skeleton, augmentation: Augmentation
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    batch = len(rotmats)
+    flip = torch.rand(batch, device=rotmats.device) < augmentation.mirror
+    mirrored, mirrored_positions = mirror(rotmats, positions)
+    rotmats = torch.where(flip[:, None, None, None, None], mirrored, rotmats)
+    positions = torch.where(flip[:, None, None], mirrored_positions, positions)
+    contacts = torch.where(flip[:, None, None], mirror_contacts(contacts), contacts)
+    if augmentation.body_size > 0:
+        resize = torch.rand(batch, device=rotmats.device) < augmentation.body_size
+        change = torch.randn(batch, device=rotmats.device) * augmentation.body_size_std * resize
+        resized = betas.clone()
+        resized[:, 0] += change
+        positions = positions * (leg_length(skeleton, resized) / leg_length(skeleton, betas))[:, None, None]
+        betas = resized
+    return rotmats, positions, contacts, betas

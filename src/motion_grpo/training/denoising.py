@@ -1,0 +1,241 @@
+"""Pre-training and supervised fine-tuning of the denoiser (MotionGRPO, Eq. 3), as a transformers Trainer."""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from diffusers.training_utils import EMAModel
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from motion_grpo.body import Skeleton
+from motion_grpo.data import Clip, MotionWindows
+from motion_grpo.inference.sampling import recover_state
+from motion_grpo.metrics import jitter, mpjpe, mpjve
+from motion_grpo.models import EgoMotionDenoiser
+from motion_grpo.motion import MotionState
+from motion_grpo.schedulers import EgoMotionSDEScheduler
+from motion_grpo.training.batches import Augmentation, training_batch
+from motion_grpo.training.losses import (
+    GeometricWeights,
+    denoising_loss,
+    geometric_loss,
+    noise_level_weights,
+    sample_noise_levels,
+)
+
+FPS = 30.0
+_STATISTICS_WINDOWS = 512
+
+
+@dataclass
+class DenoisingConfig(TrainingArguments):
+    """Settings of :class:`DenoisingTrainer` beyond those of transformers; the defaults are EgoAllo's."""
+
+    learning_rate: float = field(default=1e-4, metadata={"help": "AdamW's."})
+    weight_decay: float = field(default=1e-4, metadata={"help": "AdamW's."})
+    warmup_steps: float = field(default=1000, metadata={"help": "Linear warm-up; below 1, a share of all steps."})
+    per_device_train_batch_size: int = field(default=256, metadata={"help": "Windows per step and device."})
+    bf16: bool = field(
+        default=False, metadata={"help": "Autocast to bfloat16; leave off where the device is slow at it."}
+    )
+    window: int = field(default=128, metadata={"help": "Frames of a training window (T)."})
+    noise_weighting: str = field(
+        default="egoallo", metadata={"help": "'egoallo' weights the loss by signal-to-noise; 'uniform' by 1."}
+    )
+    favour_high_noise: bool = field(
+        default=False, metadata={"help": "Draw noise levels with a density that grows with the level; else uniformly."}
+    )
+    rotation_weight: float = field(default=1.0, metadata={"help": "Factor on the whole of EgoAllo's loss."})
+    position_weight: float = field(default=0.0, metadata={"help": "Joint positions through forward kinematics, per m."})
+    velocity_weight: float = field(default=0.0, metadata={"help": "Joint velocities, per m/s."})
+    foot_contact_weight: float = field(default=0.0, metadata={"help": "Speed of planted feet, per m/s."})
+    mirror_probability: float = field(default=0.5, metadata={"help": "Of exchanging left and right in a window."})
+    body_size_probability: float = field(
+        default=0.0, metadata={"help": "Of giving a window to a body of another size."}
+    )
+    ema_decay: float = field(default=0.999, metadata={"help": "Of the averaged weights, which are what is shipped."})
+    eval_num_inference_steps: int = field(default=4, metadata={"help": "Sampling steps of the evaluation."})
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Must stay off: windows are not model arguments."}
+    )
+
+
+class DenoisingTrainer(Trainer):
+    """Trains an :class:`EgoMotionDenoiser` on windows of recorded motion.
+
+    Checkpoints hold the model as diffusers writes it, and the averaged weights, which are what :meth:`save_model` users
+    want, in ``ema/``. Evaluation recovers whole clips with the averaged weights and reports MPJPE, MPJVE and jitter.
+
+    Args:
+        model: the denoiser, new or pre-trained.
+        args: settings.
+        train_dataset: windows.
+        eval_clips: whole clips for the evaluation.
+        skeleton: body of the data set's betas; the default body when None.
+    """
+
+    def __init__(
+        self,
+        model: EgoMotionDenoiser,
+        args: DenoisingConfig,
+        train_dataset: Dataset,
+        eval_clips: list[Clip] | None = None,
+        skeleton: Skeleton | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+    ) -> None:
+        self.denoiser = model
+        self.scheduler = EgoMotionSDEScheduler()
+        self.skeleton = (skeleton or Skeleton.default()).to(args.device)
+        self.augmentation = Augmentation(mirror=args.mirror_probability, body_size=args.body_size_probability)
+        self.geometric_weights = GeometricWeights(args.position_weight, args.velocity_weight, args.foot_contact_weight)
+        self.level_weights = noise_level_weights(self.scheduler.alphas_cumprod).to(args.device)
+        if args.noise_weighting == "uniform":
+            self.level_weights = torch.ones_like(self.level_weights)
+        elif args.noise_weighting != "egoallo":
+            raise ValueError(f"noise_weighting is {args.noise_weighting!r}; choose 'egoallo' or 'uniform'.")
+        self.eval_clips = eval_clips or []
+        self._terms: dict[str, list[Tensor]] = defaultdict(list)
+        # transformers' name for a data set is only asked whether there is one: evaluation is ours.
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=self.eval_clips or None,
+            callbacks=callbacks,
+        )
+        self.ema = EMAModel(model.parameters(), decay=args.ema_decay, foreach=True)
+        self.add_callback(_UpdateAverage(self))
+
+    def fit_condition_statistics(self) -> None:
+        """Stores the spread of the head features over a seeded sample of training windows in a ``normalize_cond`` model."""
+        if not self.denoiser.config.normalize_cond:
+            return
+        generator = torch.Generator().manual_seed(self.args.seed)
+        rows = torch.randperm(len(self.train_dataset), generator=generator)[:_STATISTICS_WINDOWS]
+        windows = self.data_collator([self.train_dataset[int(i)] for i in rows])
+        batch = training_batch({k: v.to(self.args.device) for k, v in windows.items()}, self.skeleton, False)
+        self.denoiser.set_condition_statistics(self.denoiser.condition(batch.head)[batch.mask])
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, dict]:
+        """The loss of one batch of windows at randomly drawn noise levels."""
+        layout = self.denoiser.state_layout
+        with torch.no_grad():
+            batch = training_batch(inputs, self.skeleton, layout.include_hands, self.augmentation)
+            target = batch.state.pack(layout)
+            levels = sample_noise_levels(
+                len(target), len(self.scheduler), favour_high=self.args.favour_high_noise, device=target.device
+            )
+            noisy = self.scheduler.add_noise(target, torch.randn_like(target), levels)
+            cond = self.denoiser.condition(batch.head)
+        predicted = model(noisy, levels, cond, batch.mask).float()
+        weight = self.level_weights[levels - 1]
+        loss, terms = denoising_loss(predicted, target, layout, weight, batch.mask)
+        loss = self.args.rotation_weight * loss
+        if self.geometric_weights:
+            state = MotionState.unpack(predicted, layout)
+            geometric, more = geometric_loss(
+                state,
+                batch.joints,
+                batch.state.contacts,
+                batch.head,
+                self.skeleton,
+                batch.mask,
+                self.geometric_weights,
+                FPS,
+            )
+            loss, terms = loss + geometric, terms | more
+        for name, term in terms.items():
+            self._terms[name].append(term.detach())
+        return (loss, {}) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the terms of the loss, averaged since the last log."""
+        if "loss" in logs:
+            logs |= {f"loss/{name}": float(torch.stack(values).mean()) for name, values in self._terms.items()}
+            self._terms.clear()
+        super().log(logs, start_time)
+
+    def evaluate(
+        self, eval_dataset: object = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Recovers the evaluation clips with the averaged weights; means over clips."""
+        sums: dict[str, float] = defaultdict(float)
+        self.ema.store(self.denoiser.parameters())
+        self.ema.copy_to(self.denoiser.parameters())
+        self.denoiser.eval()
+        try:
+            for index, clip in enumerate(self.eval_clips):
+                for name, value in self._clip_metrics(clip, seed=index).items():
+                    sums[name] += value / len(self.eval_clips)
+        finally:
+            self.ema.restore(self.denoiser.parameters())
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in sums.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _clip_metrics(self, clip: Clip, seed: int) -> dict[str, float]:
+        windows = MotionWindows([clip], length=len(clip.motion), random=False)[0]
+        windows = {k: v[None].to(self.args.device) for k, v in windows.items()}
+        truth = training_batch(windows, self.skeleton, self.denoiser.config.include_hands)
+        head = truth.head._replace(**{name: x[0] for name, x in truth.head._asdict().items()})
+        state = recover_state(
+            self.denoiser,
+            self.scheduler,
+            head,
+            num_inference_steps=self.args.eval_num_inference_steps,
+            eta=0.0,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        betas = state.betas.mean(-2, keepdim=True)
+        body = self.skeleton.place_by_head(betas, state.body_rotmats, head.R_world_cpf, head.p_world_cpf)
+        values = {
+            "mpjpe": mpjpe(body.joints, truth.joints),
+            "mpjve": mpjve(body.joints, truth.joints, fps=FPS),
+            "jitter": jitter(body.joints, fps=FPS),
+        }
+        return {name: float(value) for name, value in values.items()}
+
+    def save_averaged(self, folder: str | Path) -> None:
+        """Writes the averaged weights as a denoiser that ``from_pretrained`` reads."""
+        self.ema.store(self.denoiser.parameters())
+        self.ema.copy_to(self.denoiser.parameters())
+        try:
+            self.denoiser.save_pretrained(folder)
+        finally:
+            self.ema.restore(self.denoiser.parameters())
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        folder = Path(output_dir or self.args.output_dir)
+        self.denoiser.save_pretrained(folder)
+        self.save_averaged(folder / "ema")
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        folder = Path(resume_from_checkpoint)
+        averaged = EgoMotionDenoiser.from_pretrained(folder / "ema")
+        self.ema.shadow_params = [p.detach().clone().to(self.args.device) for p in averaged.parameters()]
+        stored = EgoMotionDenoiser.from_pretrained(folder)
+        self.denoiser.load_state_dict(stored.state_dict())
+
+
+class _UpdateAverage(TrainerCallback):
+    """Moves the averaged weights after each optimiser step."""
+
+    def __init__(self, trainer: DenoisingTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        self.trainer.ema.to(self.trainer.args.device)
+        self.trainer.ema.optimization_step = state.global_step
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        self.trainer.ema.step(self.trainer.denoiser.parameters())

@@ -1,0 +1,12 @@
+"""Head trajectories: the pose of the central pupil frame over time, readers for common files, and the floor."""
+
+from motion_grpo.trajectory.aria import default_T_device_cpf, read_aria, vrs_T_device_cpf
+from motion_grpo.trajectory.conventions import CONVENTIONS, Convention
+from motion_grpo.trajectory.floor import floor_from_head, floor_from_points, read_points
+from motion_grpo.trajectory.head_trajectory import HeadTrajectory
+from motion_grpo.trajectory.readers import load_trajectory, read_csv, read_npz, read_tum
+
+__all__ = [
+    "CONVENTIONS", "Convention", "HeadTrajectory", "default_T_device_cpf", "floor_from_head", "floor_from_points",
+    "load_trajectory", "read_aria", "read_csv", "read_npz", "read_points", "read_tum", "vrs_T_device_cpf",
+]  # fmt: skip

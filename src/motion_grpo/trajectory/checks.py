@@ -1,0 +1,170 @@
+"""What is checked once, where poses enter the library: every error names the value, its place and the remedy."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import roma
+import torch
+from jaxtyping import Bool, Float64
+from torch import Tensor
+
+ArrayLike = np.ndarray | Tensor | Sequence
+
+# Quaternions with three decimals are off by 1e-3; anything further from a rotation is not a rounding error.
+ROTATION_TOLERANCE = 5e-3
+UPRIGHT = 0.5
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where poses come from, so that messages can name the place."""
+
+    source: str
+    """A file, or what an array is called."""
+    header_lines: int | None = None
+    """Lines before the first pose of a file whose poses stand one a line; None counts frames instead."""
+
+    def at(self, index: int) -> str:
+        """Names the place of pose ``index``, e.g. ``Line 12 of walk.csv``."""
+        if self.header_lines is None:
+            return f"Frame {index} of {self.source}"
+        return f"Line {index + self.header_lines + 1} of {self.source}"
+
+
+def as_float64(values: ArrayLike, what: str) -> Float64[Tensor, "..."]:
+    """A float64 CPU tensor of any array of numbers."""
+    try:
+        if isinstance(values, Tensor):
+            return values.detach().to("cpu", torch.float64)
+        return torch.from_numpy(np.array(values, dtype=np.float64))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{what} must be a rectangular array of numbers: {error}.") from error
+
+
+def first(mask: Bool[Tensor, "frames"]) -> int | None:
+    """Index of the first frame where ``mask`` holds."""
+    return int(mask.nonzero()[0]) if bool(mask.any()) else None
+
+
+def check_finite(values: Float64[Tensor, "frames *rest"], what: str, origin: Origin) -> None:
+    """Raises ValueError at the first frame with a NaN or an infinity."""
+    bad = first(~values.isfinite().flatten(1).all(1))
+    if bad is not None:
+        raise ValueError(
+            f"{origin.at(bad)} has a {what} that is missing, NaN or infinite: {values[bad].tolist()}. Remove the "
+            "frames where tracking was lost (their gap is then found by its timestamps)."
+        )
+
+
+def check_timestamps(timestamps: Float64[Tensor, "frames"], origin: Origin) -> None:
+    """Raises ValueError for fewer than two poses, or at the first time that does not increase."""
+    if len(timestamps) < 2:
+        raise ValueError(
+            f"A trajectory needs at least 2 poses, because motion is conditioned on the change of pose; "
+            f"{origin.source} has {len(timestamps)}."
+        )
+    check_finite(timestamps[:, None], "timestamp", origin)
+    bad = first(timestamps.diff() <= 0)
+    if bad is not None:
+        before, after = timestamps[bad].item(), timestamps[bad + 1].item()
+        verb = "repeats" if before == after else "runs backwards from"
+        raise ValueError(
+            f"{origin.at(bad + 1)}: the timestamp {after:.6f} s {verb} the one before it ({before:.6f} s). Times must "
+            "strictly increase: sort the poses and drop repeated ones (and give timestamps as float64: float32 cannot "
+            "hold them)."
+        )
+
+
+def rotations_from_quaternions(wxyz: Float64[Tensor, "frames 4"], origin: Origin) -> Float64[Tensor, "frames 3 3"]:
+    """Rotation matrices of nearly unit quaternions (w first), renormalised.
+
+    Raises:
+        ValueError: a NaN, or a norm further than 5e-3 from 1.
+    """
+    check_finite(wxyz, "quaternion", origin)
+    norms = wxyz.norm(dim=1)
+    bad = first((norms - 1).abs() > ROTATION_TOLERANCE)
+    if bad is not None:
+        raise ValueError(
+            f"{origin.at(bad)} has the quaternion {wxyz[bad].tolist()} (w x y z) of norm {norms[bad]:.4f}, which is "
+            "no rotation. Unit quaternions are needed: check the order of the columns, and remove frames without "
+            "tracking."
+        )
+    return roma.unitquat_to_rotmat(roma.quat_wxyz_to_xyzw(wxyz / norms[:, None]))
+
+
+def rotations_from_matrices(rotmats: Float64[Tensor, "frames 3 3"], origin: Origin) -> Float64[Tensor, "frames 3 3"]:
+    """Nearly orthonormal matrices, projected onto SO(3).
+
+    Raises:
+        ValueError: a NaN, a reflection, or a matrix whose R R^T is further than 5e-3 from the identity.
+    """
+    check_finite(rotmats, "rotation", origin)
+    residuals = (rotmats @ rotmats.mT - torch.eye(3, dtype=rotmats.dtype)).abs().amax((1, 2))
+    bad = first(residuals > ROTATION_TOLERANCE)
+    if bad is not None:
+        raise ValueError(
+            f"{origin.at(bad)} has a 3x3 part that is no rotation: R R^T is off the identity by {residuals[bad]:.3g}. "
+            "Remove scale and shear from the poses."
+        )
+    # det, without an LU factorisation for each of what may be millions of poses.
+    bad = first((torch.linalg.cross(rotmats[:, 0], rotmats[:, 1]) * rotmats[:, 2]).sum(1) < 0)
+    if bad is not None:
+        raise ValueError(
+            f"{origin.at(bad)} has a reflection (determinant -1), so one of its frames is left-handed. Convert the "
+            "poses with HeadTrajectory.from_convention, e.g. convention='unity'."
+        )
+    # Exact rotations, which are the rule, are kept to the bit.
+    off = residuals > 1e-6
+    if bool(off.any()):
+        rotmats = rotmats.clone()
+        rotmats[off] = roma.special_procrustes(rotmats[off])
+    return rotmats
+
+
+def split_poses(poses: ArrayLike, origin: Origin) -> tuple[Float64[Tensor, "frames 3 3"], Float64[Tensor, "frames 3"]]:
+    """Rotations and positions of (frames, 4, 4) matrices or (frames, 7) wxyz + xyz poses, checked."""
+    poses = as_float64(poses, "poses")
+    if poses.ndim == 3 and poses.shape[1:] == (4, 4):
+        check_finite(poses, "pose", origin)
+        bottom = poses[:, 3] - torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=torch.float64)
+        bad = first(bottom.abs().amax(1) > 1e-6)
+        if bad is not None:
+            raise ValueError(
+                f"{origin.at(bad)} has the last row {poses[bad, 3].tolist()} where a pose has 0 0 0 1. Column-major "
+                "engines store matrices transposed: transpose them."
+            )
+        return rotations_from_matrices(poses[:, :3, :3], origin), poses[:, :3, 3]
+    if poses.ndim == 2 and poses.shape[1] == 7:
+        check_finite(poses[:, 4:], "position", origin)
+        return rotations_from_quaternions(poses[:, :4], origin), poses[:, 4:]
+    raise ValueError(
+        "Poses must have the shape (frames, 7), quaternion w x y z then position x y z, or (frames, 4, 4); "
+        f"{origin.source} has the shape {tuple(poses.shape)}."
+    )
+
+
+def read_as_xyzw(wxyz: Float64[Tensor, "frames 4"]) -> Float64[Tensor, "frames 3 3"]:
+    """The rotations that checked quaternions would mean if w came last."""
+    return roma.unitquat_to_rotmat(wxyz / wxyz.norm(dim=1, keepdim=True))
+
+
+def refuse_swapped_quaternions(
+    R_world_cpf: Float64[Tensor, "frames 3 3"], R_swapped: Float64[Tensor, "frames 3 3"], order: str, origin: Origin
+) -> None:
+    """Raises ValueError when the head is upright throughout with quaternions read in another order, and not as given.
+
+    Of an upright head the two orders differ by its heading only (its up axis then leans by the heading), so the
+    mistake shows as soon as the wearer turns, and cannot be seen while the heading stays near 0.
+
+    Args:
+        R_swapped: the rotations if the quaternions were in the other ``order``.
+    """
+    lean, swapped_lean = R_world_cpf[:, 2, 1].mean(), R_swapped[:, 2, 1].min()
+    if lean < UPRIGHT < swapped_lean:
+        raise ValueError(
+            f"The quaternions of {origin.source} look like {order}: read so, the head is upright throughout, and as "
+            f"they are its up axis has a mean vertical component of {lean:.2f}. Reorder them; if the head really lies "
+            "so, pass 4x4 matrices."
+        )

@@ -1,0 +1,301 @@
+"""The pose of the wearer's head over time, which everything else is conditioned on."""
+
+import warnings
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import roma
+import torch
+from jaxtyping import Float32, Float64
+from torch import Tensor
+
+from motion_grpo.trajectory.checks import (
+    UPRIGHT,
+    ArrayLike,
+    Origin,
+    as_float64,
+    check_finite,
+    check_timestamps,
+    read_as_xyzw,
+    refuse_swapped_quaternions,
+    rotations_from_matrices,
+    split_poses,
+)
+from motion_grpo.trajectory.conventions import Convention, named_convention
+from motion_grpo.trajectory.floor import floor_from_head, floor_from_points
+
+MAX_GAP = 0.5
+"""Seconds without a pose over which nothing is interpolated."""
+_PLAUSIBLE_HEAD_HEIGHT = (0.2, 2.5)
+
+
+@dataclass(frozen=True, eq=False)
+class HeadTrajectory:
+    """One recording of the central pupil frame (CPF: x left, y up, z forward) in a gravity-aligned world (z up).
+
+    Build it with ``from_matrices``, ``from_wxyz_xyz``, ``from_convention`` or ``load_trajectory``, which check their
+    input; the plain constructor trusts it.
+    """
+
+    R_world_cpf: Float32[Tensor, "frames 3 3"]
+    p_world_cpf: Float32[Tensor, "frames 3"]
+    """Metres, in the recording's own world: the floor is not subtracted."""
+    timestamps: Float64[Tensor, "frames"]
+    """Seconds, strictly increasing, on the recording's clock."""
+    floor_height: float
+    """z of the floor in this world, metres."""
+    floor_source: str
+    """``given``, ``point cloud``, ``ADT convention`` or ``estimated from the head``."""
+    source: str = "array"
+    """File, or what the array is called: for messages."""
+    source_frame: str = "cpf"
+    """The frame that the poses were recorded in, and how it was taken to the CPF."""
+
+    @classmethod
+    def from_matrices(cls, poses: ArrayLike, **options: Any) -> "HeadTrajectory":
+        """From T_world_cpf matrices (frames, 4, 4), metres, in a z-up world; options as in ``from_convention``."""
+        return cls.from_convention(poses, "cpf", **options)
+
+    @classmethod
+    def from_wxyz_xyz(cls, poses: ArrayLike, **options: Any) -> "HeadTrajectory":
+        """From T_world_cpf (frames, 7), quaternion w x y z then position in metres, in a z-up world.
+
+        Quaternions that make sense only as x y z w are refused. Options as in ``from_convention``.
+        """
+        return cls.from_convention(poses, "cpf", **options)
+
+    @classmethod
+    def from_convention(
+        cls,
+        poses: ArrayLike,
+        convention: str | Convention,
+        *,
+        fps: float | int | None = None,
+        timestamps: ArrayLike | None = None,
+        floor_height: float | int | None = None,
+        points: ArrayLike | None = None,
+        source: str = "array",
+    ) -> "HeadTrajectory":
+        """From the head poses of OpenXR, Unity, ARKit, Unreal, ROS or any other set of axes.
+
+        Args:
+            poses: (frames, 4, 4), or (frames, 7) with w first (many engines store x y z w), as the system gives them,
+                in its own axes and units. The head frame's origin is taken to be between the eyes.
+            convention: a name in ``CONVENTIONS`` or a ``Convention``.
+            fps, timestamps: as in ``from_rotations``.
+            floor_height: height of the floor along the system's up axis, metres (0.0 for OpenXR's STAGE, LOCAL_FLOOR).
+            points: (points, 3), a point cloud in the system's own axes and units, to look for the floor in.
+
+        Raises:
+            ValueError: an unknown convention, quaternions that make sense only as x y z w; and as ``from_rotations``.
+        """
+        convention, origin, poses = named_convention(convention), Origin(source), as_float64(poses, "poses")
+        R, p = convention.convert(*split_poses(poses, origin))
+        if poses.ndim == 2:
+            R_swapped, _ = convention.convert(read_as_xyzw(poses[:, :4]), p)
+            refuse_swapped_quaternions(R, R_swapped, "x y z w", origin)
+        if points is not None:
+            points = convention.convert_points(as_float64(points, "points"))
+        options = {"fps": fps, "timestamps": timestamps, "floor_height": floor_height, "points": points}
+        return cls.from_rotations(R, p, origin=origin, source_frame=str(convention), **options)
+
+    @classmethod
+    def from_rotations(
+        cls,
+        R_world_cpf: ArrayLike,
+        p_world_cpf: ArrayLike,
+        *,
+        fps: float | int | None = None,
+        timestamps: ArrayLike | None = None,
+        floor_height: float | int | None = None,
+        floor_source: str = "given",
+        points: ArrayLike | None = None,
+        origin: Origin = Origin("array"),  # noqa: B008 - frozen
+        source_frame: str = "cpf",
+    ) -> "HeadTrajectory":
+        """From rotation matrices (frames, 3, 3) and positions (frames, 3) in metres; the constructor behind all others.
+
+        Args:
+            fps: poses per second; or
+            timestamps: (frames,) seconds. One of the two is needed.
+            floor_height: z of the floor, metres. Without it the floor is looked for in ``points``, and without them
+                (or when they show none) estimated from the head; ``floor_source`` of the result tells which.
+            points: (points, 3), a point cloud in the same world.
+
+        Raises:
+            ValueError: wrong shapes, NaN, no rotations, a left-handed frame, fewer than two poses, times that do not
+                increase. Implausible input that could still be meant (a head lying on its side, a head far from the
+                floor) gives a warning instead.
+        """
+        R, p = as_float64(R_world_cpf, "rotations"), as_float64(p_world_cpf, "positions")
+        if R.ndim != 3 or R.shape[1:] != (3, 3) or p.shape != (len(R), 3):
+            raise ValueError(
+                f"{origin.source} has rotations of shape {tuple(R.shape)} and positions of shape {tuple(p.shape)}; "
+                "(frames, 3, 3) and (frames, 3) are needed."
+            )
+        times = _times(len(R), fps, timestamps, origin)
+        check_timestamps(times, origin)
+        check_finite(p, "position", origin)
+        R = rotations_from_matrices(R, origin)
+        _warn_if_not_upright(R, origin)
+        if floor_height is not None:
+            if not np.isfinite(floor_height):
+                raise ValueError(f"floor_height is {floor_height}; a height in metres is needed.")
+        else:
+            floor_height, floor_source = _find_floor(p.numpy(), points)
+        if floor_source != "estimated from the head":
+            _warn_if_far_from_floor(p, float(floor_height), floor_source, origin)
+        return cls(R.float(), p.float(), times, float(floor_height), floor_source, origin.source, source_frame)
+
+    def __len__(self) -> int:
+        return len(self.timestamps)
+
+    def __getitem__(self, frames: slice) -> "HeadTrajectory":
+        """A run of consecutive frames. Use ``resample`` to thin a trajectory: times decide, not counts."""
+        if not isinstance(frames, slice) or frames.step not in (None, 1):
+            raise ValueError(
+                "A trajectory is sliced by consecutive frames, trajectory[10:200]; to thin it, resample it."
+            )
+        R, p, t = self.R_world_cpf[frames], self.p_world_cpf[frames], self.timestamps[frames]
+        if len(t) < 2:
+            raise ValueError(
+                f"{frames} leaves {len(t)} of the {len(self)} poses of {self.source}; at least 2 are needed."
+            )
+        return replace(self, R_world_cpf=R, p_world_cpf=p, timestamps=t)
+
+    @property
+    def T_world_cpf(self) -> Float32[Tensor, "frames 7"]:
+        """Poses as quaternion w x y z and position in metres."""
+        wxyz = roma.quat_xyzw_to_wxyz(roma.rotmat_to_unitquat(self.R_world_cpf))
+        return torch.cat([wxyz, self.p_world_cpf], dim=1)
+
+    @property
+    def fps(self) -> float:
+        """Median rate, poses per second."""
+        return 1.0 / self.timestamps.diff().median().item()
+
+    @property
+    def duration(self) -> float:
+        """Seconds from the first pose to the last."""
+        return (self.timestamps[-1] - self.timestamps[0]).item()
+
+    def resample(self, fps: float | int = 30.0) -> "HeadTrajectory":
+        """The trajectory at a constant rate from its first time on, interpolated by timestamp; see ``at``."""
+        if not fps > 0:
+            raise ValueError(f"fps is {fps}; a positive rate is needed.")
+        # A last frame that rounding pushed a microsecond past the end still counts.
+        count = int(np.floor(self.duration * fps + 1e-6 * fps)) + 1
+        times = self.timestamps[0] + torch.arange(count, dtype=torch.float64) / fps
+        return self.at(times.clamp(max=self.timestamps[-1].item()))
+
+    def at(self, timestamps: ArrayLike) -> "HeadTrajectory":
+        """The trajectory at the given times (seconds, within the recording): slerp for rotations, linear for positions.
+
+        Raises:
+            ValueError: times outside the recording, or a gap of more than 0.5 s in it.
+        """
+        times = as_float64(timestamps, "timestamps")
+        self.refuse_gaps()
+        if times.ndim != 1 or len(times) == 0 or times.min() < self.timestamps[0] or times.max() > self.timestamps[-1]:
+            raise ValueError(
+                f"{self.source} spans {self.timestamps[0]:.3f} to {self.timestamps[-1]:.3f} s; one or more times "
+                "within it are needed."
+            )
+        before = (torch.searchsorted(self.timestamps, times, right=True) - 1).clamp(max=len(self) - 2)
+        start, end = self.timestamps[before], self.timestamps[before + 1]
+        weight = (times - start) / (end - start)
+        R, p = self.R_world_cpf.double(), self.p_world_cpf.double()
+        turn = roma.rotmat_to_rotvec(R[before].mT @ R[before + 1])
+        R_at = R[before] @ roma.rotvec_to_rotmat(weight[:, None] * turn)
+        p_at = torch.lerp(p[before], p[before + 1], weight[:, None])
+        return replace(self, R_world_cpf=R_at.float(), p_world_cpf=p_at.float(), timestamps=times)
+
+    def above_floor(self) -> "HeadTrajectory":
+        """The same motion with the floor at z = 0."""
+        down = torch.tensor([0.0, 0.0, self.floor_height])
+        return replace(self, p_world_cpf=self.p_world_cpf - down, floor_height=0.0)
+
+    def refuse_gaps(self, max_gap: float | int = MAX_GAP) -> None:
+        """Raises ValueError, naming the place, if more than ``max_gap`` seconds pass between two poses."""
+        steps = self.timestamps.diff()
+        gaps = (steps > max_gap).nonzero().flatten().tolist()
+        if not gaps:
+            return
+        if 1.0 / self.fps > max_gap:
+            raise ValueError(
+                f"The poses of {self.source} are {steps.median():.6g} s apart: too sparse to interpolate. Timestamps "
+                "must be in seconds (a CSV may name its column timestamp_ms, timestamp_us or timestamp_ns)."
+            )
+        worst = max(gaps, key=lambda index: steps[index].item())
+        raise ValueError(
+            f"{self.source} has {len(gaps)} gap(s) of more than {max_gap} s without a pose; the longest lasts "
+            f"{steps[worst]:.2f} s, after frame {worst} at {self.timestamps[worst]:.3f} s. Split it there: "
+            "trajectory.split_at_gaps(), or load_trajectory(..., on_gap='split')."
+        )
+
+    def split_at_gaps(self, max_gap: float | int = MAX_GAP) -> "list[HeadTrajectory]":
+        """The pieces between gaps of more than ``max_gap`` seconds; pieces of a single pose are dropped."""
+        cuts = ((self.timestamps.diff() > max_gap).nonzero().flatten() + 1).tolist()
+        spans = zip([0, *cuts], [*cuts, len(self)], strict=True)
+        return [self[start:end] for start, end in spans if end - start >= 2]
+
+
+def _times(
+    frames: int, fps: float | int | None, timestamps: ArrayLike | None, origin: Origin
+) -> Float64[Tensor, "frames"]:
+    if (fps is None) == (timestamps is None):
+        raise ValueError(f"{origin.source} needs either fps or timestamps, to know when its {frames} poses were taken.")
+    if timestamps is None:
+        if not fps > 0:
+            raise ValueError(f"fps is {fps}; a positive rate is needed.")
+        return torch.arange(frames, dtype=torch.float64) / fps
+    times = as_float64(timestamps, "timestamps")
+    if times.shape != (frames,):
+        raise ValueError(f"{origin.source} has {frames} poses and timestamps of shape {tuple(times.shape)}.")
+    return times
+
+
+def _find_floor(head: Float64[np.ndarray, "frames 3"], points: ArrayLike | None) -> tuple[float, str]:
+    if points is not None:
+        points = as_float64(points, "points").numpy()
+        if points.ndim != 2 or points.shape[1] != 3:
+            raise ValueError(f"points must have the shape (points, 3), not {points.shape}.")
+        height = floor_from_points(points, head)
+        if height is not None:
+            return height, "point cloud"
+        warnings.warn(
+            "The point cloud shows no floor within 3 m of the head's path; the floor is estimated from the head "
+            "instead. Pass floor_height if you know it.",
+            stacklevel=4,
+        )
+    return floor_from_head(head[:, 2]), "estimated from the head"
+
+
+def _warn_if_not_upright(R_world_cpf: Float64[Tensor, "frames 3 3"], origin: Origin) -> None:
+    up = R_world_cpf[:, :, 1].mean(0)
+    if up[2] >= UPRIGHT:
+        return
+    if up[1] > 0.8:
+        hint = "The world looks y up: convert the poses with from_convention (e.g. convention='openxr')."
+    else:
+        hint = (
+            "Check the world's up axis (z), the head's axes (x left, y up, z forward) and the order of the quaternions."
+        )
+    warnings.warn(
+        f"The head of {origin.source} is not upright: its up axis has a mean vertical component of {up[2]:.2f}. {hint}",
+        stacklevel=4,
+    )
+
+
+def _warn_if_far_from_floor(
+    p_world_cpf: Float64[Tensor, "frames 3"], floor_height: float, floor_source: str, origin: Origin
+) -> None:
+    height = float(np.median(p_world_cpf[:, 2].numpy())) - floor_height
+    low, high = _PLAUSIBLE_HEAD_HEIGHT
+    if not low <= height <= high:
+        warnings.warn(
+            f"The head of {origin.source} is {height:.2f} m above the floor ({floor_source}, at {floor_height:.2f} m), "
+            f"outside {low} to {high} m. Check the world's up axis (z), the units (metres) and the floor.",
+            stacklevel=4,
+        )

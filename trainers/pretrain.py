@@ -1,0 +1,106 @@
+"""Trains the denoiser on recorded motion.
+
+    accelerate launch trainers/pretrain.py --config configs/pretrain_small.yaml --dataset_name DIR --output_dir runs/base
+    accelerate launch trainers/pretrain.py --config configs/pretrain_egoallo.yaml --dataset_name DIR --output_dir runs/paper
+
+Add ``--resume`` to go on from the newest checkpoint in the output folder.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from motion_grpo.viz.curves import plot_training_log
+from transformers import set_seed
+from transformers.trainer_utils import get_last_checkpoint
+from trl import TrlParser
+
+from motion_grpo import EgoMotionPipeline
+from motion_grpo.data import MotionWindows, read_mocap_pack, resample
+from motion_grpo.data.clips import Clip
+from motion_grpo.models import EgoMotionDenoiser
+from motion_grpo.schedulers import EgoMotionSDEScheduler
+from motion_grpo.training import DenoisingConfig, DenoisingTrainer
+
+
+@dataclass
+class DataArguments:
+    """Which recordings to train on."""
+
+    dataset_name: str = field(metadata={"help": "Folder of an open_mocap_smplh pack."})
+    sources: list[str] | None = field(
+        default=None, metadata={"help": "Only these data sets, e.g. cmu; all by default."}
+    )
+    speeds: list[float] = field(
+        default_factory=lambda: [1.0], metadata={"help": "Every clip is also played this many times as fast."}
+    )
+    eval_clips: int = field(default=48, metadata={"help": "Clips of the validation split, evenly spread."})
+
+
+@dataclass
+class ModelArguments:
+    """The denoiser, and how it samples once it is trained."""
+
+    model_config: dict = field(default_factory=dict, metadata={"help": "Arguments of EgoMotionDenoiser, in the YAML."})
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "Pipeline to fine-tune; new weights if unset."}
+    )
+    num_inference_steps: int = field(
+        default=30, metadata={"help": "Sampling steps that the saved pipeline defaults to."}
+    )
+    eta: float = field(default=0.0, metadata={"help": "Stochasticity that the saved pipeline defaults to."})
+    timestep_spacing: str = field(default="quadratic", metadata={"help": "quadratic, leading or trailing."})
+    resume: bool = field(default=False, metadata={"help": "Go on from the newest checkpoint in output_dir."})
+
+
+def load_clips(data: DataArguments, split: str) -> list[Clip]:
+    """All clips of a split at 30 fps, at every speed asked for."""
+    clips = list(read_mocap_pack(data.dataset_name, split, data.sources))
+    if split != "train":
+        step = max(1, len(clips) // data.eval_clips)
+        return clips[::step][: data.eval_clips]
+    faster = [
+        Clip(f"{clip.id}@{speed}", clip.source, resample(clip.motion, 30.0, speed))
+        for speed in data.speeds
+        if speed != 1.0
+        for clip in clips
+    ]
+    return clips + faster
+
+
+def main() -> None:
+    """Parses, builds, trains, saves."""
+    data, model_args, args = TrlParser((DataArguments, ModelArguments, DenoisingConfig)).parse_args_and_config()
+    set_seed(args.seed)
+    if model_args.model_name_or_path is None:
+        denoiser = EgoMotionDenoiser(**model_args.model_config)
+    else:
+        denoiser = EgoMotionPipeline.from_pretrained(model_args.model_name_or_path).denoiser
+    trainer = DenoisingTrainer(
+        denoiser,
+        args,
+        MotionWindows(load_clips(data, "train"), args.window),
+        load_clips(data, "val") if args.eval_strategy != "no" else None,
+    )
+    if model_args.model_name_or_path is None:
+        trainer.fit_condition_statistics()
+    checkpoint = get_last_checkpoint(args.output_dir) if model_args.resume and Path(args.output_dir).is_dir() else None
+    trainer.train(resume_from_checkpoint=checkpoint)
+
+    if trainer.is_world_process_zero():
+        output = Path(args.output_dir)
+        trainer.ema.copy_to(denoiser.parameters())
+        scheduler = EgoMotionSDEScheduler(timestep_spacing=model_args.timestep_spacing, eta=model_args.eta)
+        pipeline = EgoMotionPipeline(
+            denoiser, scheduler, num_inference_steps=model_args.num_inference_steps, window=args.window
+        )
+        pipeline.save_pretrained(output / "pipeline")
+        (output / "training_log.json").write_text(json.dumps(trainer.state.log_history, indent=1))
+        plot_training_log(trainer.state.log_history, output / "training_curves.png")
+        recorded = {"data": asdict(data), "model": asdict(model_args), "torch": torch.__version__}
+        (output / "run.json").write_text(json.dumps(recorded, indent=1))
+
+
+if __name__ == "__main__":
+    main()
