@@ -28,7 +28,10 @@ class HeadPoses(NamedTuple):
     def from_world(
         R_world_cpf: Float[Tensor, "*batch frames 3 3"], p_world_cpf: Float[Tensor, "*batch frames 3"]
     ) -> "HeadPoses":
-        """Adds the steps; the first frame, which has no predecessor, repeats the second one's (constant velocity)."""
+        """Adds the steps; the first frame, which has no predecessor, repeats the second one's (constant velocity).
+
+        Needs two frames or more.
+        """
         R_prev, R_next = R_world_cpf[..., :-1, :, :], R_world_cpf[..., 1:, :, :]
         R_step = R_prev.mT @ R_next
         p_step = (R_prev.mT @ (p_world_cpf[..., 1:, :] - p_world_cpf[..., :-1, :])[..., None]).squeeze(-1)

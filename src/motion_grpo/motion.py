@@ -1,6 +1,8 @@
 """What is denoised (:class:`MotionState` in its packed :class:`StateLayout`) and what a user gets (:class:`Motion`)."""
 
 import os
+import zipfile
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +19,9 @@ from motion_grpo.rotations import project_to_rotation, rotation_6d, rotation_fro
 
 RotationRepresentation = Literal["matrix", "6d"]
 _ROTATION_DIM = {"matrix": 9, "6d": 6}
+_AMASS_KEYS = (
+    "poses", "trans", "betas", "mocap_framerate", "mocap_frame_rate", "contacts", "timestamps", "floor_height",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,7 @@ class MotionState(NamedTuple):
         return torch.cat([self.body_rotmats, self.hand_rotmats], dim=-3)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Motion:
     """One motion of T frames, in the z-up world of the head trajectory it belongs to."""
 
@@ -126,7 +131,9 @@ class Motion:
 
     @property
     def fps(self) -> float:
-        """Frames per second."""
+        """Frames per second; the library's 30 for a single frame, which has no rate."""
+        if len(self) == 1:
+            return 30.0
         return (len(self) - 1) / float(self.timestamps[-1] - self.timestamps[0])
 
     @property
@@ -200,8 +207,9 @@ class Motion:
         path = Path(path)
         try:
             with np.load(path, allow_pickle=False) as file:
-                arrays = {key: file[key] for key in file.files}
-        except (ValueError, OSError, EOFError) as error:
+                # Other people's files hold object arrays beside these: what is not needed is not read.
+                arrays = {key: file[key] for key in _AMASS_KEYS if key in file}
+        except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             if isinstance(error, FileNotFoundError):
                 raise
             raise ValueError(f"{path} is not a readable npz file: {error}") from error
@@ -209,11 +217,16 @@ class Motion:
         if missing:
             raise ValueError(f"{path} is no AMASS motion: it has no {', '.join(missing)}.")
         poses, trans = arrays["poses"], arrays["trans"]
-        if poses.ndim != 2 or poses.shape[1] != 156 or trans.shape != (len(poses), 3):
+        if poses.ndim != 2 or poses.shape[1] != 156 or trans.shape != (len(poses), 3) or len(poses) == 0:
             raise ValueError(
                 f"{path}: poses has shape {poses.shape} and trans {trans.shape}; SMPL-H needs (frames, 156) and (frames, 3)."
             )
         fps = float(arrays.get("mocap_framerate", arrays.get("mocap_frame_rate", 30.0)))
+        if not fps > 0:
+            raise ValueError(f"{path}: mocap_framerate is {fps}; frames per second must be positive.")
+        for key, shape in (("timestamps", (len(poses),)), ("contacts", (len(poses), NUM_BODY_JOINTS))):
+            if key in arrays and arrays[key].shape != shape:
+                raise ValueError(f"{path}: {key} has shape {arrays[key].shape}; {len(poses)} frames need {shape}.")
         tensor = lambda a: torch.tensor(a, dtype=torch.float32)  # noqa: E731
         betas = torch.zeros(NUM_BETAS)
         given = tensor(arrays["betas"]).flatten()[:NUM_BETAS]

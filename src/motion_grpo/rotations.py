@@ -22,8 +22,11 @@ def rotation_6d(rotmats: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 6
 
 
 def rotation_from_6d(values: Float[Tensor, "*batch 6"]) -> Float[Tensor, "*batch 3 3"]:
-    """Inverse of :func:`rotation_6d` for any two columns that are not parallel (Gram-Schmidt)."""
-    return roma.special_gramschmidt(values.unflatten(-1, (3, 2)))
+    """Inverse of :func:`rotation_6d` for any two columns that are not parallel (Gram-Schmidt).
+
+    Parallel columns and zeros give a matrix that is finite, so that one bad frame spoils no gradient, but no rotation.
+    """
+    return roma.special_gramschmidt(values.unflatten(-1, (3, 2)), epsilon=1e-8)
 
 
 def project_to_rotation(

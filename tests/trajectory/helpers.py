@@ -31,7 +31,7 @@ def wxyz_xyz(poses: np.ndarray) -> np.ndarray:
 
 
 def aria_csv(poses: np.ndarray, times: np.ndarray, gravity: tuple = (0, 0, -9.81), world: str = "world") -> list[str]:
-    """The lines of an MPS trajectory CSV (closed loop, or open loop for the world ``odometry``) with these device poses."""
+    """The lines of an MPS trajectory CSV with these device poses: open loop if the world is ``odometry``."""
     uid = "graph_uid" if world == "world" else "session_uid"
     pose = [f"t{a}_{world}_device" for a in "xyz"] + [f"q{a}_{world}_device" for a in "xyzw"]
     names = [uid, "tracking_timestamp_us", *pose, *[f"gravity_{a}_{world}" for a in "xyz"], "quality_score"]

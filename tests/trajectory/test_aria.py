@@ -14,7 +14,7 @@ from motion_grpo.trajectory.aria import rotation_to_z
 from tests.conftest import shared_path
 from tests.trajectory.helpers import aria_csv, walk
 
-# get_transform_device_cpf(CpfType.CadBased) of projectaria_tools 2.3.0 on VRS files of the builds DVT-S, DVT-L and EVT_SS.
+# get_transform_device_cpf(CpfType.CadBased), projectaria_tools 2.3.0, of VRS files of the builds DVT-S, DVT-L, EVT_SS.
 CAD = {
     "gen1": [
         [-0.03186014, -0.99862953, -0.04152095, 0.00495296],
@@ -60,7 +60,7 @@ def test_large_frames_are_wider():
 
 
 def test_unknown_device_asks_for_the_matrix():
-    with pytest.raises(ValueError, match="'gen3' .*known: gen1.*T_device_cpf"):
+    with pytest.raises(ValueError, match=r"'gen3' .*known: gen1.*T_device_cpf"):
         default_T_device_cpf("gen3")
 
 
@@ -118,7 +118,7 @@ def test_extrinsic_from_a_vrs_file(tmp_path, monkeypatch, device_poses):
     calibration = None
     with pytest.raises(ValueError, match="no device calibration"):
         vrs_T_device_cpf(vrs)
-    with pytest.raises(FileNotFoundError, match="nowhere.vrs"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere.vrs"):
         vrs_T_device_cpf(tmp_path / "nowhere.vrs")
 
 
@@ -148,9 +148,8 @@ def test_rotation_to_z_is_the_smallest():
     R = rotation_to_z(up)
     torch.testing.assert_close(R @ up, torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64))
     assert torch.arccos((R.trace() - 1) / 2).item() == pytest.approx(torch.arccos(up[2]).item())
-    torch.testing.assert_close(
-        rotation_to_z(torch.tensor([0.0, 1.0, 0.0])) @ torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, -3.0, 2.0])
-    )
+    y_up = rotation_to_z(torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64))
+    torch.testing.assert_close((y_up @ torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)).tolist(), [1.0, -3.0, 2.0])
 
 
 def test_open_loop_has_its_own_world(tmp_path, device_poses):
@@ -210,10 +209,11 @@ def test_several_worlds_in_one_file_must_be_chosen_from(tmp_path, device_poses):
         load_trajectory(path, world_uid="map-3")
 
 
-def edit(line, column, value):
-    fields = line.split(",")
+def edit(lines, row, column, value):
+    """The lines with one field changed; row counts from 1, as an editor does."""
+    fields = lines[row - 1].split(",")
     fields[column] = value
-    return ",".join(fields)
+    return [*lines[: row - 1], ",".join(fields), *lines[row:]]
 
 
 @pytest.mark.parametrize(
@@ -223,10 +223,10 @@ def edit(line, column, value):
         (lambda lines: lines[:1], "a header but no rows"),
         (lambda lines: lines[:2], "at least 2 poses"),
         (lambda lines: [*lines[:30], lines[30][:40]], "Line 31 of .*t.csv has 4 fields where the header has 13"),
-        (lambda lines: [*lines[:9], edit(lines[9], 3, "nan"), *lines[10:]], "Line 10 of .*t.csv has a position that is missing"),
-        (lambda lines: [*lines[:9], edit(lines[9], 5, ""), *lines[10:]], "Line 10 of .*t.csv has a quaternion that is missing"),
-        (lambda lines: [*lines[:9], edit(lines[9], 5, "7"), *lines[10:]], "Line 10 of .*t.csv has the quaternion .* of norm 7"),
-        (lambda lines: [*lines[:9], edit(lines[9], 3, "abc"), *lines[10:]], "t.csv cannot be read .*abc"),
+        (lambda lines: edit(lines, 10, 3, "nan"), "Line 10 of .*t.csv has a position that is missing"),
+        (lambda lines: edit(lines, 10, 5, ""), "Line 10 of .*t.csv has a quaternion that is missing"),
+        (lambda lines: edit(lines, 10, 5, "7"), "Line 10 of .*t.csv has the quaternion .* of norm 7"),
+        (lambda lines: edit(lines, 10, 3, "abc"), "t.csv cannot be read .*abc"),
         (lambda lines: [*lines[:20], lines[19], *lines[20:]], "Line 21 of .*t.csv: the timestamp .* repeats"),
         (lambda lines: [lines[0], *lines[:0:-1]], "Line 3 of .*t.csv.* runs backwards"),
         (lambda lines: lines[:20] + lines[40:], r"1 gap\(s\) .* lasts 0.70 s, after frame 18"),

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import roma
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from motion_grpo.trajectory import CONVENTIONS, Convention, HeadTrajectory
 from tests.trajectory.helpers import walk, wxyz_xyz
 
 H = 0.5**0.5
-# The same three poses in every system: eyes 3 m forward, 2 m right and 1.6 m up of the origin, looking forward, then left,
-# then straight up. Quaternions w x y z, then the position.
+# The same three poses in every system: eyes 3 m forward, 2 m right and 1.6 m up of the origin, looking forward, then
+# left, then straight up. Quaternions w x y z, then the position.
 LOOKS = {
     "cpf": [(0.5, 0.5, 0.5, 0.5), (0, 0, H, H), (H, 0, 0, H), (3, -2, 1.6)],
     "openxr": [(1, 0, 0, 0), (H, 0, H, 0), (H, H, 0, 0), (2, 1.6, -3)],
@@ -68,9 +68,8 @@ directions = st.permutations([("left", "right"), ("up", "down"), ("forward", "ba
 def test_distances_and_angles_survive_any_convention(world, head, seed):
     try:
         convention = Convention(world, head)
-    except ValueError as error:
-        assert "handedness" in str(error)
-        return
+    except ValueError:
+        assume(False)  # frames of different handedness, see below
     generator = torch.Generator().manual_seed(seed)
     R = roma.random_rotmat(5, generator=generator, dtype=torch.float64)
     p = torch.randn(5, 3, generator=generator, dtype=torch.float64)
@@ -98,7 +97,7 @@ def test_axes_that_are_no_frame_are_refused(world, head, message):
 
 
 def test_unknown_names_list_the_known_ones():
-    with pytest.raises(ValueError, match="'blender'.*openxr, unity"):
+    with pytest.raises(ValueError, match=r"'blender'.*openxr, unity"):
         HeadTrajectory.from_convention(walk()[0], "blender", fps=30)
 
 

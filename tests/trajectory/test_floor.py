@@ -34,7 +34,7 @@ def test_noise_under_the_floor_and_other_storeys_do_not_matter(head, rng):
 
 
 def test_a_lower_floor_far_from_the_path_is_not_the_wearers(head, rng):
-    far = plane(rng, -2.0, 5000) + [30.0, 0, 0]
+    far = plane(rng, -2.0, 5000) + np.array([30.0, 0, 0])
     assert floor_from_points(np.concatenate([plane(rng, -1.6, 500), far]), head) == pytest.approx(-1.6, abs=0.01)
 
 
@@ -79,7 +79,7 @@ def test_uncertain_points_and_other_worlds_are_dropped(tmp_path):
     np.testing.assert_array_equal(read_points(path), [[1, 2, 3], [1, 1, 1]])
     np.testing.assert_array_equal(read_points(path, "a"), [[1, 2, 3]])
     path.write_text("uid,px_world,py_world\n1,2,3\n")
-    with pytest.raises(ValueError, match="semidense_points.csv lacks the columns pz_world, inv_dist_std, dist_std"):
+    with pytest.raises(ValueError, match=r"semidense_points.csv lacks the columns pz_world, inv_dist_std, dist_std"):
         read_points(path)
 
 

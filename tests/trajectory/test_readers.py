@@ -65,7 +65,7 @@ def test_csv_columns_are_found_by_name(tmp_path, header, unit, compress):
 def test_csv_without_times_needs_fps(tmp_path):
     path = tmp_path / "walk.csv"
     path.write_text(csv_text('"x", "y", "z", "qw", "qx", "qy", "qz"'))
-    with pytest.raises(ValueError, match="lacks the columns timestamp.*or pass fps"):
+    with pytest.raises(ValueError, match=r"lacks the columns timestamp.*or pass fps"):
         load_trajectory(path)
     assert_walk(load_trajectory(path, fps=30), np.arange(60) / 30)
 
@@ -93,7 +93,7 @@ def test_npz_is_never_unpickled(tmp_path):
 def test_npz_names_what_is_missing(tmp_path):
     path = tmp_path / "walk.npz"
     np.savez(path, poses=walk()[0])
-    with pytest.raises(ValueError, match="lacks the columns T_world_cpf .* it has poses"):
+    with pytest.raises(ValueError, match=r"lacks the columns T_world_cpf .* it has poses"):
         load_trajectory(path)
     np.savez(path, T_world_cpf=walk()[0])
     with pytest.raises(ValueError, match="lacks the columns fps"):
@@ -153,9 +153,9 @@ TUM = tum_text(*walk()).splitlines()
         ("a.txt", "", "a.txt is empty"),
         ("a.txt", "# nothing\n", "a.txt holds no poses"),
         ("a.txt", "\n".join(TUM[:2]), "at least 2 poses.*a.txt has 1"),
-        ("a.txt", "\n".join([*TUM[:5], TUM[5][:30]]), "a.txt cannot be read as TUM text.*row 4.*8 numbers"),
-        ("a.txt", "\n".join([*TUM[:5], TUM[5].replace("1", "x"), *TUM[6:]]), "a.txt cannot be read as TUM text"),
-        ("a.txt", "# t x y\n1 2 3\n2 3 4\n", "has 3 numbers a line"),
+        ("a.txt", "\n".join([*TUM[:5], TUM[5][:30]]), "Line 6 is no row of the 8 numbers.*'100.1333"),
+        ("a.txt", "\n".join([*TUM[:5], TUM[5].replace("1", "x"), *TUM[6:]]), "a.txt cannot be .*Line 6 is no row"),
+        ("a.txt", "# t x y\n1 2 3\n2 3 4\n", "Line 2 is no row of the 8 numbers.*'1 2 3'"),
         ("a.txt", "hello world\n", "none of the trajectories known here"),
         ("a.csv", "timestamp,x,y,qw,qx,qy\n1,2,3,4,5,6\n", "lacks the columns z, qz"),
         ("a.csv", "timestamp,x,y,z,qw,qx,qy,qz\n0,0,0,0,1,0,0,0\n1,0,0\n", "Line 3 of .*a.csv has 3 fields"),
@@ -173,13 +173,13 @@ def test_bad_files_are_named(tmp_path, name, text, message):
 def test_damaged_and_missing_files(tmp_path):
     path = tmp_path / "walk.csv.gz"
     path.write_bytes(gzip.compress(csv_text("timestamp,x,y,z,qw,qx,qy,qz").encode())[:-500])
-    with pytest.raises(ValueError, match="walk.csv.gz cannot be read"):
+    with pytest.raises(ValueError, match=r"walk.csv.gz cannot be read"):
         load_trajectory(path)
     binary = tmp_path / "walk.csv"
     binary.write_bytes(bytes(range(128, 256)))
     with pytest.raises(ValueError, match="cannot be read as text"):
         load_trajectory(binary)
-    with pytest.raises(FileNotFoundError, match="nowhere.csv"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere.csv"):
         load_trajectory(tmp_path / "nowhere.csv")
 
 

@@ -1,5 +1,7 @@
 """Rest joints of a shaped SMPL-family body, linear in betas, from the default body or from a licensed SMPL-H file."""
 
+import zipfile
+import zlib
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -23,7 +25,7 @@ _MANNEQUIN_TO_SMPLH = (*range(22), *range(24, 54))
 _EYES_IN_HEAD_BOX = (0.5, 0.52, 0.855)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Skeleton:
     """Rest joints ``J0 + J1 @ betas`` and the CPF's offset from the head joint in the same form.
 
@@ -83,16 +85,22 @@ class Skeleton:
             raise ValueError(f"{path} is not an SMPL-H file: it has no array {error.args[0].split()[0]}.") from error
         except FileNotFoundError:
             raise
-        except (ValueError, OSError) as error:
+        except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(f"{path} cannot be read as an SMPL-H npz without unpickling: {error}") from error
         template, directions, regressor = (
             arrays[k].astype(np.float64) for k in ("v_template", "shapedirs", "J_regressor")
         )
-        parents = (-1, *(int(p) for p in arrays["kintree_table"][0][1:]))
+        # The root's entry is skipped: files hold -1 there, or what -1 is as an unsigned number.
+        parents = (-1, *(int(p) for p in np.atleast_2d(arrays["kintree_table"])[0, 1:]))
         if regressor.shape != (NUM_JOINTS, _SMPLH_NUM_VERTICES) or parents != PARENTS:
             raise ValueError(
                 f"{path} is another body model: SMPL-H has {NUM_JOINTS} joints on {_SMPLH_NUM_VERTICES} vertices and its own "
                 f"tree, this one has a regressor of shape {regressor.shape}."
+            )
+        if template.shape != (_SMPLH_NUM_VERTICES, 3) or directions.shape[:-1] != template.shape:
+            raise ValueError(
+                f"{path}: v_template has shape {template.shape} and shapedirs {directions.shape}; SMPL-H's are "
+                f"({_SMPLH_NUM_VERTICES}, 3) and ({_SMPLH_NUM_VERTICES}, 3, {NUM_BETAS})."
             )
         if directions.shape[-1] < NUM_BETAS:
             raise ValueError(f"{path} has {directions.shape[-1]} shape directions; SMPL-H's {NUM_BETAS} are needed.")
@@ -124,7 +132,7 @@ class Skeleton:
     def place_by_head(
         self,
         betas: Float[Tensor, "*#batch 16"],
-        local_rotmats: Float[Tensor, "*#batch joints-1 3 3"],
+        local_rotmats: Float[Tensor, "*#batch local 3 3"],
         R_world_cpf: Float[Tensor, "*#batch 3 3"],
         p_world_cpf: Float[Tensor, "*#batch 3"],
     ) -> PosedBody:

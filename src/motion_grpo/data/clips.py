@@ -46,8 +46,9 @@ def label_contacts(joints: Float[Tensor, "frames joints 3"], fps: float) -> Floa
 
 
 def with_contacts(motion: Motion) -> Motion:
-    """The motion with labelled contacts."""
-    return replace(motion, contacts=label_contacts(motion.joints, motion.fps))
+    """The motion with contacts labelled anew, against its own floor."""
+    above_floor = motion.joints - torch.tensor([0.0, 0.0, motion.floor_height])
+    return replace(motion, contacts=label_contacts(above_floor, motion.fps))
 
 
 def resample(motion: Motion, fps: float, speed: float = 1.0) -> Motion:

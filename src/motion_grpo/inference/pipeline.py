@@ -11,6 +11,7 @@ import torch
 from diffusers import DiffusionPipeline, SchedulerMixin
 from diffusers.utils import BaseOutput
 from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from motion_grpo.body import Skeleton
@@ -61,6 +62,9 @@ class EgoMotionPipeline(DiffusionPipeline):
         num_inference_steps: sampling steps where a call names none.
         window: frames that the network sees at once, as in its training.
         overlap: frames that neighbouring windows share.
+
+    Raises:
+        ValueError: an overlap that leaves nothing of a window.
     """
 
     model_cpu_offload_seq = "denoiser"
@@ -74,6 +78,8 @@ class EgoMotionPipeline(DiffusionPipeline):
         overlap: int = 32,
     ) -> None:
         super().__init__()
+        if not 0 < overlap < window:
+            raise ValueError(f"overlap is {overlap} and window {window} frames; 0 < overlap < window is needed.")
         self.register_modules(denoiser=denoiser, scheduler=scheduler)
         self.register_to_config(num_inference_steps=num_inference_steps, window=window, overlap=overlap)
         self.skeleton = Skeleton.default()
@@ -90,8 +96,8 @@ class EgoMotionPipeline(DiffusionPipeline):
             kwargs: diffusers' (``dtype``, ``revision``, ``token``, ...).
 
         Raises:
-            ValueError: weights that are pickled, missing or misshapen.
-            OSError: no such folder or repository.
+            ValueError: weights that are pickled, damaged, incomplete or misshapen.
+            OSError: no such folder or repository, or one that lacks a file.
         """
         name = "base" if pretrained_model_name_or_path is None else os.fspath(pretrained_model_name_or_path)
         if not Path(name).exists() and (_EMBEDDED / name / "model_index.json").is_file():
@@ -101,7 +107,16 @@ class EgoMotionPipeline(DiffusionPipeline):
         # Geometry is float32 throughout; fp16 files are only a smaller way to store the same weights.
         if kwargs.get("torch_dtype") is None:
             kwargs.setdefault("dtype", torch.float32)
-        pipeline = super().from_pretrained(name, **kwargs)
+        try:
+            pipeline = super().from_pretrained(name, **kwargs)
+        except OSError as error:
+            if Path(name).is_dir():
+                raise
+            shipped = sorted(path.parent.name for path in _EMBEDDED.glob("*/model_index.json"))
+            raise OSError(
+                f"{name!r} is no folder, no checkpoint that ships with this package ({', '.join(shipped) or 'none does'}) "
+                f"and cannot be had from the Hub: {error}"
+            ) from error
         pipeline.denoiser.eval()
         return pipeline
 
@@ -169,6 +184,10 @@ class EgoMotionPipeline(DiffusionPipeline):
         """
         if num_samples < 1:
             raise ValueError(f"num_samples is {num_samples}; draw at least 1.")
+        if window_batch_size < 1:
+            raise ValueError(f"window_batch_size is {window_batch_size}; at least 1 window has to be denoised at once.")
+        if num_inference_steps is None:
+            num_inference_steps = self.config.num_inference_steps
         if output_type not in ("motion", "latent"):
             raise ValueError(f"output_type is {output_type!r}; choose 'motion' or 'latent'.")
         head_trajectory = _as_trajectory(trajectory).resample(FPS)
@@ -196,7 +215,7 @@ class EgoMotionPipeline(DiffusionPipeline):
                 self.scheduler,
                 head,
                 num_samples=num_samples,
-                num_inference_steps=num_inference_steps or self.config.num_inference_steps,
+                num_inference_steps=num_inference_steps,
                 eta=eta,
                 generator=_one_generator_per_sample(generator, num_samples),
                 latents=latents,
@@ -267,7 +286,14 @@ def _refuse_incomplete(folder: Path) -> None:
     if not (folder / "model_index.json").is_file():
         raise FileNotFoundError(f"{folder} is no saved pipeline: it has no model_index.json.")
     weights = folder / "denoiser"
-    if any(weights.glob("*.safetensors")):
+    found = sorted(weights.glob("*.safetensors"))
+    for path in found:
+        try:
+            with safe_open(path, "pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{path} is damaged or cut short ({error}); copy or download it again.") from error
+    if found:
         return
     pickles = sorted(p.name for suffix in ("bin", "pt", "pth", "ckpt", "pkl") for p in weights.glob(f"*.{suffix}"))
     if pickles:

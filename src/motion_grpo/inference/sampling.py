@@ -78,7 +78,9 @@ def sample_latents(
     if eta is not None and "eta" in accepted:
         options["eta"] = eta
     for index, timestep in enumerate(scheduler.timesteps):
-        x0 = network(latents, int(noise_level(scheduler, timestep)), on_batch and partial(on_batch, batches))
+        # The state itself for a variance-preserving scheduler; diffusers' Euler and its kin keep a scaled one.
+        noisy = scheduler.scale_model_input(latents, timestep)
+        x0 = network(noisy, noise_level(scheduler, int(timestep)), on_batch and partial(on_batch, batches))
         # The mean of a step is taken after the projection, so that every step heads for a real pose.
         x0 = MotionState.unpack(x0, layout).pack(layout)
         latents = scheduler.step(x0, timestep, latents, **options).prev_sample

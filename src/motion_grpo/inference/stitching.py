@@ -54,7 +54,7 @@ class StitchedDenoiser:
         # An encoder that does not see the noise runs once a trajectory.
         self.encoded: dict[int, Tensor] = {}
         if not denoiser.config.noise_in_encoder:
-            for starts, length in self._batches(1):
+            for starts, _, length in self._batches(1):
                 codes = denoiser.encode(self._cut(cond, starts, length))
                 self.encoded |= dict(zip(starts, codes, strict=True))
 
@@ -66,9 +66,9 @@ class StitchedDenoiser:
     ) -> Float[Tensor, "samples frames d_state"]:
         """Predicted clean state, blended over windows, float32; its rotations are not projected."""
         blended = torch.zeros_like(sample, dtype=torch.float32)
-        samples = len(sample)
-        for starts, length in self._batches(samples):
-            x = torch.cat([sample[:, s : s + length] for s in starts])
+        for starts, rows, length in self._batches(len(sample)):
+            x = torch.cat([sample[rows, s : s + length] for s in starts])
+            samples = len(x) // len(starts)
             cond = self._cut(self.cond, starts, length).repeat_interleave(samples, dim=0)
             encoded = None
             if self.encoded:
@@ -76,7 +76,7 @@ class StitchedDenoiser:
             level = torch.full((len(x),), noise_level, device=x.device)
             x0 = self.denoiser(x, level, cond, encoded=encoded).float()
             for start, part in zip(starts, x0.split(samples), strict=True):
-                blended[:, start : start + length] += part * self.weights[:length, None]
+                blended[rows, start : start + length] += part * self.weights[:length, None]
             if on_batch is not None:
                 on_batch()
         return blended / self.total[:, None]
@@ -85,13 +85,15 @@ class StitchedDenoiser:
         """Forward passes that one call takes."""
         return len(self._batches(samples))
 
-    def _batches(self, samples: int) -> list[tuple[list[int], int]]:
-        """Starts of the windows of each batch, and their length, equal within a batch."""
+    def _batches(self, samples: int) -> list[tuple[list[int], slice, int]]:
+        """Starts of the windows of each batch, the samples in it, and the windows' length, equal within a batch."""
         size = max(1, self.window_batch_size // samples)
         frames = len(self.cond)
         full = [s for s in self.starts if s + self.window <= frames]
         batches = [(full[i : i + size], self.window) for i in range(0, len(full), size)]
-        return batches + [([s], frames - s) for s in self.starts if s + self.window > frames]
+        batches += [([s], frames - s) for s in self.starts if s + self.window > frames]
+        rows = min(samples, self.window_batch_size)
+        return [(starts, slice(i, i + rows), length) for starts, length in batches for i in range(0, samples, rows)]
 
     @staticmethod
     def _cut(x: Tensor, starts: list[int], length: int) -> Tensor:

@@ -1,6 +1,8 @@
 """The denoising transformer: EgoAllo's network, with a few options that make a small one train well."""
 
-from typing import Literal
+import os
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -15,6 +17,14 @@ from motion_grpo.models.transformer import TransformerBlock, sinusoids
 from motion_grpo.motion import StateLayout
 
 _ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU}
+_CHOICES = {
+    "activation": tuple(_ACTIVATIONS),
+    "positional_encoding": ("rope", "transformer"),
+    "noise_conditioning": ("token", "film"),
+    "xattn_mode": ("kv_from_cond_q_from_x", "kv_from_x_q_from_cond"),
+    "cond_param": PARAMETERIZATIONS,
+    "rotation_representation": ("matrix", "6d"),
+}
 
 
 class EgoMotionDenoiser(ModelMixin, ConfigMixin, PeftAdapterMixin):
@@ -50,7 +60,6 @@ class EgoMotionDenoiser(ModelMixin, ConfigMixin, PeftAdapterMixin):
             cross-attention only, and its weights were trained that way.
         normalize_cond: standardise the head features by statistics stored with the weights
             (:meth:`set_condition_statistics`); steps between frames are millimetres and would else drown.
-
         output_low_pass: standard deviation, in frames, of a Gaussian that the predicted state is smoothed by over time, as
             part of the network; 0 is none. Recorded motion has next to nothing above 6 Hz, so what it takes away is jitter.
 
@@ -60,6 +69,7 @@ class EgoMotionDenoiser(ModelMixin, ConfigMixin, PeftAdapterMixin):
 
     _supports_gradient_checkpointing = True
     _no_split_modules = ["TransformerBlock"]  # noqa: RUF012  (diffusers reads this name)
+    _keep_in_fp32_modules = ["cond_mean", "cond_std"]  # noqa: RUF012  (likewise)
 
     @register_to_config
     def __init__(
@@ -89,8 +99,9 @@ class EgoMotionDenoiser(ModelMixin, ConfigMixin, PeftAdapterMixin):
         output_low_pass: float = 0.0,
     ) -> None:
         super().__init__()
-        if cond_param not in PARAMETERIZATIONS:
-            raise ValueError(f"cond_param is {cond_param!r}; it must be one of {', '.join(PARAMETERIZATIONS)}.")
+        for option, choices in _CHOICES.items():
+            if self.config[option] not in choices:
+                raise ValueError(f"{option} is {self.config[option]!r}; it must be one of {', '.join(choices)}.")
         if noise_conditioning == "token" and not noise_in_encoder:
             raise ValueError("noise_in_encoder=False needs noise_conditioning='film'; 'token' reaches both sequences.")
         if d_latent % (2 * num_heads):
@@ -149,6 +160,34 @@ class EgoMotionDenoiser(ModelMixin, ConfigMixin, PeftAdapterMixin):
         self.encoder_layers = nn.ModuleList(block(False, film and noise_in_encoder) for _ in range(num_encoder_layers))
         self.decoder_layers = nn.ModuleList(block(True, film) for _ in range(num_decoder_layers))
         self.gradient_checkpointing = False
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike | None, **kwargs: Any) -> Any:
+        """Loads a denoiser that ``save_pretrained`` wrote; arguments as for any model of diffusers.
+
+        Raises:
+            ValueError: a weight that is missing from the file or of another shape than the configuration says (diffusers
+                would draw missing ones at random), or ``use_safetensors=False``.
+            OSError: no such file, or no safetensors.
+        """
+        if kwargs.get("use_safetensors") is False:
+            raise ValueError("use_safetensors=False would load a pickle; weights are read from safetensors only.")
+        kwargs["use_safetensors"] = True
+        with_info = kwargs.pop("output_loading_info", False)
+        try:
+            model, info = super().from_pretrained(pretrained_model_name_or_path, output_loading_info=True, **kwargs)
+        except ValueError as error:
+            what, _, advice = str(error).partition(". If you want to instead overwrite randomly initialized weights")
+            if not advice:
+                raise
+            what = what.rpartition(" because ")[2]
+            raise ValueError(f"{pretrained_model_name_or_path} does not fit its config.json: {what}.") from error
+        if missing := sorted(info["missing_keys"]):
+            names = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+            raise ValueError(
+                f"{pretrained_model_name_or_path} lacks {len(missing)} weight(s) that its config.json asks for: {names}."
+            )
+        return (model, info) if with_info else model
 
     @property
     def state_layout(self) -> StateLayout:
@@ -236,6 +275,18 @@ class EgoMotionDenoiser(ModelMixin, ConfigMixin, PeftAdapterMixin):
         unpatch = lambda y: y.unflatten(-1, (self.config.frames_per_token, -1)).flatten(1, 2)[:, :frames]  # noqa: E731
         output = torch.cat([unpatch(decoder(x)) for decoder in self.decoders.values()], dim=-1)
         return _low_pass(output, self.config.output_low_pass, mask) if self.config.output_low_pass else output
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "EgoMotionDenoiser":
+        """Moves and casts, but for the statistics of the head features, which stay float32.
+
+        bfloat16 cannot tell the cosine of a millimetre step from 1.
+        """
+        statistics = dict(self._buffers)
+        super()._apply(fn, recurse)
+        for name, value in statistics.items():
+            if self._buffers[name].dtype != value.dtype:
+                self._buffers[name] = value.to(self._buffers[name].device)
+        return self
 
     def _run(self, layer: TransformerBlock, *inputs: Tensor | None) -> Tensor:
         if torch.is_grad_enabled() and self.gradient_checkpointing:

@@ -30,7 +30,8 @@ def load_egoallo(folder: str | Path) -> EgoMotionDenoiser:
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: weights that are missing, unexpected, of a wrong shape, or a pickle.
+        ValueError: weights that are missing, unexpected, of a wrong shape, or a pickle; settings that are not plain YAML or
+            that the network does not know.
     """
     folder = Path(folder)
     root = folder.parent if folder.name.startswith("checkpoints_") else folder
@@ -42,11 +43,15 @@ def load_egoallo(folder: str | Path) -> EgoMotionDenoiser:
     candidates = [folder] if folder != root else sorted(root.glob("checkpoints_*"), key=_step_of)
     weights_path = candidates[-1] / "model.safetensors" if candidates else root / "checkpoints_*" / "model.safetensors"
     if not weights_path.is_file():
-        pickles = [p for c in candidates for p in c.glob("*.bin")]
+        # optimizer.bin and the like lie beside the weights in any checkpoint; these would be the weights themselves.
+        pickles = sorted(p for c in candidates for p in c.glob("pytorch_model*.bin"))
         if pickles:
             raise ValueError(f"{pickles[0]} is a pickle, which is never loaded; convert it to model.safetensors first.")
         raise FileNotFoundError(f"{weights_path} is missing.")
-    config = yaml.load(config_path.read_text(), Loader=_ConfigLoader)
+    try:
+        config = yaml.load(config_path.read_text(), Loader=_ConfigLoader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{config_path} is not plain YAML settings: {error}") from error
     if not isinstance(config, dict):
         raise ValueError(f"{config_path} holds no mapping of settings.")
     # diffusers answers model.NAME with a setting of that name, so a setting must not be called as the layers are.
@@ -59,20 +64,22 @@ def load_egoallo(folder: str | Path) -> EgoMotionDenoiser:
         weights = load_file(weights_path)
     except SafetensorError as error:
         raise ValueError(f"{weights_path} is not a safetensors file: {error}") from error
-    _load_exactly(model, _without_rotary(weights, weights_path, config), weights_path)
+    _load_exactly(model, _without_rotary(weights, weights_path, model), weights_path)
     return model.eval()
 
 
 def _step_of(folder: Path) -> int:
-    return int(folder.name.rsplit("_", 1)[-1])
+    step = folder.name.rsplit("_", 1)[-1]
+    return int(step) if step.isdecimal() else -1
 
 
-def _without_rotary(weights: dict[str, Tensor], path: Path, config: dict) -> dict[str, Tensor]:
+def _without_rotary(weights: dict[str, Tensor], path: Path, model: EgoMotionDenoiser) -> dict[str, Tensor]:
     """Drops the stored rotary frequencies, which are constants here, after checking that they are the same ones."""
+    frequencies = rotary_frequencies(model.config.d_latent // model.config.num_heads)
     kept = {}
     for name, value in weights.items():
         if name.endswith("rotary_emb.freqs"):
-            if not torch.allclose(value, rotary_frequencies(config["d_latent"] // config["num_heads"]), rtol=1e-4):
+            if value.shape != frequencies.shape or not torch.allclose(value, frequencies, rtol=1e-4):
                 raise ValueError(f"{path}: {name} holds rotary frequencies that are not those of theta 10000.")
         else:
             kept[name] = value

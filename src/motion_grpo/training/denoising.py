@@ -137,22 +137,23 @@ class DenoisingTrainer(Trainer):
             noisy = self.scheduler.add_noise(target, torch.randn_like(target), levels)
             cond = self.denoiser.condition(batch.head)
         predicted = model(noisy, levels, cond, batch.mask).float()
-        weight = self.level_weights[levels - 1]
-        loss, terms = denoising_loss(predicted, target, layout, weight, batch.mask)
-        loss = self.args.rotation_weight * loss
-        if self.geometric_weights:
-            state = MotionState.unpack(predicted, layout)
-            geometric, more = geometric_loss(
-                state,
-                batch.joints,
-                batch.state.contacts,
-                batch.head,
-                self.skeleton,
-                batch.mask,
-                self.geometric_weights,
-                FPS,
-            )
-            loss, terms = loss + geometric, terms | more
+        # Kinematics in bfloat16 would be off by centimetres.
+        with torch.autocast(target.device.type, enabled=False):
+            loss, terms = denoising_loss(predicted, target, layout, self.level_weights[levels - 1], batch.mask)
+            loss = self.args.rotation_weight * loss
+            if self.geometric_weights:
+                state = MotionState.unpack(predicted, layout)
+                geometric, more = geometric_loss(
+                    state,
+                    batch.joints,
+                    batch.state.contacts,
+                    batch.head,
+                    self.skeleton,
+                    batch.mask,
+                    self.geometric_weights,
+                    FPS,
+                )
+                loss, terms = loss + geometric, terms | more
         for name, term in terms.items():
             self._terms[name].append(term.detach())
         return (loss, {}) if return_outputs else loss

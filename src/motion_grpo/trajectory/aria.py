@@ -14,6 +14,7 @@ from motion_grpo.trajectory.checks import (
     ArrayLike,
     Origin,
     as_float64,
+    as_points,
     check_finite,
     rotations_from_quaternions,
     split_poses,
@@ -218,7 +219,7 @@ def read_aria(
             points = next((path.parent / name for name in _POINT_CLOUDS if (path.parent / name).is_file()), None)
     if floor_height is None and points is not None:
         points = read_points(points, world_uid) if isinstance(points, str | os.PathLike) else points
-        points = as_float64(points, "points") @ R_up.mT
+        points = as_points(points) @ R_up.mT
     return HeadTrajectory.from_rotations(
         R_up @ R_world_device @ R_device_cpf,
         (p_world_device + R_world_device @ p_device_cpf) @ R_up.mT,

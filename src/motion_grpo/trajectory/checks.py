@@ -42,6 +42,14 @@ def as_float64(values: ArrayLike, what: str) -> Float64[Tensor, "..."]:
         raise ValueError(f"{what} must be a rectangular array of numbers: {error}.") from error
 
 
+def as_points(points: ArrayLike) -> Float64[Tensor, "points 3"]:
+    """A point cloud as float64; raises ValueError for another shape."""
+    points = as_float64(points, "points")
+    if points.ndim != 2 or points.shape[1] != 3:
+        raise ValueError(f"points must have the shape (points, 3), not {tuple(points.shape)}.")
+    return points
+
+
 def first(mask: Bool[Tensor, "frames"]) -> int | None:
     """Index of the first frame where ``mask`` holds."""
     return int(mask.nonzero()[0]) if bool(mask.any()) else None

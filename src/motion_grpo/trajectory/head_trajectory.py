@@ -15,6 +15,7 @@ from motion_grpo.trajectory.checks import (
     ArrayLike,
     Origin,
     as_float64,
+    as_points,
     check_finite,
     check_timestamps,
     read_as_xyzw,
@@ -96,7 +97,7 @@ class HeadTrajectory:
             R_swapped, _ = convention.convert(read_as_xyzw(poses[:, :4]), p)
             refuse_swapped_quaternions(R, R_swapped, "x y z w", origin)
         if points is not None:
-            points = convention.convert_points(as_float64(points, "points"))
+            points = convention.convert_points(as_points(points))
         options = {"fps": fps, "timestamps": timestamps, "floor_height": floor_height, "points": points}
         return cls.from_rotations(R, p, origin=origin, source_frame=str(convention), **options)
 
@@ -258,10 +259,7 @@ def _times(
 
 def _find_floor(head: Float64[np.ndarray, "frames 3"], points: ArrayLike | None) -> tuple[float, str]:
     if points is not None:
-        points = as_float64(points, "points").numpy()
-        if points.ndim != 2 or points.shape[1] != 3:
-            raise ValueError(f"points must have the shape (points, 3), not {points.shape}.")
-        height = floor_from_points(points, head)
+        height = floor_from_points(as_points(points).numpy(), head)
         if height is not None:
             return height, "point cloud"
         warnings.warn(

@@ -1,5 +1,7 @@
 """Reading a head trajectory from any file the library knows, told apart by content."""
 
+import contextlib
+import gzip
 import os
 import warnings
 import zipfile
@@ -17,6 +19,7 @@ from motion_grpo.trajectory.checks import (
     ArrayLike,
     Origin,
     as_float64,
+    as_points,
     read_as_xyzw,
     refuse_swapped_quaternions,
     rotations_from_quaternions,
@@ -146,13 +149,11 @@ def read_tum(
             warnings.simplefilter("ignore", UserWarning)  # "input contained no data", said better below
             rows = np.loadtxt(path, comments="#", delimiter="," if "," in first_line else None, ndmin=2)
     except (ValueError, OSError, EOFError) as error:
-        raise ValueError(
-            f"{path} cannot be read as TUM text: {error}. Every line needs the 8 numbers time tx ty tz qx qy qz qw."
-        ) from error
+        raise ValueError(f"{path} cannot be read as TUM text. {_bad_tum_line(path) or error}") from error
     if rows.size == 0:
         raise ValueError(f"{path} holds no poses.")
     if rows.shape[1] != 8:
-        raise ValueError(f"{path} has {rows.shape[1]} numbers a line; TUM text has 8: time tx ty tz qx qy qz qw.")
+        raise ValueError(f"{path} cannot be read as TUM text. {_bad_tum_line(path)}")
     rows = torch.from_numpy(rows)
     xyzw, origin = rows[:, 4:], Origin(str(path))
     R = rotations_from_quaternions(roma.quat_xyzw_to_wxyz(xyzw), origin)
@@ -162,6 +163,17 @@ def read_tum(
     return _finish(
         R, rows[:, 1:4], origin, T_device_cpf, convention, points, timestamps=rows[:, 0], floor_height=floor_height
     )
+
+
+def _bad_tum_line(path: Path) -> str:
+    """What is wrong with the first line that is not 8 numbers."""
+    opener = gzip.open if path.suffix == ".gz" else open
+    with contextlib.suppress(OSError, EOFError), opener(path, "rt") as file:
+        for number, line in enumerate(file, start=1):
+            words = line.partition("#")[0].replace(",", " ").split()
+            if words and (len(words) != 8 or not all(_is_number(word) for word in words)):
+                return f"Line {number} is no row of the 8 numbers time tx ty tz qx qy qz qw: {line.strip()[:80]!r}."
+    return ""
 
 
 def read_csv(
@@ -251,12 +263,12 @@ def _finish(
     """The trajectory of a file's poses, taken from the file's axes, or from its device's frame, to the CPF."""
     if convention is not None and T_device_cpf is not None:
         raise ValueError(
-            "Both convention and T_device_cpf are given; pass one. T_device_cpf is for a z-up world and may itself turn axes."
+            "Both convention and T_device_cpf are given; pass one. T_device_cpf is for poses in a z-up world."
         )
     convention = named_convention(convention or "cpf")
     R, p = convention.convert(R, p)
     if points is not None:
-        points = convention.convert_points(as_float64(points, "points"))
+        points = convention.convert_points(as_points(points))
     source_frame = str(convention)
     if T_device_cpf is not None:
         R_device_cpf, p_device_cpf = check_extrinsic(T_device_cpf)

@@ -3,8 +3,10 @@
 import os
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 # Okabe and Ito's palette, told apart by people with every common kind of colour blindness.
 COLORS: tuple[str, ...] = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -47,3 +49,14 @@ def save_figure(figure: Figure, path: Path) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def style_axes(axes: Axes, title: str, xlabel: str) -> Text:
+    """A quiet panel: title at the upper left, which is returned, two spines, a light grid."""
+    axes.set_xlabel(xlabel, fontsize=FONT_SIZE, color=FAINT)
+    axes.tick_params(labelsize=FONT_SIZE - 1, colors=FAINT, length=3)
+    axes.grid(True, color="#E4E4E4", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#B0B0B0")
+    return axes.set_title(title, loc="left", fontsize=FONT_SIZE, color=INK)

@@ -8,8 +8,8 @@ from scipy.ndimage import gaussian_filter
 
 _SUPERSAMPLE = 2
 _AMBIENT, _DIFFUSE = 0.5, 0.75
-# In the camera's frame (right, up, towards the viewer): over the viewer's left shoulder.
-_LIGHT = np.array([-0.45, 0.7, 0.55]) / np.linalg.norm([-0.45, 0.7, 0.55])
+# Right, up, towards the viewer: over the viewer's right shoulder, so on the face of who walks from left to right.
+_LIGHT = np.array([0.4, 0.65, 0.65]) / np.linalg.norm([0.4, 0.65, 0.65])
 _OUTLINE_STEP = 0.05  # metres
 _SHADOW_BLUR = 0.02  # metres
 
@@ -60,27 +60,29 @@ def rasterise(
         The values, and the nearness; where no triangle is, 0 and minus infinity. The first row is the top one.
     """
     height, width = size
-    a, b, c = (points[faces[:, k], :2] for k in range(3))
-    area = _cross(b - a, c - a)
-    faces, a, b, c, area = (array[area > 1e-9] for array in (faces, a, b, c, area))
-    corners = np.stack([a, b, c])
+    ax, ay, bx, by, cx, cy = (points[faces[:, corner], axis] for corner in range(3) for axis in range(2))
+    area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
     # Pixel centres lie at half-integers.
-    first = np.ceil(corners.min(0) - 0.5).astype(np.int64)
-    extent = (np.floor(corners.max(0) - 0.5).astype(np.int64) - first + 1).max(-1)
+    x0 = np.ceil(np.minimum(np.minimum(ax, bx), cx) - 0.5)
+    y0 = np.ceil(np.minimum(np.minimum(ay, by), cy) - 0.5)
+    x1 = np.floor(np.maximum(np.maximum(ax, bx), cx) - 0.5)
+    y1 = np.floor(np.maximum(np.maximum(ay, by), cy) - 0.5)
+    visible = (area > 1e-9) & (x1 >= x0) & (y1 >= y0) & (x1 >= 0) & (y1 >= 0) & (x0 < width) & (y0 < height)
+    extent = np.where(visible, np.maximum(x1 - x0, y1 - y0) + 1, 0)
+
     pixels, nearness, shown = [], [], []
     side = 1
-    while (extent > side // 2).any():  # triangles of about equal extent at a time; those of extent 0 miss every centre
+    while (extent > side // 2).any():  # triangles of about equal extent at a time
         group = np.flatnonzero((extent > side // 2) & (extent <= side))
-        step = np.stack(np.meshgrid(np.arange(side), np.arange(side)), axis=-1).reshape(-1, 2)
-        pixel = first[group, None] + step
-        centre = pixel + 0.5 - a[group, None]
-        u = _cross(centre, (c - a)[group, None]) / area[group, None]
-        v = _cross((b - a)[group, None], centre) / area[group, None]
-        inside = (u >= 0) & (v >= 0) & (u + v <= 1) & (pixel >= 0).all(-1) & (pixel < (width, height)).all(-1)
-        face, _ = np.nonzero(inside)
+        step_x, step_y = (step.ravel() for step in np.meshgrid(np.arange(side), np.arange(side)))
+        x, y = x0[group, None] + step_x, y0[group, None] + step_y
+        right, up = x + 0.5 - ax[group, None], y + 0.5 - ay[group, None]
+        u = (right * (cy - ay)[group, None] - up * (cx - ax)[group, None]) / area[group, None]
+        v = (up * (bx - ax)[group, None] - right * (by - ay)[group, None]) / area[group, None]
+        inside = (u >= 0) & (v >= 0) & (u + v <= 1) & (x >= 0) & (y >= 0) & (x < width) & (y < height)
         weights = np.stack([1 - u[inside] - v[inside], u[inside], v[inside]], axis=-1)
-        triangle = faces[group[face]]
-        pixels.append((height - 1 - pixel[inside][:, 1]) * width + pixel[inside][:, 0])
+        triangle = faces[group[np.nonzero(inside)[0]]]
+        pixels.append(((height - 1 - y[inside]) * width + x[inside]).astype(np.int64))
         nearness.append((weights * points[triangle, 2]).sum(-1))
         shown.append(np.einsum("nk,nkc->nc", weights, values[triangle]))
         side *= 2
@@ -168,7 +170,3 @@ def _outline(near: np.ndarray) -> np.ndarray:
     padded = np.pad(np.where(np.isfinite(near), near, -1e3), 1, constant_values=-1e3)
     neighbours = [padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]]
     return np.isfinite(near) & (near - np.minimum.reduce(neighbours) > _OUTLINE_STEP)
-
-
-def _cross(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    return u[..., 0] * v[..., 1] - u[..., 1] * v[..., 0]

@@ -1,0 +1,467 @@
+"""The pipeline: any length, reproducible samples, the body under the head, and saving and loading."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
+from safetensors.torch import load_file, save_file
+
+from motion_grpo import EgoMotionPipeline, EgoMotionSDEScheduler, HeadTrajectory, Motion
+from motion_grpo.body import cpf_of
+from motion_grpo.models import EgoMotionDenoiser
+from motion_grpo.rotations import matrix_to_wxyz
+from tests.tiny import GOLDEN, head_poses, head_trajectory, tiny_denoiser
+
+D = 163  # numbers of a frame: 16 betas, 21 rotations of 6, 21 contacts
+WEIGHTS = "denoiser/diffusion_pytorch_model.safetensors"
+
+
+def pipeline(scheduler=None, steps: int = 3, window: int = 128, overlap: int = 32, **network) -> EgoMotionPipeline:
+    torch.manual_seed(0)
+    scheduler = scheduler or EgoMotionSDEScheduler()
+    network = {"rotation_representation": "6d"} | network
+    pipe = EgoMotionPipeline(tiny_denoiser(**network), scheduler, steps, window, overlap)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def cpf(motion: Motion) -> tuple[torch.Tensor, torch.Tensor]:
+    return cpf_of(motion.posed, motion.body.cpf_offset(motion.betas))
+
+
+@pytest.fixture(scope="module")
+def pipe() -> EgoMotionPipeline:
+    return pipeline()
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("saved") / "pipe"
+    # Small windows, so that what the settings say matters for the result.
+    pipeline(window=16, overlap=4, normalize_cond=True, rotation_representation="6d").save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def copy(saved, tmp_path) -> Path:
+    """A saved pipeline that a test may damage."""
+    for path in saved.rglob("*"):
+        if path.is_file():
+            target = tmp_path / "pipe" / path.relative_to(saved)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
+    return tmp_path / "pipe"
+
+
+class TestCall:
+    @pytest.mark.parametrize("frames", [2, 3, 97, 128, 129, 500])
+    def test_any_length_hangs_from_the_head(self, pipe, frames):
+        trajectory = head_trajectory(frames)
+        output = pipe(trajectory, num_samples=2, num_inference_steps=2, generator=seeded())
+        assert len(output.motions) == 2
+        assert output.latents.shape == (2, frames, D)
+        for motion in output.motions:
+            assert len(motion) == frames
+            R, p = cpf(motion)
+            torch.testing.assert_close(R, trajectory.R_world_cpf, rtol=0, atol=1e-4)
+            torch.testing.assert_close(p, trajectory.p_world_cpf, rtol=0, atol=1e-4)
+            assert motion.betas.shape == (16,)
+            assert 0 <= motion.contacts.min() <= motion.contacts.max() <= 1
+            torch.testing.assert_close(motion.timestamps, trajectory.timestamps)
+        assert (output.motions[0].joints - output.motions[1].joints).abs().max() > 1e-3
+
+    def test_body_is_the_mean_of_the_predicted_shapes_and_the_predicted_pose(self):
+        output = pipeline(rotation_representation="matrix")(head_trajectory(20), generator=seeded())
+        torch.testing.assert_close(output.motion.betas, output.latents[0, :, :16].mean(0))
+        rotmats = output.latents[0, :, 16 : 16 + 189].unflatten(1, (21, 3, 3))
+        torch.testing.assert_close(output.motion.body_rotmats, rotmats)
+        contacts = output.latents[0, :, 205:226]
+        torch.testing.assert_close(output.motion.contacts, contacts.clamp(0, 1))
+        assert not torch.equal(contacts, contacts.clamp(0, 1))  # an untrained network leaves [0, 1]
+        assert output.motion.hand_rotmats is None
+
+    def test_hands_where_the_network_has_them(self):
+        motion = pipeline(include_hands=True)(head_trajectory(5), generator=seeded()).motion
+        assert motion.hand_rotmats.shape == (5, 30, 3, 3)
+        assert motion.joints.shape == (5, 52, 3)
+
+    def test_resampled_by_timestamp(self, pipe):
+        fast = head_trajectory(121, fps=60.0)
+        output = pipe(fast, generator=seeded())
+        R, p = cpf(output.motion)
+        expected = head_trajectory(61)
+        assert len(output.motion) == len(output.trajectory) == 61
+        torch.testing.assert_close(R, expected.R_world_cpf, rtol=0, atol=1e-4)
+        torch.testing.assert_close(p, expected.p_world_cpf, rtol=0, atol=1e-4)
+        assert output.motion.fps == pytest.approx(30)
+
+    def test_floor_is_taken_off_and_put_back(self, pipe):
+        low = pipe(head_trajectory(20, floor_height=0.0), generator=seeded())
+        high = pipe(head_trajectory(20, floor_height=1.0), generator=seeded())
+        torch.testing.assert_close(low.latents, high.latents, rtol=0, atol=1e-4)
+        up = torch.tensor([0.0, 0.0, 1.0])
+        torch.testing.assert_close(low.motion.joints + up, high.motion.joints, rtol=0, atol=1e-3)
+        torch.testing.assert_close(cpf(high.motion)[1], head_trajectory(20, floor_height=1.0).p_world_cpf)
+        assert (low.motion.floor_height, high.motion.floor_height) == (0.0, 1.0)
+        # A body that has the floor elsewhere under the same head is another one.
+        trajectory = head_trajectory(20)
+        moved = HeadTrajectory.from_matrices(head_poses(20), fps=30.0, floor_height=0.4)
+        assert not torch.allclose(pipe(trajectory, generator=seeded()).latents, pipe(moved, generator=seeded()).latents)
+
+    def test_arrays_and_files_are_trajectories_too(self, pipe, tmp_path):
+        poses = head_poses(20)
+        T = torch.cat([matrix_to_wxyz(poses[:, :3, :3]), poses[:, :3, 3]], dim=1)
+        table = np.concatenate([np.arange(20)[:, None] / 30, T[:, 4:], T[:, [1, 2, 3, 0]]], axis=1)
+        path = tmp_path / "head.csv"
+        np.savetxt(path, table, delimiter=",", header="timestamp,x,y,z,qx,qy,qz,qw", comments="", fmt="%.9f")
+        # The floor is estimated from the head, the same way in all four.
+        expected, *others = (
+            pipe(given, generator=seeded()).motion.joints for given in (poses, poses.numpy(), T.double(), str(path))
+        )
+        for other in others:
+            torch.testing.assert_close(other, expected, rtol=0, atol=2e-3)
+        assert pipe(path, generator=seeded()).trajectory.source == str(path)
+
+    def test_latents_only(self, pipe):
+        output = pipe(head_trajectory(9), output_type="latent", num_samples=2, generator=seeded())
+        assert output.motions is None
+        assert output.latents.shape == (2, 9, D)
+        with pytest.raises(ValueError, match="output_type='motion'"):
+            _ = output.motion
+
+    def test_as_a_tuple(self, pipe):
+        motions, latents, trajectory = pipe(head_trajectory(9), return_dict=False, generator=seeded())
+        assert torch.equal(latents, pipe(head_trajectory(9), generator=seeded()).latents)
+        assert (len(motions), len(trajectory)) == (1, 9)
+
+    def test_no_gradients(self, pipe):
+        assert not pipe(head_trajectory(5)).motion.joints.requires_grad
+
+
+class TestRandomness:
+    def test_a_sample_depends_on_seed_and_number_only(self):
+        pipe, trajectory = pipeline(window=16, overlap=4), head_trajectory(30)
+        first = pipe(trajectory, generator=seeded(3)).latents
+        many = pipe(trajectory, num_samples=5, generator=seeded(3)).latents
+        torch.testing.assert_close(many[:1], first, rtol=0, atol=1e-5)
+        for size in (1, 2, 3, 100):
+            again = pipe(trajectory, num_samples=4, generator=seeded(3), window_batch_size=size).latents
+            torch.testing.assert_close(again, many[:4], rtol=0, atol=1e-5)
+        gaps = (many[:, None] - many[None]).abs().amax((-1, -2))
+        assert gaps[~torch.eye(5, dtype=torch.bool)].min() > 1e-3
+        assert (pipe(trajectory, generator=seeded(4)).latents - first).abs().max() > 1e-3
+
+    def test_same_seed_same_bits(self, pipe):
+        a, b = (pipe(head_trajectory(9), num_samples=2, generator=seeded()).latents for _ in range(2))
+        assert torch.equal(a, b)
+
+    def test_global_generator(self, pipe):
+        torch.manual_seed(5)
+        a, b = pipe(head_trajectory(9)).latents, pipe(head_trajectory(9)).latents
+        torch.manual_seed(5)
+        assert torch.equal(pipe(head_trajectory(9)).latents, a)
+        assert not torch.equal(a, b)
+
+    def test_one_generator_a_sample(self, pipe):
+        trajectory = head_trajectory(9)
+        both = pipe(trajectory, num_samples=2, generator=[seeded(1), seeded(2)]).latents
+        swapped = pipe(trajectory, num_samples=2, generator=[seeded(2), seeded(1)]).latents
+        torch.testing.assert_close(both, swapped.flip(0), rtol=0, atol=1e-5)
+        with pytest.raises(ValueError, match="1 generators for 2 samples"):
+            pipe(trajectory, num_samples=2, generator=[seeded(1)])
+
+    def test_without_noise_the_start_decides(self, pipe):
+        start = torch.randn(1, 9, D, generator=seeded())
+        a, b = (pipe(head_trajectory(9), eta=0.0, latents=start, generator=seeded(s)).latents for s in (1, 2))
+        assert torch.equal(a, b)
+        noisy = pipe(head_trajectory(9), eta=1.0, latents=start, generator=seeded(1)).latents
+        assert (noisy - a).abs().max() > 1e-3
+
+
+class TestCallback:
+    def test_is_told_the_step_and_may_change_the_latents(self, pipe):
+        seen = []
+
+        def callback(caller, step, timestep, tensors):
+            assert caller is pipe
+            seen.append((step, timestep, tuple(tensors["latents"].shape), list(tensors)))
+            return {"latents": torch.zeros_like(tensors["latents"])} if step == 2 else {}
+
+        output = pipe(
+            head_trajectory(9), num_samples=2, output_type="latent", callback_on_step_end=callback, generator=seeded()
+        )
+        assert seen == [(i, t, (2, 9, D), ["latents"]) for i, t in enumerate((1000, 400, 100))]
+        assert output.latents.eq(0).all()
+
+    def test_may_return_nothing(self, pipe):
+        quiet = pipe(head_trajectory(9), callback_on_step_end=lambda *args: None, generator=seeded()).latents
+        assert torch.equal(quiet, pipe(head_trajectory(9), generator=seeded()).latents)
+
+    def test_change_in_the_middle_is_gone_on_from(self, pipe):
+        start = torch.randn(1, 9, D, generator=seeded())
+        shift = lambda p, step, t, x: {"latents": x["latents"] + 0.5} if step == 0 else {}  # noqa: E731
+        plain = pipe(head_trajectory(9), eta=0.0, latents=start).latents
+        moved = pipe(head_trajectory(9), eta=0.0, latents=start, callback_on_step_end=shift).latents
+        assert (plain - moved).abs().max() > 1e-4
+
+
+def test_encoder_runs_once_a_call(monkeypatch):
+    calls = []
+    original = EgoMotionDenoiser.encode
+
+    def encode(self, cond, noise_level=None, mask=None):
+        calls.append(len(cond))
+        return original(self, cond, noise_level, mask)
+
+    monkeypatch.setattr(EgoMotionDenoiser, "encode", encode)
+    pipeline(steps=4)(head_trajectory(128 + 96), num_samples=3)
+    assert calls == [2, 1]  # two windows of 128 frames together, and the short one; not 4 steps times 3 samples
+    calls.clear()
+    pipeline(steps=4, noise_in_encoder=True)(head_trajectory(50))
+    assert calls == [1] * 4
+
+
+class TestSchedulersOfDiffusers:
+    @pytest.mark.parametrize("kind", [DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler, DDPMScheduler])
+    def test_drop_in(self, kind):
+        pipe = pipeline(steps=4)
+        pipe.scheduler = kind.from_config(pipe.scheduler.config, timestep_spacing="trailing")
+        output = pipe(head_trajectory(20), num_samples=2, generator=seeded())
+        for motion in output.motions:
+            assert motion.joints.isfinite().all()
+            torch.testing.assert_close(cpf(motion)[1], head_trajectory(20).p_world_cpf, rtol=0, atol=1e-4)
+        again = pipe(head_trajectory(20), generator=seeded()).latents
+        torch.testing.assert_close(again, output.latents[:1], rtol=0, atol=1e-5)
+
+    @pytest.mark.parametrize("eta", [0.0, 0.7])
+    def test_ddim_is_ours(self, eta):
+        pipe = pipeline(EgoMotionSDEScheduler(timestep_spacing="trailing"), steps=5)
+        ours = pipe(head_trajectory(20), eta=eta, generator=seeded()).latents
+        pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, timestep_spacing="trailing")
+        theirs = pipe(head_trajectory(20), eta=eta, generator=seeded()).latents
+        torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-4)
+
+    def test_first_order_dpm_solver_is_ours_without_noise(self):
+        pipe = pipeline(EgoMotionSDEScheduler(timestep_spacing="trailing", eta=0.0), steps=5)
+        start = torch.randn(1, 9, D, generator=seeded())
+        ours = pipe(head_trajectory(9), latents=start).latents
+        config = {"timestep_spacing": "trailing", "solver_order": 1}
+        pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config, **config)
+        torch.testing.assert_close(pipe(head_trajectory(9), latents=start).latents, ours, rtol=0, atol=1e-4)
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"num_samples": 0}, "num_samples is 0"),
+            ({"num_inference_steps": 0}, "num_inference_steps is 0"),
+            ({"num_inference_steps": 1001}, "num_inference_steps is 1001"),
+            ({"window_batch_size": 0}, "window_batch_size is 0"),
+            ({"eta": -0.1}, "eta is -0.1"),
+            ({"latents": torch.zeros(1, 8, D)}, r"\(1, 8, 163\).*\(1, 9, 163\)"),
+        ],
+    )
+    def test_options(self, pipe, options, message):
+        with pytest.raises(ValueError, match=message):
+            pipe(head_trajectory(9), **options)
+
+    @pytest.mark.parametrize("shape", [(9, 3), (9, 3, 4), (9, 16), (7,), (1, 9, 7)])
+    def test_shapes_that_are_no_poses(self, pipe, shape):
+        with pytest.raises(ValueError, match=r"no head trajectory; give \(frames, 7\)"):
+            pipe(np.ones(shape, dtype=np.float32))
+
+    def test_one_pose(self, pipe):
+        with pytest.raises(ValueError, match="at least 2 poses"):
+            pipe(head_poses(1))
+
+    def test_less_than_two_frames_at_30_fps(self, pipe):
+        with pytest.raises(ValueError, match="lasts less than two frames at 30 fps"):
+            pipe(head_trajectory(3, fps=90.0))
+
+    def test_a_missing_file(self, pipe, tmp_path):
+        with pytest.raises(FileNotFoundError, match="nowhere.csv"):
+            pipe(tmp_path / "nowhere.csv")
+
+    @pytest.mark.parametrize("overlap", [0, 16, 20])
+    def test_overlaps_that_leave_no_window(self, overlap):
+        with pytest.raises(ValueError, match=f"overlap is {overlap} and window 16"):
+            pipeline(window=16, overlap=overlap)
+
+
+_FRESH = """
+import sys
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+
+folder, poses, out = sys.argv[1:]
+poses = torch.from_numpy(np.load(poses))
+joints = lambda pipe: pipe(poses, generator=torch.Generator().manual_seed(7)).motion.joints.numpy()
+plain = DiffusionPipeline.from_pretrained(folder, custom_pipeline="pipeline", trust_remote_code=True)
+by_diffusers = joints(plain)
+plain.save_pretrained(out + "/again")
+from motion_grpo import EgoMotionPipeline
+pipe = EgoMotionPipeline.from_pretrained(folder)
+assert type(plain) is EgoMotionPipeline, type(plain)
+assert not pipe.denoiser.training and not plain.denoiser.training
+np.savez(out + "/joints.npz", by_diffusers=by_diffusers, by_us=joints(pipe))
+"""
+
+
+class TestSaving:
+    def test_files_and_published_names(self, saved):
+        """Saved pipelines name these paths: they must not move."""
+        index = json.loads((saved / "model_index.json").read_text())
+        assert index["_class_name"] == "EgoMotionPipeline"
+        assert index["denoiser"] == ["motion_grpo.models.denoiser", "EgoMotionDenoiser"]
+        assert index["scheduler"] == ["motion_grpo.schedulers.ego_motion_sde", "EgoMotionSDEScheduler"]
+        assert (index["num_inference_steps"], index["window"], index["overlap"]) == (3, 16, 4)
+        assert {str(p.relative_to(saved)) for p in saved.rglob("*") if p.is_file()} == {
+            "model_index.json", "pipeline.py", "denoiser/config.json", WEIGHTS, "scheduler/scheduler_config.json",
+        }  # fmt: skip
+
+    def test_loads_in_a_fresh_process(self, saved, tmp_path):
+        """With the class, and by diffusers alone through the pipeline.py that travels with the weights."""
+        np.save(tmp_path / "poses.npy", head_poses(40).numpy())
+        environment = os.environ | {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
+        command = [sys.executable, "-c", _FRESH, str(saved), str(tmp_path / "poses.npy"), str(tmp_path)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr[-2000:]
+        expected = EgoMotionPipeline.from_pretrained(saved)(head_poses(40), generator=seeded(7)).motion.joints.numpy()
+        with np.load(tmp_path / "joints.npz", allow_pickle=False) as joints:
+            np.testing.assert_array_equal(joints["by_us"], expected)
+            np.testing.assert_array_equal(joints["by_diffusers"], expected)
+        # Saved once more after diffusers loaded it, it is still the same pipeline.
+        again, first = (json.loads((f / "model_index.json").read_text()) for f in (tmp_path / "again", saved))
+        again.pop("_name_or_path")
+        assert again == first
+
+    def test_round_trip_keeps_settings_and_bits(self, saved):
+        pipe = pipeline(window=16, overlap=4, normalize_cond=True, rotation_representation="6d")
+        loaded = EgoMotionPipeline.from_pretrained(saved)
+        for ours, theirs in ((pipe.denoiser.config, loaded.denoiser.config), (pipe.config, loaded.config)):
+            assert {k: v for k, v in ours.items() if k[0] != "_"} == {k: v for k, v in theirs.items() if k[0] != "_"}
+        for name in ("timestep_spacing", "eta", "variance", "direction_offset"):
+            assert loaded.scheduler.config[name] == pipe.scheduler.config[name]
+        for name, value in pipe.denoiser.state_dict().items():
+            assert torch.equal(loaded.denoiser.state_dict()[name], value), name
+        a, b = (p(head_trajectory(40), generator=seeded()).motion.joints for p in (pipe, loaded))
+        assert torch.equal(a, b)
+
+    def test_another_scheduler_survives(self, tmp_path):
+        pipe = pipeline(steps=2)
+        pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, timestep_spacing="trailing")
+        pipe.save_pretrained(tmp_path)
+        loaded = EgoMotionPipeline.from_pretrained(tmp_path)
+        assert isinstance(loaded.scheduler, DDIMScheduler)
+        a, b = (p(head_trajectory(9), generator=seeded()).latents for p in (pipe, loaded))
+        assert torch.equal(a, b)
+
+    def test_half_precision_files_are_read_as_float32(self, tmp_path):
+        pipe = pipeline()
+        expected = {k: v.half().float() for k, v in pipe.denoiser.state_dict().items()}
+        pipe.to(dtype=torch.float16).save_pretrained(tmp_path)
+        assert {v.dtype for v in load_file(tmp_path / WEIGHTS).values()} == {torch.float16}
+        loaded = EgoMotionPipeline.from_pretrained(tmp_path)
+        for name, value in loaded.denoiser.state_dict().items():
+            torch.testing.assert_close(value, expected[name], rtol=0, atol=0)
+        assert loaded(head_trajectory(9), generator=seeded()).motion.joints.dtype == torch.float32
+        asked = EgoMotionPipeline.from_pretrained(tmp_path, dtype=torch.float16)
+        assert asked.denoiser.dtype == torch.float16
+
+    def test_never_writes_a_pickle(self, tmp_path):
+        with pytest.raises(ValueError, match="safe_serialization=False"):
+            pipeline().save_pretrained(tmp_path / "pipe", safe_serialization=False)
+        assert not (tmp_path / "pipe").exists()
+
+
+class _Bomb:
+    """Makes the file it names when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+class TestLoading:
+    def test_a_folder_that_is_none(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match="no model_index.json"):
+            EgoMotionPipeline.from_pretrained(tmp_path)
+
+    def test_an_unknown_name(self):
+        with pytest.raises(OSError, match="'nonesuch' is no folder, no checkpoint that ships"):
+            EgoMotionPipeline.from_pretrained("nonesuch")
+
+    def test_no_weights(self, copy):
+        (copy / WEIGHTS).unlink()
+        with pytest.raises(FileNotFoundError, match="holds no diffusion_pytorch_model.safetensors"):
+            EgoMotionPipeline.from_pretrained(copy)
+
+    @pytest.mark.parametrize("stray", [False, True])
+    def test_pickles_are_refused_and_not_run(self, copy, tmp_path, stray):
+        """Even where some other safetensors file lies beside the pickle."""
+        weights = load_file(copy / WEIGHTS)
+        (copy / WEIGHTS).unlink()
+        if stray:
+            save_file(weights, copy / "denoiser/adapter.safetensors")
+        sign = tmp_path / "was run"
+        pickled = copy / "denoiser/diffusion_pytorch_model.bin"
+        pickled.write_bytes(pickle.dumps(_Bomb(sign)))
+        with pytest.raises((ValueError, OSError), match="is a pickle" if not stray else "no file named .*safetensors"):
+            EgoMotionPipeline.from_pretrained(copy)
+        assert not sign.exists()
+        with pytest.raises(ValueError, match="use_safetensors=False"):
+            EgoMotionDenoiser.from_pretrained(copy / "denoiser", use_safetensors=False)
+        pickle.loads(pickled.read_bytes())
+        assert sign.exists()  # it would have
+
+    @pytest.mark.parametrize("length", [0, 4, 2000])
+    def test_cut_short(self, copy, length):
+        (copy / WEIGHTS).write_bytes((copy / WEIGHTS).read_bytes()[:length])
+        with pytest.raises(ValueError, match="diffusion_pytorch_model.safetensors is damaged or cut short"):
+            EgoMotionPipeline.from_pretrained(copy)
+
+    def test_a_weight_of_another_shape_is_named(self, copy):
+        weights = load_file(copy / WEIGHTS)
+        weights["latent_from_cond.weight"] = weights["latent_from_cond.weight"][:5].clone()
+        save_file(weights, copy / WEIGHTS, metadata={"format": "pt"})
+        with pytest.raises(ValueError, match=r"denoiser does not fit its config.json: latent_from_cond\.weight.*154"):
+            EgoMotionPipeline.from_pretrained(copy)
+
+    def test_a_missing_weight_is_named_and_not_drawn_at_random(self, copy):
+        weights = load_file(copy / WEIGHTS)
+        del weights["noise_emb.weight"]
+        save_file(weights, copy / WEIGHTS, metadata={"format": "pt"})
+        with pytest.raises(ValueError, match=r"lacks 1 weight\(s\).*: noise_emb\.weight\."):
+            EgoMotionPipeline.from_pretrained(copy)
+
+    def test_shipped_checkpoints_go_by_their_name(self, saved, monkeypatch, tmp_path):
+        monkeypatch.setattr("motion_grpo.inference.pipeline._EMBEDDED", saved.parent)
+        monkeypatch.chdir(tmp_path)
+        assert EgoMotionPipeline.from_pretrained("pipe").config.window == 16
+        with pytest.raises(OSError, match=r"'base' is no folder, no checkpoint that ships with this package \(pipe\)"):
+            EgoMotionPipeline.from_pretrained()
+
+
+def test_from_egoallo():
+    pipe = EgoMotionPipeline.from_egoallo(GOLDEN / "egoallo_token_rope")
+    pipe.set_progress_bar_config(disable=True)
+    assert pipe.skeleton.name == "mannequin-x"
+    assert pipe.scheduler.config.variance == "single_level"
+    assert pipe.config.num_inference_steps == 30
+    motion = pipe(head_trajectory(3), num_inference_steps=8, generator=seeded()).motion
+    assert motion.hand_rotmats.shape == (3, 30, 3, 3)
