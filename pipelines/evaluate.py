@@ -1,8 +1,9 @@
 """Scores a checkpoint, baselines or anybody's motion files: ``motion-grpo evaluate --dataset PACK --output results``.
 
-Several processes share the clips: ``accelerate launch pipelines/evaluate.py --dataset PACK --output results``. A run
-that was interrupted goes on where it stopped. The output folder holds ``results.json`` and ``results.md`` (means and
-intervals), ``clips.jsonl`` (every clip and sample) and ``settings.json`` (what the numbers depend on).
+Several processes share the clips: ``accelerate launch pipelines/evaluate.py ...`` with GPUs, without (where accelerate
+starts only one) ``torchrun --nproc_per_node 8 pipelines/evaluate.py ...``. An interrupted run goes on where it stopped.
+The output folder holds ``results.json`` and ``results.md`` (means, intervals), ``clips.jsonl`` (clips and samples) and
+``settings.json`` (what the numbers depend on).
 """
 
 import hashlib
@@ -13,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from datetime import timedelta
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -54,7 +56,9 @@ def evaluate(
     smplh: Annotated[Path | None, typer.Option(help="SMPL-H model.npz that the predicted betas refer to.")] = None,
 ) -> None:
     """Score recovered motion against recordings."""
-    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=timedelta(days=1))
+    # Unless told so on a machine without GPU, accelerate takes each of torchrun's processes for the only one.
+    cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    state = PartialState(cpu=cpu, timeout=timedelta(days=1))
     splits, chosen = _listed(split, "--split"), _listed(baselines, "--baselines") if baselines else []
     if unknown := set(chosen) - set(BASELINES):
         raise ValueError(f"--baselines names {', '.join(sorted(unknown))}; there are {', '.join(BASELINES)}.")
@@ -69,20 +73,18 @@ def evaluate(
         pipeline.skeleton = skeleton or pipeline.skeleton
         main, system = "model", PipelineSystem(pipeline, range(seeds), steps, eta)
     else:
-        every_clip = [clip for members in clips.values() for clip in members]
-        main, system = "recorded", RecordedMotions(metrics_only, every_clip, skeleton)
+        main, system = "recorded", RecordedMotions(metrics_only, chain.from_iterable(clips.values()), skeleton)
 
-    settings = {}
+    settings: dict[str, Any] = {}
     if state.is_main_process:
         settings = _system_settings(checkpoint, system, metrics_only) | _common_settings(dataset, skeleton)
         _prepare(output, settings)
     state.wait_for_everyone()
-    records = _read_records(output)
+    records, order = _read_records(output), [main, *chosen]
     files: dict[str, list[Path]] = {}
     if save_motions:
         folders = [save_motions / f"seed{seed}" for seed in range(seeds)]
-        files = {c.id: [folder / f"{c.id}.npz" for folder in folders] for members in clips.values() for c in members}
-    order = [main, *chosen]
+        files = {c.id: [folder / f"{c.id}.npz" for folder in folders] for c in chain.from_iterable(clips.values())}
     todo = []
     for group, members in clips.items():
         for clip in members:
@@ -94,8 +96,9 @@ def evaluate(
     with state.split_between_processes(todo) as share:
         systems = _build(main, system, {name for *_, missing in share for name in missing}, dataset)
         shard = output / f"clips.{state.process_index:03d}.jsonl"
-        progress = Console(stderr=True)
-        for group, clip, missing in track(share, "clips", console=progress, disable=not state.is_main_process):
+        for group, clip, missing in track(
+            share, "clips", console=Console(stderr=True), disable=not state.is_main_process
+        ):
             for name in missing:
                 scores = evaluation.evaluate_clip(systems[name], clip)
                 if name == main:
@@ -109,15 +112,15 @@ def evaluate(
         results = {"settings": settings, "limit": limit, "splits": summaries}
         _write(output / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
         _write(output / "results.md", _markdown(results))
-        _print(results, output)
+        _print(results, output, state.num_processes)
     state.wait_for_everyone()
 
 
 def _build(main: str, system: System, needed: set[str], dataset: Path) -> dict[str, System]:
     # What the latest clip gave is kept: it is scored, smoothed and saved.
     latest = lru_cache(maxsize=1)(system)
-    systems = {main: latest, "smoothed": evaluation.smoothed(latest, SIGMA_FRAMES)}
-    systems["ground_truth"] = evaluation.ground_truth
+    smoothed = evaluation.smoothed(latest, SIGMA_FRAMES)
+    systems = {main: latest, "smoothed": smoothed, "ground_truth": evaluation.ground_truth}
     if {"mean_pose", "nearest"} & needed:
         train = _read_clips(dataset, "train")
         systems["mean_pose"] = evaluation.mean_pose(train)
@@ -138,8 +141,8 @@ def _read_clips(dataset: Path, split: str, limit: int | None = None) -> list[Cli
     count = min(limit or len(clips), len(clips))
     clips = [clips[i * len(clips) // count] for i in range(count)]
     # A clip that is too short goes through, to be named by the check that refuses it.
-    fits = [len(clip.motion) < MIN_FRAMES or abs(clip.motion.fps - FPS) < 1e-3 for clip in clips]
-    return [c if fit else replace(c, motion=resample(c.motion, FPS)) for c, fit in zip(clips, fits, strict=True)]
+    other_rate = lambda clip: len(clip.motion) >= MIN_FRAMES and abs(clip.motion.fps - FPS) > 1e-3  # noqa: E731
+    return [replace(c, motion=resample(c.motion, FPS)) if other_rate(c) else c for c in clips]
 
 
 def _system_settings(checkpoint: str, system: PipelineSystem | RecordedMotions, folder: Path | None) -> dict[str, Any]:
@@ -280,7 +283,7 @@ def _markdown(results: dict[str, Any]) -> str:
     return "\n".join([*lines, *(f"- {key}: {value}" for key, value in results["settings"].items()), ""])
 
 
-def _print(results: dict[str, Any], output: Path) -> None:
+def _print(results: dict[str, Any], output: Path, processes: int) -> None:
     console = Console()
     for split, summary in results["splits"].items():
         table = Table(Column("metric", no_wrap=True), "unit", *summary["systems"])
@@ -288,7 +291,7 @@ def _print(results: dict[str, Any], output: Path) -> None:
             table.add_row(*(escape(cell.replace(" [", "\n[")) for cell in row))
         console.print(_heading(split, summary, results["settings"]), markup=False, highlight=False)
         console.print(table)
-    console.print(f"wrote {output / 'results.json'}, results.md and clips.jsonl", markup=False)
+    console.print(f"{processes} process(es) wrote {output / 'results.json'}, results.md, clips.jsonl", markup=False)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ Z = torch.tensor([0.0, 0.0, 1.0])
 
 
 def bent(frames: int, degrees: torch.Tensor | float, betas: float = 0.0, name: str = "bent") -> Clip:
-    """A body whose every joint is turned about z by the same angle, or by one a frame; root and place as in a moving clip."""
+    """A body whose every joint is turned about z by one angle, or by one a frame, on the path of a moving clip."""
     motion = moving_clip(frames).motion
     angles = torch.deg2rad(torch.as_tensor(degrees, dtype=torch.float32)).expand(frames)
     rotmats = roma.rotvec_to_rotmat(angles[:, None, None] * Z.expand(21, 3))

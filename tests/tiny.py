@@ -58,13 +58,15 @@ def moving_motion(frames: int, seed: int = 0, fps: float = 30.0) -> Motion:
     generator = torch.Generator().manual_seed(seed)
     time = torch.arange(frames, dtype=torch.float64) / fps
     swing, phase = torch.randn(2, 21, 3, generator=generator)
+    # Legs swing little, so that a toe is on the ground now and then.
+    swing[[0, 1, 3, 4, 6, 7, 9, 10]] *= 0.3
     rotvecs = 0.15 * swing * torch.sin(3 * time.float()[:, None, None] + phase)
     upright = roma.rotvec_to_rotmat(torch.tensor([torch.pi / 2, 0.0, 0.0]))
-    turn = torch.stack([0 * time, 0 * time, 0.5 * time + seed], 1).float()
+    turn = torch.stack([0 * time, 0 * time, 0.3 * time + seed], 1).float()
     betas = 0.3 * torch.randn(16, generator=generator)
     rest = Skeleton.default().rest_joints(betas)
     height = float(rest[0, 1] - rest[10:12, 1].mean()) + 0.02
-    place = torch.stack([0.4 * time, torch.sin(time), torch.full_like(time, height)], 1).float()
+    place = torch.stack([0.3 * time, 0.2 * torch.sin(time), torch.full_like(time, height)], 1).float()
     motion = Motion(
         root_rotmats=roma.rotvec_to_rotmat(turn) @ upright,
         root_positions=place,

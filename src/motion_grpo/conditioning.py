@@ -14,7 +14,7 @@ _DIMENSIONS = {"canonicalized": 12, "absolute": 12, "absrel": 24, "absrel_global
 
 
 class HeadPoses(NamedTuple):
-    """Poses of the central pupil frame (CPF) in a z-up world whose floor lies at z = 0, and the step that led to each."""
+    """Poses of the central pupil frame (CPF) in a z-up world whose floor lies at z = 0, and the step to each."""
 
     R_world_cpf: Float[Tensor, "*batch frames 3 3"]
     p_world_cpf: Float[Tensor, "*batch frames 3"]
@@ -80,10 +80,10 @@ def head_features(
 ) -> Float[Tensor, "*batch frames d_cond"]:
     """Features of a head trajectory (EgoAllo, Sec. 3.2 and its ablation; MotionGRPO, Eq. 6).
 
-    ``ours`` depends only on what is the same after any translation along, and rotation about the vertical of, the floor:
-    the step since the last frame (12), the height over the floor (1) and the rotation after turning the heading to 0 (9).
-    ``canonicalized`` aligns to the first frame's heading and place, ``absolute`` is the pose itself, ``absrel`` adds
-    the steps, ``absrel_global_deltas`` adds them in world axes.
+    ``ours`` depends only on what is the same after any translation along, and rotation about the vertical of, the
+    floor: the step since the last frame (12), the height over the floor (1) and the rotation after turning the heading
+    to 0 (9). ``canonicalized`` aligns to the first frame's heading and place, ``absolute`` is the pose itself,
+    ``absrel`` adds the steps, ``absrel_global_deltas`` adds them, inverted, in world axes.
 
     Args:
         head: poses above a floor at z = 0.

@@ -1,6 +1,7 @@
 """What is denoised (:class:`MotionState` in its packed :class:`StateLayout`) and what a user gets (:class:`Motion`)."""
 
 import os
+import warnings
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ RotationRepresentation = Literal["matrix", "6d"]
 _ROTATION_DIM = {"matrix": 9, "6d": 6}
 _AMASS_KEYS = (
     "poses", "trans", "betas", "mocap_framerate", "mocap_frame_rate", "contacts", "timestamps", "floor_height",
+    "skeleton",
 )  # fmt: skip
 
 
@@ -219,7 +221,8 @@ class Motion:
         poses, trans = arrays["poses"], arrays["trans"]
         if poses.ndim != 2 or poses.shape[1] != 156 or trans.shape != (len(poses), 3) or len(poses) == 0:
             raise ValueError(
-                f"{path}: poses has shape {poses.shape} and trans {trans.shape}; SMPL-H needs (frames, 156) and (frames, 3)."
+                f"{path}: poses has shape {poses.shape} and trans {trans.shape}; "
+                "SMPL-H needs (frames, 156) and (frames, 3)."
             )
         fps = float(arrays.get("mocap_framerate", arrays.get("mocap_frame_rate", 30.0)))
         if not fps > 0:
@@ -233,6 +236,13 @@ class Motion:
         betas[: len(given)] = given
         rotmats = roma.rotvec_to_rotmat(tensor(poses).unflatten(1, (52, 3)))
         body = skeleton or Skeleton.default()
+        recorded = str(arrays.get("skeleton", body.name))
+        if recorded != body.name:
+            warnings.warn(
+                f"{path} was written with the body {recorded!r}, but its betas are read as those of {body.name!r}: "
+                "pass the former as skeleton.",
+                stacklevel=2,
+            )
         timestamps = arrays.get("timestamps", np.arange(len(poses)) / fps)
         return Motion(
             root_rotmats=rotmats[:, 0],

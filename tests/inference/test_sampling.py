@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from motion_grpo.conditioning import HeadPoses
 from motion_grpo.inference import recover_state, sample_latents
 from motion_grpo.inference.stitching import StitchedDenoiser
-from motion_grpo.models import load_egoallo
+from motion_grpo.models import EgoMotionDenoiser
 from motion_grpo.motion import MotionState
 from motion_grpo.rotations import wxyz_to_matrix
 from motion_grpo.schedulers import EgoMotionSDEScheduler
@@ -27,7 +27,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 def test_egoallos_sampler_over_two_windows():
     """30 steps of the reference over 161 frames; its projection allows reflections and leaves hands alone."""
     golden = load_file(GOLDEN / "sampler_stitched.safetensors")
-    denoiser = load_egoallo(GOLDEN / "egoallo_token_rope")
+    denoiser = EgoMotionDenoiser.from_egoallo(GOLDEN / "egoallo_token_rope")
     T_world_cpf = golden["Ts_world_cpf"]
     p_world_cpf = T_world_cpf[:, 4:] - torch.tensor([0.0, 0.0, float(golden["floor_z"])])
     # The reference conditions frame t on the step to it and has one pose more than frames.

@@ -78,9 +78,7 @@ def test_any_length_is_covered_and_a_constant_comes_back(data):
     overlap = data.draw(st.integers(1, window - 1), "overlap")
     samples, rows = data.draw(st.integers(1, 5), "samples"), data.draw(st.integers(1, 12), "rows at once")
     stub = Stub(lambda sample, cond: torch.full_like(sample, 3.0))
-    network = StitchedDenoiser(
-        stub, torch.zeros(frames, 154), window=window, overlap=overlap, window_batch_size=rows
-    )
+    network = StitchedDenoiser(stub, torch.zeros(frames, 154), window=window, overlap=overlap, window_batch_size=rows)
     seen = torch.zeros(frames, dtype=torch.bool)
     for start in network.starts:
         seen[start : start + window] = True
@@ -107,9 +105,7 @@ def test_a_power_of_two_overlap_returns_a_constant_to_the_last_bit():
     [(1, 32, 2), (1, 4, 4), (3, 6, 6), (1, 1, 11), (5, 2, 33), (2, 20, 2), (2, 19, 3)],
 )
 def test_number_of_batches_by_hand(samples, rows, batches):
-    network = StitchedDenoiser(
-        Stub(place_in_window), torch.zeros(44, 154), window=8, overlap=4, window_batch_size=rows
-    )
+    network = StitchedDenoiser(Stub(place_in_window), torch.zeros(44, 154), window=8, overlap=4, window_batch_size=rows)
     assert network.num_batches(samples) == batches
 
 

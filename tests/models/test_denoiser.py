@@ -1,4 +1,5 @@
 import logging
+import pickle
 from pathlib import Path
 
 import jaxtyping
@@ -6,14 +7,15 @@ import numpy as np
 import peft
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.testing import assert_close
 
 from motion_grpo.conditioning import PARAMETERIZATIONS, HeadPoses
-from motion_grpo.models import EgoMotionDenoiser, load_egoallo
+from motion_grpo.models import EgoMotionDenoiser
 from motion_grpo.models.transformer import rotate, sinusoids
 from motion_grpo.motion import MotionState
+from tests.body.smplh import Unpickled
 from tests.conftest import shared_path
 from tests.tiny import GOLDEN, head_poses, tiny_denoiser
 
@@ -61,7 +63,7 @@ def golden_path(name: str) -> Path:
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_golden_agreement_with_egoallo(name: str) -> None:
-    model = load_egoallo(golden_path(f"egoallo_{name}"))
+    model = EgoMotionDenoiser.from_egoallo(golden_path(f"egoallo_{name}"))
     golden = load_file(golden_path(f"denoiser_{name}.io.safetensors"))
 
     def close(actual: Tensor, expected: Tensor) -> None:
@@ -100,6 +102,37 @@ def test_saved_network_is_the_same_network(changes: dict, tmp_path) -> None:
     assert dict(loaded.config).items() >= {**changes, "d_latent": 16}.items()
     assert not loaded.training
     assert torch.equal(loaded(sample, timestep, cond), model(sample, timestep, cond))
+
+
+@pytest.fixture
+def saved(tmp_path) -> Path:
+    denoiser().save_pretrained(tmp_path)
+    return tmp_path / "diffusion_pytorch_model.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"noise_emb.weight": None}, r"lacks 1 weights that its config\.json asks for: noise_emb\.weight"),
+        ({"noise_emb.weight": torch.zeros(1000, 9)}, r"does not fit its config\.json"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(changes: dict, message: str, saved) -> None:
+    weights = {name: value for name, value in (load_file(saved) | changes).items() if value is not None}
+    save_file(weights, saved, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=message):
+        EgoMotionDenoiser.from_pretrained(saved.parent)
+
+
+def test_pickled_weights_are_never_loaded(saved) -> None:
+    with pytest.raises(ValueError, match="use_safetensors=False would load a pickle"):
+        EgoMotionDenoiser.from_pretrained(saved.parent, use_safetensors=False)
+    trace = saved.parent / "trace"
+    saved.with_suffix(".bin").write_bytes(pickle.dumps(Unpickled(trace)))
+    saved.unlink()
+    with pytest.raises(OSError, match="safetensors"):
+        EgoMotionDenoiser.from_pretrained(saved.parent)
+    assert not trace.exists()
 
 
 # ---- what the output depends on

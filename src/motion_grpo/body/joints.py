@@ -1,7 +1,7 @@
 """The SMPL-H joint list, its tree and every index constant of the library, in one place.
 
-SMPL-H has 52 joints: the root (pelvis), 21 body joints and 15 joints a hand (Romero et al. 2017). "Body joints" excludes
-the root, so body joint ``i`` is SMPL-H joint ``i + 1``.
+SMPL-H has 52 joints: the root (pelvis), 21 body joints and 15 joints a hand (Romero et al. 2017). "Body joints"
+excludes the root, so body joint ``i`` is SMPL-H joint ``i + 1``.
 """
 
 BODY_JOINT_NAMES: tuple[str, ...] = (

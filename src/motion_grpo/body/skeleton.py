@@ -94,8 +94,8 @@ class Skeleton:
         parents = (-1, *(int(p) for p in np.atleast_2d(arrays["kintree_table"])[0, 1:]))
         if regressor.shape != (NUM_JOINTS, _SMPLH_NUM_VERTICES) or parents != PARENTS:
             raise ValueError(
-                f"{path} is another body model: SMPL-H has {NUM_JOINTS} joints on {_SMPLH_NUM_VERTICES} vertices and its own "
-                f"tree, this one has a regressor of shape {regressor.shape}."
+                f"{path} is another body model: SMPL-H has {NUM_JOINTS} joints on {_SMPLH_NUM_VERTICES} vertices and "
+                f"its own tree, this one has a regressor of shape {regressor.shape}."
             )
         if template.shape != (_SMPLH_NUM_VERTICES, 3) or directions.shape[:-1] != template.shape:
             raise ValueError(

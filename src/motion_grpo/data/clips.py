@@ -28,6 +28,13 @@ class Clip:
     """Data set."""
     motion: Motion
     """Floor at z = 0."""
+    subject: str = ""
+    """Who moves; empty where unknown."""
+    split: str = ""
+    license: str = ""
+    """Terms of the recording."""
+    gender: str = "neutral"
+    """Of the body model that the betas refer to."""
 
 
 def label_contacts(joints: Float[Tensor, "frames joints 3"], fps: float) -> Float[Tensor, "frames 21"]:

@@ -5,6 +5,7 @@ wrap-around, so that they compress well.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,14 @@ import torch
 
 from motion_grpo.body import Skeleton
 from motion_grpo.data.clips import Clip, with_contacts
+from motion_grpo.data.importing import Job
 from motion_grpo.motion import Motion
 
 _COLUMNS = {"clip_id", "source", "num_frames", "fps", "betas", "poses_i16", "trans_i32"}
+_FREE = "free for all uses, with attribution (mocap.cs.cmu.edu)"
+_LICENSES = {"bandai1": "cc-by-nc-4.0", "bandai2": "cc-by-nc-4.0", "cmu": _FREE}
+_SPLITS = ("train", "val", "test", "id_test")
+_CLIPS_PER_JOB = 64
 
 
 def read_mocap_pack(folder: str | Path, split: str, sources: Sequence[str] | None = None) -> Iterator[Clip]:
@@ -39,9 +45,51 @@ def read_mocap_pack(folder: str | Path, split: str, sources: Sequence[str] | Non
         missing = _COLUMNS - set(pq.read_schema(shard).names)
         if missing:
             raise ValueError(f"{shard} is no shard of open_mocap_smplh: it has no column {', '.join(sorted(missing))}.")
-        for batch in pq.ParquetFile(shard).iter_batches(64, columns=sorted(_COLUMNS)):
+        for batch in pq.ParquetFile(shard).iter_batches(64, columns=_columns(shard)):
             for row in batch.to_pylist():
-                yield _clip(row)
+                yield _clip(row, split)
+
+
+def is_mocap_pack(folder: str | Path) -> bool:
+    """Whether ``folder`` holds a shard of this format."""
+    shards = (path for split in _SPLITS for path in Path(folder).glob(f"*_{split}.parquet"))
+    return any(pq.read_schema(shard).names.count("poses_i16") for shard in shards)
+
+
+@dataclass(frozen=True)
+class MocapPackImporter:
+    """Rewrites a pack as a data set of the schema, through :func:`~motion_grpo.data.run_import`."""
+
+    folder: Path
+    splits: tuple[str, ...] = _SPLITS
+    sources: tuple[str, ...] | None = None
+    name: str = "open_mocap_smplh"
+
+    def jobs(self) -> list[Job]:
+        """Up to 64 clips of a shard each.
+
+        Raises:
+            FileNotFoundError: no shard of any of the splits.
+        """
+        jobs = []
+        for split in self.splits:
+            for path in sorted(Path(self.folder).glob(f"*_{split}.parquet")):
+                if path.stem in _names(path, split, self.sources):
+                    starts = range(0, pq.read_metadata(path).num_rows, _CLIPS_PER_JOB)
+                    jobs += [Job(f"{path.stem}/{start}", path, split, {"start": start}) for start in starts]
+        if not jobs:
+            raise FileNotFoundError(f"{self.folder} holds no shard of {', '.join(self.splits)}.")
+        return jobs
+
+    def convert(self, job: Job) -> list[Clip]:
+        """The clips of the job."""
+        table = pq.read_table(job.path, columns=_columns(job.path)).slice(job.extra["start"], _CLIPS_PER_JOB)
+        return [_clip(row, job.split) for row in table.to_pylist()]
+
+
+def _columns(shard: Path) -> list[str]:
+    present = set(pq.read_schema(shard).names)
+    return sorted(_COLUMNS | (present & {"subject"}))
 
 
 def _names(path: Path, split: str, sources: Sequence[str] | None) -> set[str]:
@@ -50,7 +98,7 @@ def _names(path: Path, split: str, sources: Sequence[str] | None) -> set[str]:
     return {f"{source}_{split}"} if sources is None or source in sources else set()
 
 
-def _clip(row: dict) -> Clip:
+def _clip(row: dict, split: str) -> Clip:
     frames = row["num_frames"]
 
     def undo(column: str, dtype: type, channels: int) -> np.ndarray:
@@ -68,4 +116,11 @@ def _clip(row: dict) -> Clip:
         contacts=torch.zeros(frames, 21),
         timestamps=torch.arange(frames, dtype=torch.float64) / row["fps"],
     )
-    return Clip(id=row["clip_id"], source=row["source"], motion=with_contacts(motion))
+    return Clip(
+        id=row["clip_id"],
+        source=row["source"],
+        motion=with_contacts(motion),
+        subject=row.get("subject") or "",
+        split=split,
+        license=_LICENSES.get(row["source"], ""),
+    )

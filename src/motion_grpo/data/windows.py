@@ -1,59 +1,277 @@
-"""Windows of fixed length, cut on the fly out of clips that are kept once, end to end, in memory."""
+"""Windows cut on the fly: out of clips in memory, of memory-mapped rows of a data set, or of a stream of rows."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
+import datasets
+import numpy as np
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset, default_collate, get_worker_info
 
+from motion_grpo.body import Skeleton
 from motion_grpo.data.clips import Clip
+from motion_grpo.data.schema import check_body, check_columns, frame_views
+
+_FPS = 30.0
+_TEXT_COLUMNS = ["id", "skeleton", "fps", "floor_height"]
+_ARRAY_COLUMNS = ["betas", "root_orient", "trans", "body_quats", "contacts"]
+_ITEM_NAMES = {"root_orient": "root_wxyz", "trans": "root_positions", "body_quats": "body_wxyz", "contacts": "contacts"}
+
+
+@dataclass(frozen=True)
+class ClipFrames:
+    """What windows of one clip are cut from; the arrays are never written to."""
+
+    arrays: dict[str, np.ndarray]
+    """(frames, ...) each, one of them ``root_positions``."""
+    origin: np.ndarray
+    """(3,), metres; added to ``root_positions`` it gives the pelvis above a floor at z = 0."""
+    betas: np.ndarray
+    """(16,)."""
+
+    def __len__(self) -> int:
+        return len(self.arrays["root_positions"])
+
+
+class WindowBatch(Sequence):
+    """Windows gathered into one tensor a name, for :func:`collate_windows`; to anybody else a list of items."""
+
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        self.tensors = tensors
+
+    def __len__(self) -> int:
+        return len(self.tensors["betas"])
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"Window {index} of a batch of {len(self)}.")
+        return {name: values[index] for name, values in self.tensors.items()}
+
+
+def collate_windows(items: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Collates windows into a batch; what :class:`MotionWindows` has gathered already is not copied again."""
+    return items.tensors if isinstance(items, WindowBatch) else default_collate(items)
 
 
 class MotionWindows(Dataset):
     """Windows of ``length`` frames and the frame before them, of clips at 30 fps.
 
     An item holds, for ``length + 1`` frames (the first is the one before the window, repeated at a clip's start):
-    ``rotmats`` (length + 1, 22, 3, 3), R_world_root and local rotations; ``root_positions`` (length + 1, 3), metres;
-    ``contacts`` (length + 1, 21); and ``betas`` (16,), ``mask`` (length,) True for frames that exist, ``has_previous`` ().
+    ``root_positions`` (length + 1, 3), metres above the floor; ``contacts`` (length + 1, 21); rotations, R_world_root
+    and local; and ``betas`` (16,), ``mask`` (length,) True for frames that exist, ``has_previous`` (). Rotations are
+    ``rotmats`` (length + 1, 22, 3, 3) where clips were given; where rows were given they stay the quaternions (wxyz)
+    that are stored, ``root_wxyz`` (length + 1, 4) and ``body_wxyz`` (length + 1, 21, 4), for
+    :func:`~motion_grpo.training.batches.training_batch` to convert on the device. Frames beyond a window's or a clip's
+    end repeat its last frame.
+
+    With ``DataLoader(windows, batch_size, collate_fn=collate_windows)`` a window is copied once, from the file's pages
+    into the batch. That is so fast that the loader needs no worker: handing a batch over from one takes longer.
 
     Args:
-        clips: what to cut; all are kept, clips shorter than the window are padded by repeating their last frame.
+        clips: what to cut. Clips are kept in memory; a ``datasets.Dataset`` of :data:`~motion_grpo.data.FEATURES` stays
+            where it is, memory-mapped.
         length: frames of a window.
-        random: one window at a random place per clip and call (training; a clip counts once for every ``length`` frames it
-            has); else every clip is cut into windows that do not overlap (evaluation).
+        random: one window at a random place per clip and call (training; a clip counts once for every ``length`` frames
+            it has); else every clip is cut into windows that do not overlap (evaluation).
+        min_length: random windows have between this many frames and ``length``, the rest is masked; all have
+            ``length`` when None.
+        seed: makes the place of a random window a function of (seed, epoch, index) alone, whatever the number of
+            processes and workers, see :meth:`set_epoch`; drawn anew at each call from torch's generator when None.
+        skeleton: body that the rows' betas refer to; the default body when None.
+
+    Raises:
+        ValueError: rows that are not of the schema, not at 30 fps, or of another body; lengths that make no sense.
     """
 
-    def __init__(self, clips: Iterable[Clip], length: int = 128, *, random: bool = True) -> None:
-        motions = [clip.motion for clip in clips]
-        self.length, self.random = length, random
-        self.rotmats = torch.cat([torch.cat([m.root_rotmats[:, None], m.body_rotmats], 1) for m in motions])
-        self.root_positions = torch.cat([m.root_positions for m in motions])
-        self.contacts = torch.cat([m.contacts for m in motions])
-        self.betas = torch.stack([m.betas for m in motions])
-        self.lengths = [len(m) for m in motions]
-        ends = torch.tensor(self.lengths).cumsum(0).tolist()
-        self.offsets = [end - n for end, n in zip(ends, self.lengths, strict=True)]
-        # (clip, start): the start is drawn anew at each call when random.
+    def __init__(
+        self,
+        clips: Iterable[Clip] | datasets.Dataset,
+        length: int = 128,
+        *,
+        random: bool = True,
+        min_length: int | None = None,
+        seed: int | None = None,
+        skeleton: Skeleton | None = None,
+    ) -> None:
+        _check_lengths(length, min_length)
+        self.length, self.random, self.min_length, self.seed = length, random, min_length, seed
+        self._rows = clips if isinstance(clips, datasets.Dataset) else None
+        self._skeleton = skeleton
+        frames = map(_of_clip, clips) if self._rows is None else _frames_of_rows(_tables(clips), skeleton)
+        self.frames = list(frames)
+        self.lengths = [len(frames) for frames in self.frames]
+        # (clip, start): the start is drawn anew when random.
         self.items = [(i, start) for i, n in enumerate(self.lengths) for start in range(0, n, length)]
         if random:
             self.items = [(i, start) for i, start in self.items if start + length <= max(self.lengths[i], length)]
+        # Shared with the workers of a loader, which may outlive an epoch.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._draws: tuple[int, np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, index: int) -> dict[str, Float[Tensor, "..."] | Bool[Tensor, "..."]]:
-        clip, start = self.items[index]
-        frames = self.lengths[clip]
-        if self.random:
-            start = int(torch.randint(max(frames - self.length, 0) + 1, ()))
-        places = torch.arange(start - 1, start + self.length)
-        rows = self.offsets[clip] + places.clamp(0, frames - 1)
-        return {
-            "rotmats": self.rotmats[rows],
-            "root_positions": self.root_positions[rows],
-            "contacts": self.contacts[rows],
-            "betas": self.betas[clip],
-            "mask": places[1:] < frames,
-            "has_previous": torch.tensor(start > 0),
-        }
+    def set_epoch(self, epoch: int) -> None:
+        """Other random windows, where there is a seed (transformers' Trainer and accelerate call this)."""
+        self._epoch.fill_(epoch)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> WindowBatch:
+        """The windows at ``indices``, gathered into a batch (PyTorch's loader asks for whole batches by this name)."""
+        spans = []
+        for index, (place, share) in zip(indices, self._uniform(indices), strict=True):
+            clip, start = self.items[index]
+            stop = min(start + self.length, self.lengths[clip])
+            if self.random:
+                start, stop = _random_span(self.lengths[clip], self.length, self.min_length, place, share)
+            spans.append((self.frames[clip], start, stop))
+        return WindowBatch(_gather(spans, self.length))
+
+    def _uniform(self, indices: Sequence[int]) -> list[list[float]]:
+        """Two numbers in [0, 1) for each window: where it lies, how long it is."""
+        if not self.random:
+            return [[0.0, 0.0]] * len(indices)
+        if self.seed is None:
+            return torch.rand(len(indices), 2, dtype=torch.float64).tolist()
+        epoch = int(self._epoch)
+        if self._draws is None or self._draws[0] != epoch:
+            self._draws = epoch, np.random.default_rng((self.seed, epoch)).random((len(self.items), 2))
+        return self._draws[1][list(indices)].tolist()
+
+    def __getstate__(self) -> dict:
+        # Views of a memory map would be pickled as copies of all data; the rows are pickled as paths.
+        return self.__dict__ | ({"frames": None} if self._rows is not None else {})
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        if self._rows is not None:
+            self.frames = list(_frames_of_rows(_tables(self._rows), self._skeleton))
+
+
+class StreamedWindows(IterableDataset):
+    """Random windows of a streamed data set, cut from a buffer of clips; a clip leaves once it has given its share.
+
+    Items are those of :class:`MotionWindows` made of rows; a clip gives one window for every ``length`` frames it has.
+
+    Args:
+        rows: ``load_dataset(..., streaming=True)``; loader workers share its shards, and processes do after
+            ``datasets.distributed.split_dataset_by_node``.
+        length: frames of a window.
+        buffer_clips: clips kept in memory to draw from.
+        min_length: as for :class:`MotionWindows`.
+        seed: of the windows, together with the epoch.
+        skeleton: body that the rows' betas refer to; the default body when None.
+    """
+
+    def __init__(
+        self,
+        rows: datasets.IterableDataset,
+        length: int = 128,
+        *,
+        buffer_clips: int = 256,
+        min_length: int | None = None,
+        seed: int = 0,
+        skeleton: Skeleton | None = None,
+    ) -> None:
+        _check_lengths(length, min_length)
+        if buffer_clips < 1:
+            raise ValueError(f"buffer_clips is {buffer_clips}; at least 1 clip has to be kept to draw from.")
+        self.rows, self.length, self.buffer_clips = rows, length, buffer_clips
+        self.min_length, self.seed, self.skeleton = min_length, seed, skeleton
+
+    def set_epoch(self, epoch: int) -> None:
+        """Other windows, and shards in another order."""
+        self.rows.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        worker = get_worker_info()
+        rng = np.random.default_rng((self.seed, int(self.rows.epoch), worker.id if worker else 0))
+        buffer: list[ClipFrames] = []
+        left: list[int] = []
+
+        def draw() -> dict[str, Tensor]:
+            i = int(rng.integers(len(buffer)))
+            frames = buffer[i]
+            start, stop = _random_span(len(frames), self.length, self.min_length, *rng.random(2).tolist())
+            left[i] -= 1
+            if left[i] == 0:
+                buffer[i], left[i] = buffer[-1], left[-1]
+                buffer.pop(), left.pop()
+            return WindowBatch(_gather([(frames, start, stop)], self.length))[0]
+
+        for frames in _frames_of_rows(_tables(self.rows), self.skeleton):
+            # A copy, or one clip would keep alive all the rows that came with it.
+            buffer.append(replace(frames, arrays={name: array.copy() for name, array in frames.arrays.items()}))
+            left.append(max(1, len(frames) // self.length))
+            while len(buffer) >= self.buffer_clips:
+                yield draw()
+        while buffer:
+            yield draw()
+
+
+def _check_lengths(length: int, min_length: int | None) -> None:
+    if length < 2 or not 2 <= (min_length or 2) <= length:
+        raise ValueError(f"length is {length}, min_length {min_length}; windows need 2 <= min_length <= length.")
+
+
+def _random_span(frames: int, length: int, min_length: int | None, place: float, share: float) -> tuple[int, int]:
+    """First frame and end of a window in a clip of so many frames, by two uniform numbers."""
+    shortest = length if min_length is None else min_length
+    count = min(frames, shortest + int(share * (length - shortest + 1)))
+    start = int(place * (frames - count + 1))
+    return start, start + count
+
+
+def _gather(spans: Sequence[tuple[ClipFrames, int, int]], length: int) -> dict[str, Tensor]:
+    """Copies windows (clip, first frame, end) and the frames before them into new tensors."""
+    batch = {}
+    for name, array in spans[0][0].arrays.items():
+        batch[name] = np.empty((len(spans), length + 1, *array.shape[1:]), np.float32)
+        for window, (frames, start, stop) in zip(batch[name], spans, strict=True):
+            array = frames.arrays[name]
+            count = stop - start
+            window[1 : count + 1] = array[start:stop]
+            window[0] = array[max(start - 1, 0)]
+            if count < length:
+                window[count + 1 :] = array[stop - 1]
+    batch["root_positions"] += np.array([frames.origin for frames, _, _ in spans])[:, None]
+    batch["betas"] = np.array([frames.betas for frames, _, _ in spans])
+    batch["mask"] = np.arange(length) < np.array([[stop - start] for _, start, stop in spans])
+    batch["has_previous"] = np.array([start > 0 for _, start, _ in spans])
+    return {name: torch.from_numpy(values) for name, values in batch.items()}
+
+
+def _of_clip(clip: Clip) -> ClipFrames:
+    motion = clip.motion
+    arrays = {
+        "rotmats": torch.cat([motion.root_rotmats[:, None], motion.body_rotmats], 1).numpy(),
+        "root_positions": motion.root_positions.numpy(),
+        "contacts": motion.contacts.numpy(),
+    }
+    return ClipFrames(arrays, np.float32([0.0, 0.0, -motion.floor_height]), motion.betas.numpy())
+
+
+def _tables(rows: datasets.Dataset | datasets.IterableDataset) -> Iterator:
+    """The columns that windows need, as Arrow tables; views of the memory map where there is one."""
+    if rows.column_names is not None:
+        check_columns(rows.column_names, "The data set")
+    rows = rows.select_columns(_TEXT_COLUMNS + _ARRAY_COLUMNS).with_format("arrow")
+    # Only plain iteration divides a stream among the workers of a loader.
+    return rows.iter(batch_size=256) if isinstance(rows, datasets.Dataset) else iter(rows)
+
+
+def _frames_of_rows(tables: Iterable, skeleton: Skeleton | None) -> Iterator[ClipFrames]:
+    body = skeleton or Skeleton.default()
+    for table in tables:
+        check_body(table["skeleton"].unique().to_pylist(), skeleton)
+        texts = zip(*(table[name].to_pylist() for name in ("id", "fps", "floor_height")), strict=True)
+        for (clip, fps, floor), views in zip(texts, frame_views(table, _ARRAY_COLUMNS), strict=True):
+            if abs(fps - _FPS) > 1e-3:
+                raise ValueError(f"Clip {clip} is at {fps:g} fps; training needs {_FPS:g}: resample it at the import.")
+            betas = views.pop("betas")[0]
+            pelvis = body.rest_joints(torch.tensor(betas))[0].numpy()
+            arrays = {_ITEM_NAMES[name]: array for name, array in views.items()}
+            yield ClipFrames(arrays, pelvis - np.float32([0.0, 0.0, floor]), betas)

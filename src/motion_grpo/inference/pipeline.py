@@ -17,7 +17,7 @@ from torch import Tensor
 from motion_grpo.body import Skeleton
 from motion_grpo.conditioning import HeadPoses
 from motion_grpo.inference.sampling import sample_latents
-from motion_grpo.models import EgoMotionDenoiser, load_egoallo
+from motion_grpo.models import EgoMotionDenoiser
 from motion_grpo.motion import Motion, MotionState
 from motion_grpo.schedulers import EgoMotionSDEScheduler
 from motion_grpo.trajectory import HeadTrajectory, load_trajectory
@@ -128,7 +128,7 @@ class EgoMotionPipeline(DiffusionPipeline):
             folder: with ``model_config.yaml`` and ``checkpoints_*/model.safetensors``.
             smplh: licensed SMPL-H ``model.npz``, which its betas refer to; the default body stands in when None.
         """
-        pipeline = cls(load_egoallo(folder), EgoMotionSDEScheduler.egoallo())
+        pipeline = cls(EgoMotionDenoiser.from_egoallo(folder), EgoMotionSDEScheduler.egoallo())
         if smplh is not None:
             pipeline.skeleton = Skeleton.from_smplh(smplh)
         return pipeline

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from motion_grpo.conditioning import PARAMETERIZATIONS, HeadPoses, condition_dim, head_features
+from motion_grpo.models.egoallo import read_egoallo, without_rotary
 from motion_grpo.models.transformer import TransformerBlock, sinusoids
 from motion_grpo.motion import StateLayout
 
@@ -57,11 +58,13 @@ class EgoMotionDenoiser(ModelMixin, ConfigMixin, PeftAdapterMixin):
         noise_in_encoder: False keeps the noise level out of the encoder (needs ``film``), so that it runs once a
             trajectory and not once a sampling step.
         mask_self_attention: whether padded frames are hidden from self-attention too. EgoAllo hides them from
-            cross-attention only, and its weights were trained that way.
+            cross-attention only, and its weights were trained that way. Padding that shares a token with a real frame
+            is hidden by neither.
         normalize_cond: standardise the head features by statistics stored with the weights
             (:meth:`set_condition_statistics`); steps between frames are millimetres and would else drown.
-        output_low_pass: standard deviation, in frames, of a Gaussian that the predicted state is smoothed by over time, as
-            part of the network; 0 is none. Recorded motion has next to nothing above 6 Hz, so what it takes away is jitter.
+        output_low_pass: standard deviation, in frames, of a Gaussian that the predicted state is smoothed by over time,
+            as part of the network; 0 is none. Recorded motion has next to nothing above 6 Hz, so what it takes away is
+            jitter.
 
     Raises:
         ValueError: options that contradict each other or are unknown.
@@ -166,8 +169,8 @@ class EgoMotionDenoiser(ModelMixin, ConfigMixin, PeftAdapterMixin):
         """Loads a denoiser that ``save_pretrained`` wrote; arguments as for any model of diffusers.
 
         Raises:
-            ValueError: a weight that is missing from the file or of another shape than the configuration says (diffusers
-                would draw missing ones at random), or ``use_safetensors=False``.
+            ValueError: a weight that is missing from the file or of another shape than the configuration says
+                (diffusers would draw missing ones at random), or ``use_safetensors=False``.
             OSError: no such file, or no safetensors.
         """
         if kwargs.get("use_safetensors") is False:
@@ -185,9 +188,38 @@ class EgoMotionDenoiser(ModelMixin, ConfigMixin, PeftAdapterMixin):
         if missing := sorted(info["missing_keys"]):
             names = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
             raise ValueError(
-                f"{pretrained_model_name_or_path} lacks {len(missing)} weight(s) that its config.json asks for: {names}."
+                f"{pretrained_model_name_or_path} lacks {len(missing)} weights that its config.json asks for: {names}."
             )
         return (model, info) if with_info else model
+
+    @classmethod
+    def from_egoallo(cls, folder: str | os.PathLike) -> "EgoMotionDenoiser":
+        """EgoAllo's network with its released weights; saves and reloads as any diffusers model.
+
+        Args:
+            folder: with ``model_config.yaml`` and ``checkpoints_*/model.safetensors`` (the newest is taken), or one
+                such ``checkpoints_*`` folder.
+
+        Raises:
+            FileNotFoundError: a file is missing.
+            ValueError: weights that are missing, unexpected, of a wrong shape, damaged, or a pickle; settings that are
+                not plain YAML or that the network does not know.
+        """
+        config_path, settings, path, weights = read_egoallo(folder)
+        try:
+            model = cls(**settings)
+        except TypeError as error:
+            raise ValueError(f"{config_path} has a setting that EgoAllo's network does not know: {error}") from error
+        weights = without_rotary(weights, model.config.d_latent // model.config.num_heads, path)
+        expected = model.state_dict()
+        missing, extra = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
+        if missing or extra:
+            raise ValueError(f"{path} does not fit its configuration: missing {missing[:3]}, unexpected {extra[:3]}.")
+        for name, value in weights.items():
+            if value.shape != expected[name].shape:
+                raise ValueError(f"{path}: {name} has shape {tuple(value.shape)}, not {tuple(expected[name].shape)}.")
+        model.load_state_dict(weights)
+        return model.eval()
 
     @property
     def state_layout(self) -> StateLayout:

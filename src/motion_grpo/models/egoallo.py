@@ -1,6 +1,7 @@
 """Reads EgoAllo's released checkpoint folders: an accelerate ``save_state`` plus a YAML that names a Python object."""
 
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 import yaml
@@ -8,7 +9,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from motion_grpo.models.denoiser import EgoMotionDenoiser
 from motion_grpo.models.transformer import rotary_frequencies
 
 
@@ -21,17 +21,26 @@ _ConfigLoader.add_multi_constructor(
 )
 
 
-def load_egoallo(folder: str | Path) -> EgoMotionDenoiser:
-    """A denoiser with EgoAllo's configuration and weights.
+class EgoAlloCheckpoint(NamedTuple):
+    """What such a folder holds."""
+
+    config_path: Path
+    settings: dict[str, Any]
+    """Arguments of :class:`~motion_grpo.models.EgoMotionDenoiser`."""
+    weights_path: Path
+    weights: dict[str, Tensor]
+
+
+def read_egoallo(folder: str | Path) -> EgoAlloCheckpoint:
+    """Settings and weights of an EgoAllo checkpoint.
 
     Args:
-        folder: the folder that holds ``model_config.yaml`` and ``checkpoints_*/model.safetensors`` (the newest is taken),
-            or one such ``checkpoints_*`` folder itself.
+        folder: the folder that holds ``model_config.yaml`` and ``checkpoints_*/model.safetensors`` (the newest is
+            taken), or one such ``checkpoints_*`` folder itself.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: weights that are missing, unexpected, of a wrong shape, or a pickle; settings that are not plain YAML or
-            that the network does not know.
+        ValueError: settings that are not plain YAML, weights that are a pickle or damaged.
     """
     folder = Path(folder)
     root = folder.parent if folder.name.startswith("checkpoints_") else folder
@@ -55,17 +64,12 @@ def load_egoallo(folder: str | Path) -> EgoMotionDenoiser:
     if not isinstance(config, dict):
         raise ValueError(f"{config_path} holds no mapping of settings.")
     # diffusers answers model.NAME with a setting of that name, so a setting must not be called as the layers are.
-    renamed = {f"num_{k}" if k in ("encoder_layers", "decoder_layers") else k: v for k, v in config.items()}
-    try:
-        model = EgoMotionDenoiser(**renamed)
-    except TypeError as error:
-        raise ValueError(f"{config_path} has a setting that EgoAllo's network does not know: {error}") from error
+    settings = {f"num_{k}" if k in ("encoder_layers", "decoder_layers") else k: v for k, v in config.items()}
     try:
         weights = load_file(weights_path)
     except SafetensorError as error:
         raise ValueError(f"{weights_path} is not a safetensors file: {error}") from error
-    _load_exactly(model, _without_rotary(weights, weights_path, model), weights_path)
-    return model.eval()
+    return EgoAlloCheckpoint(config_path, settings, weights_path, weights)
 
 
 def _step_of(folder: Path) -> int:
@@ -73,9 +77,9 @@ def _step_of(folder: Path) -> int:
     return int(step) if step.isdecimal() else -1
 
 
-def _without_rotary(weights: dict[str, Tensor], path: Path, model: EgoMotionDenoiser) -> dict[str, Tensor]:
+def without_rotary(weights: dict[str, Tensor], head_dim: int, path: Path) -> dict[str, Tensor]:
     """Drops the stored rotary frequencies, which are constants here, after checking that they are the same ones."""
-    frequencies = rotary_frequencies(model.config.d_latent // model.config.num_heads)
+    frequencies = rotary_frequencies(head_dim)
     kept = {}
     for name, value in weights.items():
         if name.endswith("rotary_emb.freqs"):
@@ -84,14 +88,3 @@ def _without_rotary(weights: dict[str, Tensor], path: Path, model: EgoMotionDeno
         else:
             kept[name] = value
     return kept
-
-
-def _load_exactly(model: EgoMotionDenoiser, weights: dict[str, Tensor], path: Path) -> None:
-    expected = model.state_dict()
-    missing, extra = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
-    if missing or extra:
-        raise ValueError(f"{path} does not fit its configuration: missing {missing[:3]}, unexpected {extra[:3]}.")
-    for name, value in weights.items():
-        if value.shape != expected[name].shape:
-            raise ValueError(f"{path}: {name} has shape {tuple(value.shape)}, expected {tuple(expected[name].shape)}.")
-    model.load_state_dict(weights)

@@ -11,6 +11,7 @@ from motion_grpo.body import NUM_HAND_JOINTS, Skeleton, cpf_of, forward_kinemati
 from motion_grpo.conditioning import HeadPoses
 from motion_grpo.data.clips import leg_length, mirror, mirror_contacts
 from motion_grpo.motion import MotionState
+from motion_grpo.rotations import wxyz_to_matrix
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def training_batch(
     The first frame of a window is conditioned on the step that led to it where the clip has an earlier frame, and on the
     step that follows where it has not, as the pipeline does at the start of a trajectory.
     """
-    rotmats, positions, contacts = windows["rotmats"], windows["root_positions"], windows["contacts"]
+    rotmats, positions, contacts = _rotmats(windows), windows["root_positions"], windows["contacts"]
     betas = windows["betas"]
     if augmentation is not None:
         rotmats, positions, contacts, betas = _augment(rotmats, positions, contacts, betas, skeleton, augmentation)
@@ -68,6 +69,12 @@ def training_batch(
         rotmats=rotmats[:, 1:],
         mask=windows["mask"],
     )
+
+
+def _rotmats(windows: dict[str, Tensor]) -> Float[Tensor, "batch frames 22 3 3"]:
+    if "rotmats" in windows:
+        return windows["rotmats"]
+    return wxyz_to_matrix(torch.cat([windows["root_wxyz"][..., None, :], windows["body_wxyz"]], dim=-2))
 
 
 def _augment(

@@ -2,16 +2,17 @@
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import torch
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from motion_grpo.body import Skeleton
-from motion_grpo.data import Clip, MotionWindows
+from motion_grpo.data import Clip, MotionWindows, collate_windows
 from motion_grpo.inference.sampling import recover_state
 from motion_grpo.metrics import jitter, mpjpe, mpjve
 from motion_grpo.models import EgoMotionDenoiser
@@ -102,6 +103,7 @@ class DenoisingTrainer(Trainer):
         super().__init__(
             model=model,
             args=args,
+            data_collator=collate_windows,
             train_dataset=train_dataset,
             eval_dataset=self.eval_clips or None,
             callbacks=callbacks,
@@ -110,12 +112,19 @@ class DenoisingTrainer(Trainer):
         self.add_callback(_UpdateAverage(self))
 
     def fit_condition_statistics(self) -> None:
-        """Stores the spread of the head features over a seeded sample of training windows in a ``normalize_cond`` model."""
+        """Stores the spread of the head features over a sample of training windows in a ``normalize_cond`` model.
+
+        The sample is seeded; of a stream it is the beginning.
+        """
         if not self.denoiser.config.normalize_cond:
             return
-        generator = torch.Generator().manual_seed(self.args.seed)
-        rows = torch.randperm(len(self.train_dataset), generator=generator)[:_STATISTICS_WINDOWS]
-        windows = self.data_collator([self.train_dataset[int(i)] for i in rows])
+        if isinstance(self.train_dataset, IterableDataset):
+            windows = list(islice(self.train_dataset, _STATISTICS_WINDOWS))
+        else:
+            generator = torch.Generator().manual_seed(self.args.seed)
+            rows = torch.randperm(len(self.train_dataset), generator=generator)[:_STATISTICS_WINDOWS]
+            windows = [self.train_dataset[int(i)] for i in rows]
+        windows = self.data_collator(windows)
         batch = training_batch({k: v.to(self.args.device) for k, v in windows.items()}, self.skeleton, False)
         self.denoiser.set_condition_statistics(self.denoiser.condition(batch.head)[batch.mask])
 

@@ -1,6 +1,5 @@
 """Shape parameters from one body model to another: betas mean something else in every model and gender."""
 
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -30,20 +29,20 @@ def body_file(folder: Path, gender: Gender) -> Path:
         if path.is_file():
             return path
     raise FileNotFoundError(
-        f"{folder} has no {gender} SMPL-H body ({gender}/model.npz or SMPLH_{gender.upper()}.npz); get 'Extended SMPL+H "
-        "model' from mano.is.tue.mpg.de, or import without body models."
+        f"{folder} has no {gender} SMPL-H body ({gender}/model.npz or SMPLH_{gender.upper()}.npz); get 'Extended "
+        "SMPL+H model' from mano.is.tue.mpg.de, or import without body models."
     )
 
 
 @cache
 def load_skeleton(folder: Path, gender: Gender) -> Skeleton:
-    """Skeleton of one gender, named ``smplh-GENDER``; kept in memory.
+    """Skeleton of one gender; kept in memory.
 
     Raises:
         FileNotFoundError: no body of that gender in ``folder``.
         ValueError: the file is another body model.
     """
-    return replace(Skeleton.from_smplh(body_file(folder, gender)), name=f"smplh-{gender}")
+    return Skeleton.from_smplh(body_file(folder, gender))
 
 
 @cache
@@ -69,7 +68,7 @@ def fit_betas(rest_joints: Float[Tensor, "joints 3"], skeleton: Skeleton) -> Flo
     """The shape of ``skeleton`` whose bones are nearest to those of another body, in the same rest pose.
 
     Linear least squares over the vectors from parent to child, metres, with a prior on betas so that what bones do not
-    show (fat, muscle) stays average. Unlike in meshes the origin plays no part: SMPL-X and SMPL-H place theirs differently.
+    show (fat, muscle) stays average. The models' origins, which differ between SMPL-X and SMPL-H, play no part.
 
     Args:
         rest_joints: root first, 22 or 52 of them; hands are not looked at.

@@ -1,0 +1,153 @@
+"""The README.md of a data set: which files are which split, what the columns hold, whose recordings they are."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from huggingface_hub.repocard import metadata_load
+
+from motion_grpo.data.schema import COLUMN_NOTES, FEATURES, SCHEMA_VERSION
+
+_FACTS = ["source", "split", "skeleton", "fps", "num_frames"]
+_SPLIT_ORDER = {name: place for place, name in enumerate(("train", "val", "validation", "test"))}
+
+
+@dataclass(frozen=True)
+class SourceFacts:
+    """What a card has to say about one source of recordings; nothing may be empty."""
+
+    name: str
+    """As in the column ``source``."""
+    title: str
+    licence: str
+    attribution: str
+    """Who made it, and what the licence or the authors ask to be said or cited."""
+    url: str
+
+
+def template(name: str) -> jinja2.Template:
+    """A template of hub_cards/, in which a missing fact is an error."""
+    text = resources.files("motion_grpo_hub_cards").joinpath(name).read_text()
+    return jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True).from_string(text)
+
+
+def name_splits(folder: str | Path) -> None:
+    """Makes the front matter of ``folder/README.md`` say which files are which split; leaves the rest as it is."""
+    path = Path(folder) / "README.md"
+    metadata = (metadata_load(path) if path.is_file() else None) or {}
+    text = path.read_text() if path.is_file() else ""
+    body = text.split("\n---\n", 1)[1] if text.startswith("---\n") and "\n---\n" in text else text
+    metadata["configs"] = _configs(Path(folder))
+    _write(path, f"---\n{_yaml(metadata)}\n---\n{body}")
+
+
+def write_dataset_card(
+    folder: str | Path,
+    *,
+    title: str,
+    licence: str,
+    summary: str,
+    sources: Sequence[SourceFacts],
+    repo_id: str | None = None,
+    tags: Sequence[str] = (),
+) -> Path:
+    """Fills hub_cards/dataset.md.jinja from the Parquet files of a folder and writes its README.md.
+
+    Args:
+        folder: what an import wrote, ``SPLIT/*.parquet``.
+        title: of the data set.
+        licence: of the whole, as an identifier of the Hub (``cc-by-nc-4.0``, ``other``).
+        summary: one paragraph.
+        sources: one entry for every value of the column ``source``.
+        repo_id: where it will be on the Hub; the folder's path when None.
+        tags: beside the usual ones.
+
+    Raises:
+        FileNotFoundError: no Parquet files there.
+        ValueError: a source in the data is not described, or a fact is empty.
+    """
+    folder = Path(folder)
+    facts = _read_facts(folder)
+    known = {source.name: source for source in sources}
+    unknown = sorted(set(facts["source"]) - known.keys())
+    if unknown:
+        raise ValueError(f"{folder} has clips of {', '.join(unknown)}, which no entry of sources describes.")
+    given = {"title": title, "licence": licence, "summary": summary}
+    given |= {f"{source.name}'s {key}": value for source in sources for key, value in asdict(source).items()}
+    empty = sorted(key for key, value in given.items() if not value.strip())
+    if empty:
+        raise ValueError(f"The card of {folder} needs {', '.join(empty)}.")
+    front_matter = {
+        "license": licence,
+        "pretty_name": title,
+        "tags": ["motion", "egocentric", "smpl-h", "human-pose", "motion-grpo", *tags],
+        "motion_grpo_schema": SCHEMA_VERSION,
+        "configs": _configs(folder),
+    }
+    card = template("dataset.md.jinja").render(
+        front_matter=_yaml(front_matter),
+        title=title,
+        summary=summary,
+        clips=len(facts),
+        hours=float(facts["hours"].sum()),
+        schema_version=SCHEMA_VERSION,
+        repo_id=repo_id or str(folder),
+        splits=[{"name": name} | _count(part) for name, part in sorted(facts.groupby("split"), key=_by_split)],
+        sources=[asdict(known[str(name)]) | _count(part) for name, part in facts.groupby("source")],
+        skeletons=sorted(facts["skeleton"].unique()),
+        rates=[f"{rate:g}" for rate in sorted(facts["fps"].unique())],
+        columns=[{"name": n, "type": _type(feature), "note": COLUMN_NOTES[n]} for n, feature in FEATURES.items()],
+    )
+    path = folder / "README.md"
+    _write(path, card)
+    return path
+
+
+def _read_facts(folder: Path) -> pd.DataFrame:
+    shards = [path for config in _configs(folder)[0]["data_files"] for path in sorted(folder.glob(config["path"]))]
+    facts = pa.concat_tables(pq.read_table(path, columns=_FACTS) for path in shards).to_pandas()
+    return facts.assign(hours=facts["num_frames"] / facts["fps"] / 3600)
+
+
+def _count(clips: pd.DataFrame) -> dict[str, Any]:
+    return {"clips": len(clips), "frames": int(clips["num_frames"].sum()), "hours": float(clips["hours"].sum())}
+
+
+def _configs(folder: Path) -> list[dict[str, Any]]:
+    splits = sorted({path.parent.name for path in folder.glob("*/*.parquet")}, key=lambda name: _by_split((name,)))
+    if not splits:
+        raise FileNotFoundError(f"{folder} holds no SPLIT/*.parquet: nothing was imported into it.")
+    files = [{"split": split, "path": f"{split}/*.parquet"} for split in splits]
+    return [{"config_name": "default", "data_files": files}]
+
+
+def _by_split(named: tuple) -> tuple[int, str]:
+    return _SPLIT_ORDER.get(named[0], len(_SPLIT_ORDER)), named[0]
+
+
+def _type(feature: Any) -> str:
+    shape = getattr(feature, "shape", None)
+    if shape is not None:
+        return f"{feature.dtype} ({', '.join('T' if n is None else str(n) for n in shape)})"
+    return f"{feature.feature.dtype} ({feature.length},)" if hasattr(feature, "feature") else feature.dtype
+
+
+def _yaml(values: dict[str, Any]) -> str:
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True).rstrip()
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

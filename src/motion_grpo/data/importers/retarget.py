@@ -1,0 +1,389 @@
+"""From any motion capture skeleton to SMPL-H, by global rotations measured from a T-pose.
+
+Every SMPL-H joint takes the world rotation of a joint of the source, ``R_smplh(t) = R_source(t) @ reference^T``, where
+the reference is that joint's rotation while the source stands like SMPL-H at rest: upright, facing +z, arms out,
+straight limbs along SMPL-H's own hip-ankle and shoulder-wrist lines. The root travels in proportion to leg length, and
+two-bone inverse kinematics puts each ankle where the source has it at that scale, so planted feet stay planted. It is
+the method by which the data set open_mocap_smplh was made, written anew.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import roma
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from motion_grpo.body import FOOT_JOINTS, HEAD, NUM_BETAS, PARENTS, Skeleton, forward_kinematics
+from motion_grpo.data.clips import with_contacts
+from motion_grpo.data.importers.rigs import JOINTS, HalfTwist, Halfway, Rig
+from motion_grpo.motion import Motion
+
+FPS = 30.0
+SOLE_UNDER_TOE = 0.015
+"""Metres from the sole up to the lower toe joint in SMPL's rest pose."""
+EYE_HEIGHT = 0.933
+"""Eyes over the sole, as a share of stature, on the mean body."""
+KNEE_ROLL = 9.0
+"""Degrees: SMPL's knees point outward at rest (hinge axes of AMASS clips), other skeletons' straight ahead."""
+FLOOR_PERCENTILE = 0.05
+FLOOR_TOLERANCE = 0.04
+"""Metres by which a clip's own floor may lie from that of its data set (jumps, climbing, uneven ground)."""
+
+_LEGS = {side: tuple(JOINTS.index(f"{side}_{part}") for part in ("hip", "knee", "ankle")) for side in "LR"}
+_ARMS = {side: tuple(JOINTS.index(f"{side}_{part}") for part in ("shoulder", "elbow", "wrist")) for side in "LR"}
+# From the y-up frame of the rest pose to the z-up world: who faced +z faces -y, as in AMASS.
+_Z_UP = torch.tensor([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]], dtype=torch.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class SourceMotion:
+    """A recording on the skeleton it was made on; y up, metres, float64."""
+
+    names: tuple[str, ...]
+    parents: tuple[int, ...]
+    """-1 for the root; a parent stands before its children."""
+    rotmats: Float[Tensor, "frames joints 3 3"]
+    """R_world_joint."""
+    positions: Float[Tensor, "frames joints 3"]
+    fps: float
+
+    def __len__(self) -> int:
+        return len(self.rotmats)
+
+    def R(self, name: str) -> Float[Tensor, "frames 3 3"]:
+        return self.rotmats[:, self.names.index(name)]
+
+    def p(self, name: str) -> Float[Tensor, "frames 3"]:
+        return self.positions[:, self.names.index(name)]
+
+    @property
+    def offsets(self) -> Float[Tensor, "joints 3"]:
+        """Joints in their parent's frame, metres; the root's is zero. Bones are taken not to stretch."""
+        parents = list(self.parents[1:])
+        bones = self.rotmats[0, parents].mT @ (self.positions[0, 1:] - self.positions[0, parents])[..., None]
+        return torch.cat([torch.zeros(1, 3, dtype=bones.dtype), bones[..., 0]])
+
+    def at_fps(self, fps: float) -> "SourceMotion":
+        """Every n-th frame where that is the rate asked for, else interpolated by time (slerp and linear)."""
+        ratio = self.fps / fps
+        if abs(ratio - round(ratio)) < 1e-6:
+            step = round(ratio)
+            return replace(self, rotmats=self.rotmats[::step], positions=self.positions[::step], fps=fps)
+        if len(self) == 1:
+            return self
+        time = torch.arange(int((len(self) - 1) / ratio + 1e-6) + 1, dtype=torch.float64) * ratio
+        left = time.long().clamp(max=len(self) - 2)
+        weight = (time - left)[:, None, None]
+        step = roma.rotmat_to_rotvec(self.rotmats[left].mT @ self.rotmats[left + 1])
+        return replace(
+            self,
+            rotmats=self.rotmats[left] @ roma.rotvec_to_rotmat(weight * step),
+            positions=torch.lerp(self.positions[left], self.positions[left + 1], weight),
+            fps=fps,
+        )
+
+
+def retarget(
+    source: SourceMotion,
+    rig: Rig,
+    *,
+    stature: float | None = None,
+    betas0: float | None = None,
+    skeleton: Skeleton | None = None,
+) -> Motion:
+    """The motion on SMPL-H at 30 fps: z up, floor at z = 0, contacts labelled, hands flat.
+
+    Args:
+        rig: which joint of the source drives which of SMPL-H, and how the source stands in its T-pose.
+        stature: of the body, metres. When None it is the rig's own, or estimated from legs, arms and trunk.
+        betas0: the first shape parameter instead of a stature; the others are zero.
+        skeleton: SMPL-H body; the default one when None.
+
+    Raises:
+        ValueError: joints that the source lacks (all are listed); legs of an impossible length (wrong unit); a zero
+            pose that is no T-pose.
+    """
+    rig.check(source.names)
+    skeleton = skeleton or Skeleton.default()
+    source = source.at_fps(FPS)
+    R_t_pose, p_t_pose = t_pose(source, rig)
+    leg = sum(_limb_length(source.positions[0], source, rig, limb) for limb in _LEGS.values()) / 2
+    if not 0.3 < leg < 2.0:
+        raise ValueError(
+            f"the source's legs are {leg:.3g} m long from hip to ankle: its unit of length is not "
+            f"{rig.metres_per_unit:g} m; give metres_per_unit."
+        )
+    if betas0 is None:
+        betas0 = rig.betas0 if stature is None else betas0_of_stature(stature, skeleton)
+    if betas0 is None:
+        betas0 = betas0_of_stature(_stature(source, rig, p_t_pose, skeleton), skeleton)
+    betas = torch.zeros(NUM_BETAS)
+    betas[0] = betas0
+    rest = skeleton.rest_joints(betas)[: len(JOINTS)].double()
+
+    references = reference_rotations(source, rig, rest, R_t_pose, p_t_pose)
+    R = torch.stack([_driver_rotation(source, rig, R_t_pose, joint) @ references[joint].mT for joint in JOINTS], dim=1)
+    R = _Z_UP @ R
+    scale = sum(_bone_lengths(rest[list(limb)]) for limb in _LEGS.values()) / 2 / leg
+    hips_and_ankles = {
+        i: scale * source.p(rig.bone(JOINTS[i])) @ _Z_UP.mT for limb in _LEGS.values() for i in limb[::2]
+    }
+    hip_centre = (hips_and_ankles[_LEGS["L"][0]] + hips_and_ankles[_LEGS["R"][0]]) / 2
+    pelvis = hip_centre - R[:, 0] @ ((rest[_LEGS["L"][0]] + rest[_LEGS["R"][0]]) / 2 - rest[0])
+    R = place_ankles(R, pelvis, rest, {side: hips_and_ankles[limb[2]] for side, limb in _LEGS.items()})
+
+    local = torch.cat([R[:, :1], R[:, list(PARENTS[1:22])].mT @ R[:, 1:]], dim=1)
+    pelvis[:, 2] -= floor_height(forward_kinematics(rest, local, pelvis).joints, rest, rig.floor)
+    motion = Motion(
+        root_rotmats=local[:, 0].float(),
+        root_positions=pelvis.float(),
+        body_rotmats=local[:, 1:].float(),
+        betas=betas,
+        contacts=torch.zeros(len(source), 21),
+        timestamps=torch.arange(len(source), dtype=torch.float64) / FPS,
+        skeleton=None if skeleton is Skeleton.default() else skeleton,
+    )
+    return with_contacts(motion) if len(motion) > 1 else motion
+
+
+def t_pose(source: SourceMotion, rig: Rig) -> tuple[Float[Tensor, "joints 3 3"], Float[Tensor, "joints 3"]]:
+    """Rotation and position of every source joint in the T-pose: upright, facing +z, left at +x, root at the origin.
+
+    Raises:
+        ValueError: the rig relies on the file's zero pose, but nobody stands so.
+    """
+    eye = torch.eye(3, dtype=torch.float64)
+    R = eye.repeat(len(source.names), 1, 1)
+    offsets = source.offsets
+
+    def positions() -> Float[Tensor, "joints 3"]:
+        p = torch.zeros_like(offsets)
+        for joint, parent in enumerate(source.parents):
+            if parent >= 0:
+                p[joint] = p[parent] + R[parent] @ offsets[joint]
+        return p
+
+    if rig.t_pose is None:
+        p = positions()
+        at = lambda joint: p[source.names.index(rig.bone(joint))]  # noqa: E731
+        left = _axis(at("L_hip") - at("R_hip"))
+        up = _axis(at("head") - (at("L_ankle") + at("R_ankle")) / 2)
+        if bool((left.abs() == up.abs()).all()):
+            raise ValueError(
+                "with all rotations zero the skeleton's head, hips and feet lie in one line, so its zero pose is no "
+                "T-pose; name a frame in which the actor stands in one (t_pose_frame)."
+            )
+        upright = torch.stack([left, up, torch.linalg.cross(left, up)])
+        return upright.repeat(len(source.names), 1, 1), p @ upright.mT
+    for joint, name in enumerate(source.names):
+        if name in rig.t_pose:
+            R[joint] = torch.as_tensor(rig.t_pose[name], dtype=torch.float64)
+        elif source.parents[joint] >= 0:
+            R[joint] = R[source.parents[joint]]
+    return R, positions()
+
+
+def t_pose_from_frame(source: SourceMotion, rig: Rig, frame: int) -> Rig:
+    """The rig with the T-pose in which the actor stands in one frame, whichever way he faces.
+
+    Raises:
+        ValueError: there is no such frame.
+    """
+    if not 0 <= frame < len(source):
+        raise ValueError(f"frame {frame} of the T-pose does not exist: the recording has {len(source)} frames.")
+    rig.check(source.names)
+    left = (source.p(rig.bone("L_hip")) - source.p(rig.bone("R_hip")))[frame]
+    yaw = torch.atan2(left[2], left[0])
+    turn = roma.rotvec_to_rotmat(yaw * torch.tensor([0.0, 1, 0], dtype=torch.float64))
+    rotmats = (turn @ source.rotmats[frame]).numpy()
+    return replace(rig, t_pose=dict(zip(source.names, rotmats, strict=True)))
+
+
+def reference_rotations(
+    source: SourceMotion,
+    rig: Rig,
+    rest: Float[Tensor, "22 3"],
+    R_t_pose: Float[Tensor, "joints 3 3"],
+    p_t_pose: Float[Tensor, "joints 3"],
+) -> dict[str, Float[Tensor, "3 3"]]:
+    """World rotation (y up) of the source joint behind each SMPL-H joint while SMPL-H is in its rest pose.
+
+    The T-pose's, with three corrections: limbs are turned onto SMPL-H's lines and rolled about them, feet are those of
+    a flat foot, and what the rig has measured goes before all.
+    """
+    index = {name: i for i, name in enumerate(source.names)}
+    eye = torch.eye(3, dtype=torch.float64)
+    references = {
+        joint: eye if isinstance(driver, Halfway) else R_t_pose[index[rig.bone(joint)]]
+        for joint, driver in rig.joints.items()
+    }
+    shoulder, elbow = rig.arm_rolls
+    rolls = {"hip": -KNEE_ROLL, "knee": -KNEE_ROLL, "shoulder": shoulder, "elbow": elbow, "wrist": 0.0}
+    for side, sign in (("L", 1.0), ("R", -1.0)):
+        for limb in (_LEGS[side], _ARMS[side]):
+            line = _mirror_mean(rest, limb, side)
+            source_line = p_t_pose[index[rig.bone(JOINTS[limb[2]])]] - p_t_pose[index[rig.bone(JOINTS[limb[0]])]]
+            for joint in (JOINTS[i] for i in limb):
+                if joint[2:] in rolls:
+                    roll = roma.rotvec_to_rotmat(line / line.norm() * np.radians(sign * rolls[joint[2:]]))
+                    references[joint] = roll @ rotation_between(source_line, line) @ references[joint]
+        if f"{side}_ankle" not in rig.references:
+            references |= flat_foot(source, rig, rest, side)
+    measured = {
+        joint: roma.rotvec_to_rotmat(torch.deg2rad(torch.tensor(degrees, dtype=torch.float64)))
+        for joint, degrees in rig.references.items()
+    }
+    return references | measured
+
+
+def flat_foot(
+    source: SourceMotion, rig: Rig, rest: Float[Tensor, "22 3"], side: str, min_frames: int = 10
+) -> dict[str, Float[Tensor, "3 3"]]:
+    """References of an ankle and a toe joint: their mean while the foot is planted, each frame turned to SMPL-H's heading.
+
+    Empty where the foot is planted in fewer than ``min_frames`` frames, or where ankle and toes are one joint.
+    """
+    names = [rig.bone(f"{side}_{part}") for part in ("ankle", "foot")]
+    if names[0] == names[1] or len(source) < 2:
+        return {}
+    ankle, toes = (source.p(name) for name in names)
+    speed = torch.maximum(*(torch.gradient(p, dim=0)[0].norm(dim=-1) * source.fps for p in (ankle, toes)))
+    height = torch.minimum(ankle[:, 1], toes[:, 1]).quantile(FLOOR_PERCENTILE)
+    planted = (speed < 0.15) & (toes[:, 1] < height + 0.05)
+    if int(planted.sum()) < min_frames:
+        return {}
+    heading = (toes - ankle)[planted]
+    wanted = rest[JOINTS.index(f"{side}_foot")] - rest[JOINTS.index(f"{side}_ankle")]
+    yaw = torch.atan2(wanted[0], wanted[2]) - torch.atan2(heading[:, 0], heading[:, 2])
+    turn = roma.rotvec_to_rotmat(yaw[:, None] * torch.tensor([0.0, 1, 0], dtype=torch.float64))
+    return {
+        f"{side}_{part}": roma.special_procrustes((turn @ source.R(name)[planted]).mean(0))
+        for part, name in zip(("ankle", "foot"), names, strict=True)
+    }
+
+
+def place_ankles(
+    R: Float[Tensor, "frames 22 3 3"],
+    pelvis: Float[Tensor, "frames 3"],
+    rest: Float[Tensor, "22 3"],
+    targets: dict[str, Float[Tensor, "frames 3"]],
+) -> Float[Tensor, "frames 22 3 3"]:
+    """Bends each knee about its hinge (the thigh's lateral axis) and turns the leg until the ankle is at its target.
+
+    Feet keep their world rotation. A target out of reach is approached as far as the rest pose's leg goes.
+
+    Args:
+        R: R_world_joint.
+        targets: of the ankles, by side, metres.
+    """
+    R = R.clone()
+    for side, (hip, knee, ankle) in _LEGS.items():
+        to_target = targets[side] - (pelvis + R[:, 0] @ (rest[hip] - rest[0]))
+        distance = to_target.norm(dim=-1).clamp(max=float((rest[ankle] - rest[hip]).norm()))
+        thigh, shank = R[:, hip] @ (rest[knee] - rest[hip]), R[:, knee] @ (rest[ankle] - rest[knee])
+        hinge = R[:, hip, :, 0]
+        along = [(x * hinge).sum(-1) for x in (thigh, shank)]
+        across = [x - a[:, None] * hinge for x, a in zip((thigh, shank), along, strict=True)]
+        lengths = [x.norm(dim=-1) for x in across]
+        flexion = torch.atan2((torch.linalg.cross(*across) * hinge).sum(-1), (across[0] * across[1]).sum(-1))
+        # |thigh + shank| = distance while the shank turns about the hinge: the law of cosines in the plane of the leg.
+        cosine = (distance**2 - sum(along) ** 2 - lengths[0] ** 2 - lengths[1] ** 2) / (2 * lengths[0] * lengths[1])
+        bend = roma.rotvec_to_rotmat((cosine.clamp(-1, 1).acos() - flexion)[:, None] * hinge)
+        swing = rotation_between(thigh + (bend @ shank[..., None])[..., 0], to_target)
+        R[:, hip], R[:, knee] = swing @ R[:, hip], swing @ bend @ R[:, knee]
+    return R
+
+
+def floor_height(
+    joints: Float[Tensor, "frames 22 3"], rest: Float[Tensor, "22 3"], usual: float | None = None
+) -> float:
+    """z of the ground under the soles, metres: under the clip's low feet, within 4 cm of the data set's ``usual``."""
+    feet = list(FOOT_JOINTS)
+    sole = rest[feet, 1].min() - SOLE_UNDER_TOE
+    height = (joints[:, feet, 2] - (rest[feet, 1] - sole)).amin(dim=1)
+    lowest = float(height.quantile(FLOOR_PERCENTILE))
+    return lowest if usual is None else float(np.clip(lowest, usual - FLOOR_TOLERANCE, usual + FLOOR_TOLERANCE))
+
+
+def betas0_of_stature(stature: float, skeleton: Skeleton) -> float:
+    """The first shape parameter of a body that is ``stature`` metres tall, rounded to 0.01 (1 mm)."""
+    if not 0.8 < stature < 2.5:
+        raise ValueError(f"a stature of {stature:g} m is nobody's; give metres.")
+    mean, one = (_mean_stature(skeleton, b) for b in (0.0, 1.0))
+    return round(float(np.clip((stature - mean) / (one - mean), -3, 3)), 2)
+
+
+def rotation_between(a: Float[Tensor, "*#batch 3"], b: Float[Tensor, "*#batch 3"]) -> Float[Tensor, "*batch 3 3"]:
+    """The smallest rotation that takes direction a to direction b."""
+    a, b = (x / x.norm(dim=-1, keepdim=True) for x in (a, b))
+    axis = torch.linalg.cross(a, b)
+    sine = axis.norm(dim=-1, keepdim=True)
+    angle = torch.atan2(sine, (a * b).sum(-1, keepdim=True))
+    return roma.rotvec_to_rotmat(axis / sine.clamp(min=1e-12) * angle)
+
+
+def _driver_rotation(
+    source: SourceMotion, rig: Rig, R_t_pose: Float[Tensor, "joints 3 3"], joint: str
+) -> Float[Tensor, "frames 3 3"]:
+    """World rotation of what drives an SMPL-H joint; for a Halfway, relative to the T-pose."""
+    driver = rig.joints[joint]
+    if isinstance(driver, Halfway):
+        first, second = (
+            source.R(name) @ R_t_pose[source.names.index(name)].mT for name in (driver.first, driver.second)
+        )
+        return first @ roma.rotvec_to_rotmat(0.5 * roma.rotmat_to_rotvec(first.mT @ second))
+    if isinstance(driver, HalfTwist):
+        bone = source.R(driver.bone)
+        axis = (bone[0].mT @ (source.p(driver.end) - source.p(driver.bone))[0]).clone()
+        axis /= axis.norm()
+        quaternion = roma.rotmat_to_unitquat(bone.mT @ source.R(driver.end))
+        angle = 2 * torch.atan2(quaternion[:, :3] @ axis, quaternion[:, 3])
+        # A forearm turns by more than half a turn now and then; its path is continuous, its angle about the middle.
+        angle = np.unwrap(np.remainder(angle.numpy() + np.pi, 2 * np.pi) - np.pi)
+        angle = torch.from_numpy(angle - 2 * np.pi * np.round(np.median(angle) / (2 * np.pi)))
+        return bone @ roma.rotvec_to_rotmat(0.5 * angle[:, None] * axis)
+    return source.R(driver)
+
+
+def _axis(v: Float[Tensor, "3"]) -> Float[Tensor, "3"]:
+    """The coordinate axis nearest to a direction."""
+    largest = int(v.abs().argmax())
+    return torch.eye(3, dtype=v.dtype)[largest] * v[largest].sign()
+
+
+def _mirror_mean(rest: Float[Tensor, "22 3"], limb: tuple[int, ...], side: str) -> Float[Tensor, "3"]:
+    """First to last joint of a limb at rest without the body's small asymmetry, which is no pose."""
+    other = (_LEGS if limb in _LEGS.values() else _ARMS)["R" if side == "L" else "L"]
+    mirror = torch.tensor([-1.0, 1, 1], dtype=rest.dtype)
+    return (rest[limb[2]] - rest[limb[0]] + mirror * (rest[other[2]] - rest[other[0]])) / 2
+
+
+def _bone_lengths(joints: Float[Tensor, "joints 3"]) -> float:
+    return float(joints.diff(dim=0).norm(dim=-1).sum())
+
+
+def _limb_length(p: Float[Tensor, "joints 3"], source: SourceMotion, rig: Rig, limb: tuple[int, ...]) -> float:
+    return _bone_lengths(p[[source.names.index(rig.bone(JOINTS[joint])) for joint in limb]])
+
+
+def _mean_stature(skeleton: Skeleton, betas0: float) -> float:
+    betas = torch.zeros(NUM_BETAS)
+    betas[0] = betas0
+    rest = skeleton.rest_joints(betas)
+    eyes = rest[HEAD, 1] + skeleton.cpf_offset(betas)[1]
+    return float(eyes - (rest[list(FOOT_JOINTS), 1].min() - SOLE_UNDER_TOE)) / EYE_HEIGHT
+
+
+def _stature(source: SourceMotion, rig: Rig, p_t_pose: Float[Tensor, "joints 3"], skeleton: Skeleton) -> float:
+    """Metres: the mean body's times the source's size over it, from ankle-to-shoulder height (half), legs and arms."""
+    p_t_pose = p_t_pose[[source.names.index(rig.bone(joint)) for joint in JOINTS]]
+
+    def sizes(p: Float[Tensor, "22 3"]) -> Float[np.ndarray, "3"]:
+        leg, arm = (np.mean([_bone_lengths(p[list(limb)]) for limb in limbs.values()]) for limbs in (_LEGS, _ARMS))
+        trunk = (p[[_ARMS[s][0] for s in "LR"]] - p[[_LEGS[s][0] for s in "LR"]]).mean(0).norm()
+        return np.array([leg, arm, leg + float(trunk)])
+
+    ratios = sizes(p_t_pose) / sizes(skeleton.J0[: len(JOINTS)].double())
+    return float(ratios @ [0.25, 0.25, 0.5]) * _mean_stature(skeleton, 0.0)

@@ -1,0 +1,181 @@
+"""The one layout of motion data sets: a row per clip, as ``datasets.Features``; to and from :class:`Clip`."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from datasets import Array2D, Array3D, Dataset, Features, List, Value
+from jaxtyping import Float
+
+from motion_grpo.body import Skeleton, cpf_of
+from motion_grpo.data.clips import Clip
+from motion_grpo.motion import Motion
+from motion_grpo.rotations import matrix_to_wxyz, wxyz_to_matrix
+
+SCHEMA_VERSION = "1.0"
+"""Of the columns; stands in the metadata of every Parquet file under ``motion_grpo_schema``, and in the card."""
+
+_ALL_COLUMNS = {
+    "id": (Value("string"), "Name of the clip, unique in its source"),
+    "source": (Value("string"), "Data set that it comes from"),
+    "subject": (Value("string"), "Who moves; empty where unknown"),
+    "split": (Value("string"), "train, val, test, ..."),
+    "license": (Value("string"), "Terms of the recording"),
+    "gender": (Value("string"), "Gender of the body model that betas refer to"),
+    "skeleton": (Value("string"), "Name of the body that betas and trans refer to"),
+    "fps": (Value("float64"), "Frames per second, evenly spaced"),
+    "num_frames": (Value("int32"), "Frames T"),
+    "floor_height": (Value("float32"), "z of the floor, metres"),
+    "betas": (List(Value("float32"), length=16), "Shape of the body"),
+    "root_orient": (Array2D((None, 4), "float32"), "R_world_pelvis, quaternion wxyz"),
+    "trans": (Array2D((None, 3), "float32"), "AMASS's translation, metres: pelvis = trans + J0(betas)[0]"),
+    "body_quats": (Array3D((None, 21, 4), "float32"), "SMPL-H joints 1-21 relative to their parents, quaternions wxyz"),
+    "hand_quats": (Array3D((None, 30, 4), "float32"), "SMPL-H joints 22-51, likewise; null where hands are not known"),
+    "contacts": (Array2D((None, 21), "float32"), "Probability that joint 1-21 touches the ground"),
+    "T_world_cpf": (Array2D((None, 7), "float32"), "Central pupil frame (x left, y up, z forward): wxyz, then metres"),
+}
+FEATURES = Features({name: feature for name, (feature, _) in _ALL_COLUMNS.items()})
+"""Columns of a motion data set. World z up, metres, float32; T differs from row to row."""
+COLUMN_NOTES: dict[str, str] = {name: note for name, (_, note) in _ALL_COLUMNS.items()}
+"""What the columns hold, for cards and people."""
+ARROW_SCHEMA: pa.Schema = FEATURES.arrow_schema.with_metadata(
+    {**FEATURES.arrow_schema.metadata, "motion_grpo_schema": SCHEMA_VERSION}
+)
+
+
+def check_clip(clip: Clip) -> None:
+    """Refuses what would spoil a training run.
+
+    Raises:
+        ValueError: fewer than two frames, numbers that are not finite, or matrices that are no rotations.
+    """
+    motion = clip.motion
+    if len(motion) < 2:
+        raise ValueError(f"Clip {clip.id} has {len(motion)} frame; a motion needs two.")
+    for name in ("root_positions", "betas", "contacts", "root_rotmats", "body_rotmats", "hand_rotmats"):
+        values = getattr(motion, name)
+        if values is None:
+            continue
+        if not bool(torch.isfinite(values).all()):
+            frame = f", first in frame {int((~values.isfinite()).flatten(1).any(1).int().argmax())}" * (values.ndim > 1)
+            raise ValueError(f"Clip {clip.id}: {name} holds numbers that are not finite{frame}.")
+        if name.endswith("rotmats"):
+            error = (values.mT @ values - torch.eye(3)).abs().amax()
+            if error > 1e-3:
+                raise ValueError(f"Clip {clip.id}: {name} are no rotations (R^T R is off by {float(error):.2g}).")
+
+
+def clip_to_row(clip: Clip) -> dict[str, Any]:
+    """The clip as a row of :data:`FEATURES`: NumPy arrays, quaternions of w >= 0, head poses by forward kinematics."""
+    motion = clip.motion
+    R_world_cpf, p_world_cpf = cpf_of(motion.posed, motion.body.cpf_offset(motion.betas))
+    hands = motion.hand_rotmats
+    return {
+        "id": clip.id,
+        "source": clip.source,
+        "subject": clip.subject,
+        "split": clip.split,
+        "license": clip.license,
+        "gender": clip.gender,
+        "skeleton": motion.body.name,
+        "fps": round(motion.fps, 6),
+        "num_frames": len(motion),
+        "floor_height": float(motion.floor_height),
+        "betas": motion.betas.numpy(),
+        "root_orient": _wxyz(motion.root_rotmats),
+        "trans": motion.trans.numpy(),
+        "body_quats": _wxyz(motion.body_rotmats),
+        "hand_quats": None if hands is None else _wxyz(hands),
+        "contacts": motion.contacts.numpy(),
+        "T_world_cpf": np.concatenate([_wxyz(R_world_cpf), p_world_cpf.numpy()], axis=-1),
+    }
+
+
+def row_to_clip(row: Mapping[str, Any], skeleton: Skeleton | None = None) -> Clip:
+    """The clip that a row holds; exact but for float32 rounding, and times start at 0.
+
+    Args:
+        row: of any format of ``datasets`` (lists, NumPy arrays or tensors).
+        skeleton: the body that the row's betas refer to; the default body when None.
+
+    Raises:
+        ValueError: a column is missing, or the row names another body than ``skeleton``.
+    """
+    check_columns(row, f"Row {row.get('id', '')}")
+    check_body([row["skeleton"]], skeleton)
+    betas, trans, contacts = (_tensor(row[name]) for name in ("betas", "trans", "contacts"))
+    # A null array of numbers is None, or NaN in some formats of datasets.
+    hands = None if np.ndim(row["hand_quats"]) == 0 else wxyz_to_matrix(_tensor(row["hand_quats"]))
+    motion = Motion(
+        root_rotmats=wxyz_to_matrix(_tensor(row["root_orient"])),
+        root_positions=trans + (skeleton or Skeleton.default()).rest_joints(betas)[0],
+        body_rotmats=wxyz_to_matrix(_tensor(row["body_quats"])),
+        betas=betas,
+        contacts=contacts,
+        timestamps=torch.arange(int(row["num_frames"]), dtype=torch.float64) / float(row["fps"]),
+        hand_rotmats=hands,
+        floor_height=float(row["floor_height"]),
+        skeleton=skeleton,
+    )
+    text = {name: str(row[name]) for name in ("id", "source", "subject", "split", "license", "gender")}
+    return Clip(motion=motion, **text)
+
+
+def rows_to_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Rows as an Arrow table that ``datasets`` reads back with :data:`FEATURES`."""
+    columns = {name: [row[name] for row in rows] for name in FEATURES}
+    return Dataset.from_dict(columns, features=FEATURES).data.table.replace_schema_metadata(ARROW_SCHEMA.metadata)
+
+
+def check_columns(columns: Iterable[str], place: str) -> None:
+    """Raises ValueError that names the columns of the schema which are missing."""
+    missing = sorted(FEATURES.keys() - set(columns))
+    if missing:
+        raise ValueError(
+            f"{place} is no motion data set of motion-grpo: it has no column {', '.join(missing)}; import it first "
+            "(motion-grpo data --help)."
+        )
+
+
+def check_body(names: Iterable[str], skeleton: Skeleton | None) -> None:
+    """Raises ValueError where betas refer to another body than ``skeleton`` (None: the default one)."""
+    expected = (skeleton or Skeleton.default()).name
+    other = sorted({str(name) for name in names} - {expected})
+    if other:
+        raise ValueError(
+            f"The betas refer to the body {', '.join(other)}, not to {expected}: pass skeleton=Skeleton.from_smplh(...)."
+        )
+
+
+def frame_views(table: pa.Table, columns: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
+    """Per clip, columns without nulls as float32 arrays (frames, ...), which are views of what Arrow holds or maps.
+
+    ``betas`` come as (1, 16).
+    """
+    for batch in table.to_batches():
+        views = {}
+        for name in columns:
+            column = batch.column(name)
+            lists = column.storage if isinstance(column, pa.ExtensionArray) else column
+            flat = lists
+            while not pa.types.is_floating(flat.type):
+                flat = flat.flatten()
+            if name == "betas":
+                shape, starts = (FEATURES[name].length,), range(len(lists) + 1)
+            else:
+                offsets = lists.offsets.to_numpy()
+                shape, starts = FEATURES[name].shape[1:], (offsets - offsets[0]).tolist()
+            views[name] = flat.to_numpy().astype(np.float32, copy=False).reshape(-1, *shape), starts
+        for i in range(batch.num_rows):
+            yield {name: values[starts[i] : starts[i + 1]] for name, (values, starts) in views.items()}
+
+
+def _tensor(values: Any) -> torch.Tensor:
+    return torch.tensor(np.asarray(values, np.float32))
+
+
+def _wxyz(rotmats: Float[torch.Tensor, "*batch 3 3"]) -> Float[np.ndarray, "*batch 4"]:
+    wxyz = matrix_to_wxyz(rotmats)
+    return torch.where(wxyz[..., :1] < 0, -wxyz, wxyz).numpy()

@@ -1,0 +1,185 @@
+"""Contact labels, resampling and mirroring, by hand."""
+
+from dataclasses import replace
+
+import pytest
+import roma
+import torch
+
+from motion_grpo.body import MIRROR, Skeleton, forward_kinematics
+from motion_grpo.data import label_contacts, leg_length, mirror, mirror_contacts, resample, with_contacts
+from motion_grpo.motion import Motion
+from tests.tiny import moving_motion
+
+KNEE, ANKLE, TOE, HEAD, WRIST = 4, 7, 10, 15, 20
+
+
+def high_joints(frames: int) -> torch.Tensor:
+    joints = torch.zeros(frames, 22, 3)
+    joints[..., 2] = 1.0
+    return joints
+
+
+def spinning(frames: int, fps: float, turns_per_second: float = 0.25, start: float = 0.0) -> Motion:
+    """The root turns about z at a constant rate and travels 1 m/s along x; the left knee bends likewise."""
+    time = torch.arange(frames, dtype=torch.float64) / fps
+    axis = torch.tensor([0.0, 0.0, 1.0])
+    turn = roma.rotvec_to_rotmat((2 * torch.pi * turns_per_second * time[:, None] * axis).float())
+    body = torch.eye(3).repeat(frames, 21, 1, 1)
+    body[:, 3] = turn
+    return Motion(
+        root_rotmats=turn,
+        root_positions=(time[:, None] * torch.tensor([1.0, 0.0, 0.0])).float(),
+        body_rotmats=body,
+        betas=torch.zeros(16),
+        contacts=torch.zeros(frames, 21),
+        timestamps=time + start,
+        hand_rotmats=turn[:, None].repeat(1, 30, 1, 1),
+    )
+
+
+class TestContacts:
+    @pytest.mark.parametrize(
+        ("joint", "height", "speed", "touches"),
+        [
+            (TOE, 0.02, 0.0, True),
+            (TOE, 0.039, 0.0, True),
+            (TOE, 0.041, 0.0, False),
+            (ANKLE, 0.079, 0.0, True),
+            (ANKLE, 0.081, 0.0, False),
+            (KNEE, 0.07, 0.0, True),
+            (WRIST, 0.07, 0.0, True),
+            (TOE, 0.02, 0.59, True),
+            (TOE, 0.02, 0.61, False),
+            (TOE, -0.05, 0.0, True),
+            (HEAD, 0.0, 0.0, False),
+            (0, 0.0, 0.0, False),
+        ],
+    )
+    @pytest.mark.parametrize("fps", [30.0, 120.0])
+    def test_low_and_slow(self, joint, height, speed, touches, fps):
+        joints = high_joints(6)
+        joints[:, joint, 2] = height
+        joints[:, joint, 1] = speed * torch.arange(6) / fps
+        contacts = label_contacts(joints, fps)
+        assert contacts.shape == (6, 21)
+        expected = torch.zeros(6, 21)
+        if touches:
+            expected[:, joint - 1] = 1.0
+        assert torch.equal(contacts, expected)
+
+    def test_a_step(self):
+        """Planted, lifted in one frame, set down in one frame; speed is that of the step that led to a frame."""
+        joints = high_joints(6)
+        joints[:, TOE, 2] = torch.tensor([0.02, 0.02, 0.10, 0.10, 0.02, 0.02])
+        assert label_contacts(joints, 30.0)[:, TOE - 1].tolist() == [1, 1, 0, 0, 0, 1]
+
+    def test_the_first_frame_has_the_speed_of_the_second(self):
+        joints = high_joints(3)
+        joints[:, TOE] = torch.tensor([[0.0, 0, 0.02], [0.1, 0, 0.02], [0.1, 0, 0.02]])
+        assert label_contacts(joints, 30.0)[:, TOE - 1].tolist() == [0, 0, 1]
+
+    def test_a_motion_is_labelled_against_its_own_floor(self):
+        motion = moving_motion(20)
+        assert motion.contacts.any()
+        upstairs = replace(
+            motion, root_positions=motion.root_positions + torch.tensor([0.0, 0.0, 3.0]), floor_height=3.0
+        )
+        assert torch.equal(with_contacts(upstairs).contacts, motion.contacts)
+
+
+class TestResample:
+    def test_same_rate_is_the_same_motion(self):
+        motion = moving_motion(25)
+        same = resample(motion, 30.0)
+        assert len(same) == 25
+        for name in ("root_rotmats", "root_positions", "body_rotmats", "contacts", "betas"):
+            torch.testing.assert_close(getattr(same, name), getattr(motion, name), rtol=0, atol=1e-5)
+        torch.testing.assert_close(same.timestamps, motion.timestamps)
+
+    @pytest.mark.parametrize(("fps", "frames"), [(120.0, 121), (60.0, 61), (25.0, 26), (30.0, 31)])
+    def test_known_motion_at_another_rate(self, fps, frames):
+        converted, expected = resample(spinning(frames, fps, start=7.0), 30.0), spinning(31, 30.0)
+        assert converted.fps == pytest.approx(30.0)
+        for name in ("root_rotmats", "root_positions", "body_rotmats", "hand_rotmats"):
+            torch.testing.assert_close(getattr(converted, name), getattr(expected, name), rtol=0, atol=1e-5)
+        torch.testing.assert_close(converted.timestamps, expected.timestamps)
+
+    def test_double_speed_takes_half_the_time_and_doubles_the_velocities(self):
+        fast = resample(spinning(61, 30.0), 30.0, speed=2.0)
+        assert len(fast) == 31
+        twice = spinning(31, 30.0, turns_per_second=0.5)
+        torch.testing.assert_close(fast.root_rotmats, twice.root_rotmats, rtol=0, atol=1e-5)
+        torch.testing.assert_close(fast.root_positions, 2 * twice.root_positions, rtol=0, atol=1e-5)
+
+    def test_contacts_depend_on_the_speed(self):
+        """0.4 m/s is a planted foot, and 0.8 m/s is none."""
+        rest = Skeleton.default().rest_joints(torch.zeros(16))
+        motion = spinning(61, 30.0, turns_per_second=0.0)
+        height = float(rest[0, 1] - rest[10:12, 1].mean()) + 0.02
+        place = torch.stack([0.4 * motion.root_positions[:, 0], torch.zeros(61), torch.full((61,), height)], 1)
+        upright = roma.rotvec_to_rotmat(torch.tensor([torch.pi / 2, 0.0, 0.0])).expand(61, 3, 3)
+        motion = replace(motion, root_rotmats=upright, root_positions=place)
+        toes = [9, 10]
+        assert resample(motion, 30.0).contacts[:, toes].eq(1).all()
+        assert resample(motion, 30.0, speed=2.0).contacts[:, toes].eq(0).all()
+        # The labels of the source are not carried over.
+        assert resample(replace(motion, contacts=torch.full((61, 21), 0.5)), 30.0).contacts.unique().tolist() == [0, 1]
+
+    def test_rotations_stay_rotations(self):
+        R = resample(moving_motion(40, seed=3), 24.0, speed=0.85).body_rotmats
+        torch.testing.assert_close(R @ R.mT, torch.eye(3).expand_as(R), rtol=0, atol=1e-5)
+
+
+class TestMirror:
+    @pytest.mark.parametrize("joints", [22, 52])
+    def test_twice_is_nothing(self, joints):
+        R, p = roma.random_rotmat((5, joints)), torch.randn(5, 3)
+        again = mirror(*mirror(R, p))
+        torch.testing.assert_close(again, (R, p), rtol=0, atol=1e-6)
+        once, _ = mirror(R, p)
+        assert (torch.linalg.det(once) > 0.99).all()
+        assert not torch.allclose(once, R)
+
+    @pytest.mark.parametrize("joints", [22, 52])
+    def test_posed_joints_are_the_mirror_image(self, joints):
+        """Of a symmetric body: the default one is symmetric to a few millimetres only."""
+        flip = torch.tensor([-1.0, 1.0, 1.0])
+        rest = Skeleton.default().rest_joints(torch.randn(16))
+        rest = (rest + rest[list(MIRROR)] * flip)[:joints] / 2
+        R, p = roma.random_rotmat((4, joints)), torch.randn(4, 3)
+        straight = forward_kinematics(rest, R, p).joints
+        mirrored = forward_kinematics(rest, *mirror(R, p)).joints
+        swapped = [j for j in MIRROR if j < joints]
+        torch.testing.assert_close(mirrored, straight[:, swapped] * flip, rtol=0, atol=1e-5)
+
+    def test_contacts_change_sides(self):
+        contacts = torch.zeros(2, 21)
+        contacts[0, [3, 9]] = 1.0  # left knee, left toe
+        contacts[1, [14, 20]] = 1.0  # head, right wrist
+        expected = torch.zeros(2, 21)
+        expected[0, [4, 10]] = 1.0
+        expected[1, [14, 19]] = 1.0
+        assert torch.equal(mirror_contacts(contacts), expected)
+
+    def test_labels_of_the_mirrored_motion_are_the_mirrored_labels(self):
+        default, flip = Skeleton.default(), torch.tensor([-1.0, 1.0, 1.0])
+        J0 = (default.J0 + default.J0[list(MIRROR)] * flip) / 2
+        body = replace(default, J0=J0, J1=torch.zeros_like(default.J1))
+        motion = with_contacts(replace(moving_motion(30, seed=2), skeleton=body))
+        R, p = mirror(torch.cat([motion.root_rotmats[:, None], motion.body_rotmats], 1), motion.root_positions)
+        other = with_contacts(replace(motion, root_rotmats=R[:, 0], body_rotmats=R[:, 1:], root_positions=p))
+        assert torch.equal(other.contacts, mirror_contacts(motion.contacts))
+        assert motion.contacts.sum() > 10
+        assert not torch.equal(other.contacts, motion.contacts)
+
+
+def test_leg_length():
+    """Rest pose by hand: soles 1.8 cm under the toe bases."""
+    skeleton, betas = Skeleton.default(), torch.zeros(2, 16)
+    betas[1, 0] = 1.0
+    rest = skeleton.rest_joints(betas)
+    expected = rest[:, 0, 1] - (rest[:, 10, 1] + rest[:, 11, 1]) / 2 + 0.018
+    short, tall = leg_length(skeleton, betas).tolist()
+    assert [short, tall] == pytest.approx(expected.tolist())
+    assert 0.85 < short < tall < 1.1

@@ -1,0 +1,97 @@
+"""The packed shards: a round trip through one written here, and the real ones."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from motion_grpo.data import read_mocap_pack
+from tests.conftest import shared_path
+from tests.tiny import moving_motion, pack_row, write_shard
+
+# Clips and frames of the smaller shards, from the table in the pack's README.
+COUNTS = {
+    ("bandai1", "id_test"): (7, 1351),
+    ("bandai1", "test"): (37, 6731),
+    ("cmu", "id_test"): (6, 2260),
+    ("cmu", "test"): (20, 4162),
+    ("cmu", "val"): (4, 2507),
+}
+
+
+def test_round_trip(tmp_path):
+    """Up to the format's resolution: 1e-4 rad and 1e-5 m."""
+    motions = [moving_motion(40), moving_motion(7, seed=2)]
+    write_shard(tmp_path, "tiny", "train", motions)
+    clips = list(read_mocap_pack(tmp_path, "train"))
+    assert [clip.id for clip in clips] == ["tiny/0", "tiny/1"]
+    assert {clip.source for clip in clips} == {"tiny"}
+    for clip, motion in zip(clips, motions, strict=True):
+        torch.testing.assert_close(clip.motion.root_rotmats, motion.root_rotmats, rtol=0, atol=2e-4)
+        torch.testing.assert_close(clip.motion.body_rotmats, motion.body_rotmats, rtol=0, atol=2e-4)
+        torch.testing.assert_close(clip.motion.root_positions, motion.root_positions, rtol=0, atol=6e-6)
+        torch.testing.assert_close(clip.motion.trans, motion.trans, rtol=0, atol=6e-6)
+        torch.testing.assert_close(clip.motion.betas, motion.betas)
+        torch.testing.assert_close(clip.motion.timestamps, motion.timestamps)
+        assert clip.motion.hand_rotmats is None
+        assert (clip.motion.contacts == motion.contacts).float().mean() > 0.99
+
+
+def test_differences_wrap_around(tmp_path):
+    """A root turned about z by more than 3.1 rad jumps from +pi to -pi, which int16 differences cannot hold."""
+    motion = moving_motion(60, seed=3)  # starts at a heading of 3 rad and turns on
+    write_shard(tmp_path, "tiny", "val", [motion])
+    row = pack_row(motion, "", "")
+    steps = torch.frombuffer(bytearray(row["poses_i16"]), dtype=torch.int16).reshape(66, 60).int()
+    assert (steps.cumsum(1).abs() > 2**15).any()  # without the wrap-around it would be wrong
+    (clip,) = read_mocap_pack(tmp_path, "val")
+    torch.testing.assert_close(clip.motion.root_rotmats, motion.root_rotmats, rtol=0, atol=2e-4)
+
+
+def test_splits_and_sources_are_told_apart(tmp_path):
+    """id_test also ends in _test."""
+    for number, (source, split) in enumerate([("a", "test"), ("a", "id_test"), ("b", "test"), ("a", "train")]):
+        write_shard(tmp_path, source, split, [moving_motion(5, seed=number)] * (number + 1))
+    count = lambda split, sources=None: [c.source for c in read_mocap_pack(tmp_path, split, sources)]  # noqa: E731
+    assert count("test") == ["a"] + ["b"] * 3
+    assert count("id_test") == ["a"] * 2
+    assert count("train") == ["a"] * 4
+    assert count("test", ["b"]) == ["b"] * 3
+    with pytest.raises(FileNotFoundError, match=r"no \*_val.parquet\."):
+        count("val")
+    with pytest.raises(FileNotFoundError, match=r"no \*_train.parquet of \['b'\]"):
+        count("train", ["b"])
+
+
+def test_a_folder_that_is_none(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        list(read_mocap_pack(tmp_path / "nowhere", "train"))
+
+
+def test_another_parquet_file_is_named_with_what_it_lacks(tmp_path):
+    pq.write_table(pa.table({"clip_id": ["a"], "fps": [30]}), tmp_path / "x_train.parquet")
+    with pytest.raises(ValueError, match=r"x_train.parquet is no shard.*betas, num_frames, poses_i16, source, trans_i32"):
+        list(read_mocap_pack(tmp_path, "train"))
+
+
+@pytest.mark.parametrize(("source", "split"), COUNTS)
+def test_real_shards_hold_what_their_readme_says(source, split):
+    clips = list(read_mocap_pack(shared_path("mocap"), split, [source]))
+    assert (len(clips), sum(len(clip.motion) for clip in clips)) == COUNTS[source, split]
+    assert {clip.source for clip in clips} == {source}
+    assert len({clip.id for clip in clips}) == len(clips)
+    assert all(clip.motion.fps == pytest.approx(30) for clip in clips)
+
+
+def test_real_bodies_stand_on_the_floor():
+    """A flat foot has its toe base at 1.8 cm; the 5th percentile of the lower foot is put there."""
+    clips = list(read_mocap_pack(shared_path("mocap"), "id_test", ["bandai1"]))
+    for clip in clips:
+        joints = clip.motion.joints
+        lower_toe = joints[:, [10, 11], 2].amin(1)
+        assert abs(float(lower_toe.quantile(0.2)) - 0.018) < 0.02, clip.id
+        assert float(lower_toe.min()) > -0.03
+        assert 1.2 < float(joints[:, 15, 2].median()) < 1.5  # actors of 1.61 m
+        assert 0.2 < float(clip.motion.contacts[:, [6, 7, 9, 10]].mean()) <= 1
+        R = clip.motion.body_rotmats
+        torch.testing.assert_close(R @ R.mT, torch.eye(3).expand_as(R), rtol=0, atol=1e-5)
