@@ -1,12 +1,13 @@
 # Everything sets itself up: Python >= 3.11 and pip are all that has to be there.
 #   make demo    recover the example trajectories and draw them next to the truth
 #   make test    the whole test suite
-# PyTorch is installed on its own, so that you can choose the build for your hardware, and nothing else replaces it:
-#   make demo TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
+# PyTorch is installed in a step of its own, so that you can choose the build for your hardware, and nothing else replaces it:
+#   make demo TORCH="torch==2.11.0"        or TORCH=path/to/torch.whl
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV ?= .venv
-RUN = OMP_NUM_THREADS=$(THREADS) HF_HUB_OFFLINE=1 $(VENV)/bin/python
+# Threads that wait must not spin: on a busy machine that costs more than it gains.
+RUN = OMP_NUM_THREADS=$(THREADS) OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1 $(VENV)/bin/python
 THREADS ?= 2
 
 .PHONY: demo test lint install clean

@@ -1,21 +1,15 @@
-"""The command ``motion-grpo``: collects the scripts of this folder."""
+"""The command ``motion-grpo``: collects the scripts of this folder, and imports the one that is asked for."""
 
 import sys
+from importlib import import_module
 
+import click
 import typer
+from typer.core import TyperGroup
 
-from motion_grpo_cli.evaluate import evaluate
-from motion_grpo_cli.recover import recover
-
-app = typer.Typer(help="Full-body motion from a head trajectory.", no_args_is_help=True, pretty_exceptions_enable=False)
-app.command()(recover)
-app.command()(evaluate)
-
-
-def main() -> None:
-    """Runs a command; bad input ends in one sentence and exit code 1, not in a traceback."""
-    try:
-        app()
-    except (ValueError, OSError) as error:
-        print(f"motion-grpo: {error}", file=sys.stderr)
-        sys.exit(1)
+# Importing torch and diffusers takes seconds, which neither help nor a mistyped option should cost.
+COMMANDS = {
+    "recover": "Recover full-body motion from a head trajectory.",
+    "evaluate": "Score recovered motion against recordings.",
+    "data": "Import motion data into one schema, to train on and to share.",
+}

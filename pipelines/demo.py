@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import torch
+from diffusers.utils import logging
 from rich.console import Console
 from rich.table import Table
 
@@ -22,16 +23,17 @@ def main() -> None:
     console = Console()
     output = ROOT / "outputs" / "demo"
     output.mkdir(parents=True, exist_ok=True)
+    logging.disable_progress_bar()
     started = time.perf_counter()
     pipe = EgoMotionPipeline.from_pretrained()
     pipe.set_progress_bar_config(disable=True)
     console.print(f"checkpoint loaded in {time.perf_counter() - started:.1f} s")
-    table = Table(title="Recovered from the head alone, against the recorded body (22 joints, world frame, no alignment)")
-    table.add_column("example")
-    table.add_column("motion [s]", justify="right")
-    table.add_column("recovery [s]", justify="right")
+    table = Table(title="Recovered from the head alone, against the recorded body\n(22 joints, world frame, 30 fps)")
+    table.add_column("example", no_wrap=True)
+    table.add_column("motion\ns", justify="right")
+    table.add_column("took\ns", justify="right")
     for name in SHOWN:
-        table.add_column(f"{name} [{METRIC_UNITS[name]}]", justify="right")
+        table.add_column(f"{name}\n{METRIC_UNITS[name]}", justify="right", no_wrap=True)
     for name in EXAMPLES:
         trajectory = load_trajectory(ROOT / "examples" / f"{name}.csv", floor_height=0.0)
         truth = Motion.load(ROOT / "examples" / f"{name}.npz")
@@ -41,7 +43,7 @@ def main() -> None:
         errors = motion_metrics(motion.body_rotmats, motion.joints, truth.body_rotmats, truth.joints, fps=motion.fps)
         motion.save(output / f"{name}.npz")
         draw_strip({"recovered": motion, "recorded": truth}, output / f"{name}.png", title=name.replace("_", " "))
-        values = (f"{float(errors[metric]):.2f}" for metric in SHOWN)
+        values = (f"{float(errors[metric]):.1f}" for metric in SHOWN)
         table.add_row(name, f"{trajectory.duration:.1f}", f"{seconds:.2f}", *values)
     console.print(table)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2

@@ -35,8 +35,7 @@ from motion_grpo.evaluation import FPS, MIN_FRAMES, ClipScores, PipelineSystem, 
 
 BASELINES = ("mean_pose", "nearest", "smoothed", "ground_truth")
 SIGMA_FRAMES = 2.0
-Key = tuple[str, str, str]
-"""Split, system, clip: one line of the records."""
+Key = tuple[str, str, str]  # split, system, clip
 
 
 def evaluate(
@@ -96,9 +95,8 @@ def evaluate(
     with state.split_between_processes(todo) as share:
         systems = _build(main, system, {name for *_, missing in share for name in missing}, dataset)
         shard = output / f"clips.{state.process_index:03d}.jsonl"
-        for group, clip, missing in track(
-            share, "clips", console=Console(stderr=True), disable=not state.is_main_process
-        ):
+        progress = track(share, "clips", console=Console(stderr=True), disable=not state.is_main_process)
+        for group, clip, missing in progress:
             for name in missing:
                 scores = evaluation.evaluate_clip(systems[name], clip)
                 if name == main:

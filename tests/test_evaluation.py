@@ -13,6 +13,7 @@ from torch.testing import assert_close
 
 from motion_grpo import EgoMotionPipeline, EgoMotionSDEScheduler, Motion
 from motion_grpo.body import cpf_of
+from motion_grpo.conditioning import HeadPoses, head_features
 from motion_grpo.data import Clip
 from motion_grpo.evaluation import (
     ClipScores,
@@ -230,6 +231,20 @@ def test_nearest_neighbour_is_the_one_with_the_most_similar_head() -> None:
     assert_hangs_from_head(found, clip)
     with pytest.raises(ValueError, match="no training clips"):
         NearestNeighbour([])
+
+
+def test_nearest_neighbour_is_the_nearest_by_brute_force() -> None:
+    train = [moving_clip(n, seed) for seed, n in enumerate((70, 40, 51))]
+    system, clip = NearestNeighbour(train, chunk=16), moving_clip(48, seed=9)
+    head = head_trajectory(clip)
+    features = head_features(HeadPoses.from_world(head.R_world_cpf, head.p_world_cpf), octaves=0)
+    chunks = ((features - system.mean) / system.std).unflatten(0, (3, 16)).flatten(1)
+    distances = (chunks[:, None].double() - system.windows.double()).square().sum(-1)
+    rows = system.rows[distances.argmin(1)].flatten()
+    (found,) = system(clip)
+    assert_close(found.body_rotmats, system.rotmats[rows], atol=0, rtol=0)
+    assert_close(found.betas, system.betas[rows].mean(0))
+    assert_close(system.windows.mean(), torch.tensor(0.0), atol=0.1, rtol=0)
 
 
 def test_smoothing_lowers_jitter_and_keeps_the_head() -> None:

@@ -1,5 +1,6 @@
 """What several tests need: a network that runs in milliseconds, a walking head and a moving body."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import roma
 import torch
 from torch import Tensor
 
-from motion_grpo.body import Skeleton
+from motion_grpo.body import MIRROR, Skeleton
 from motion_grpo.data import Clip, with_contacts
 from motion_grpo.models import EgoMotionDenoiser
 from motion_grpo.motion import Motion
@@ -31,7 +32,11 @@ def tiny_denoiser(**changes) -> EgoMotionDenoiser:
         "noise_in_encoder": False,
         "include_hands": False,
     }
-    return EgoMotionDenoiser(**config | changes).eval()
+    denoiser = EgoMotionDenoiser(**config | changes)
+    for name, parameter in denoiser.named_parameters():
+        if "film" in name:  # zero at the start of a training, which would hide the noise level from the network
+            torch.nn.init.normal_(parameter, std=0.5)
+    return denoiser.eval()
 
 
 def head_poses(frames: int, fps: float = 30.0) -> Tensor:
@@ -76,6 +81,19 @@ def moving_motion(frames: int, seed: int = 0, fps: float = 30.0) -> Motion:
         timestamps=time,
     )
     return with_contacts(motion)
+
+
+def symmetric_skeleton() -> Skeleton:
+    """The default body, whose sides differ by up to 4 cm, made the same on both sides."""
+    body, flip = Skeleton.default(), torch.tensor([-1.0, 1.0, 1.0])
+    swap = list(MIRROR)
+    return replace(
+        body,
+        J0=(body.J0 + body.J0[swap] * flip) / 2,
+        J1=(body.J1 + body.J1[swap] * flip[:, None]) / 2,
+        cpf0=body.cpf0 * torch.tensor([0.0, 1.0, 1.0]),
+        cpf1=body.cpf1 * torch.tensor([0.0, 1.0, 1.0])[:, None],
+    )
 
 
 def moving_clip(frames: int, seed: int = 0) -> Clip:

@@ -1,40 +1,40 @@
 """Trains the denoiser on recorded motion.
 
-    accelerate launch trainers/pretrain.py --config configs/pretrain_small.yaml --dataset_name DIR --output_dir runs/base
-    accelerate launch trainers/pretrain.py --config configs/pretrain_egoallo.yaml --dataset_name DIR --output_dir runs/paper
+    accelerate launch trainers/pretrain.py --config configs/pretrain_small.yaml --dataset_name DIR --output_dir runs/a
+    accelerate launch trainers/pretrain.py --config configs/pretrain_egoallo.yaml --dataset_name DIR --output_dir runs/b
 
 Add ``--resume`` to go on from the newest checkpoint in the output folder.
 """
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
-from motion_grpo.viz.curves import plot_training_log
 from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
 from trl import TrlParser
 
 from motion_grpo import EgoMotionPipeline
-from motion_grpo.data import MotionWindows, read_mocap_pack, resample
-from motion_grpo.data.clips import Clip
+from motion_grpo.data import Clip, MotionWindows, StreamedWindows, is_mocap_pack, load_clips, load_motions, resample
 from motion_grpo.models import EgoMotionDenoiser
 from motion_grpo.schedulers import EgoMotionSDEScheduler
 from motion_grpo.training import DenoisingConfig, DenoisingTrainer
+from motion_grpo.viz.curves import plot_training_log
 
 
 @dataclass
 class DataArguments:
     """Which recordings to train on."""
 
-    dataset_name: str = field(metadata={"help": "Folder of an open_mocap_smplh pack."})
+    dataset_name: str = field(metadata={"help": "Data set of `motion-grpo data` (folder or Hub id), or a pack."})
     sources: list[str] | None = field(
         default=None, metadata={"help": "Only these data sets, e.g. cmu; all by default."}
     )
     speeds: list[float] = field(
         default_factory=lambda: [1.0], metadata={"help": "Every clip is also played this many times as fast."}
     )
+    streaming: bool = field(default=False, metadata={"help": "Read a data set while training; needs max_steps."})
     eval_clips: int = field(default=48, metadata={"help": "Clips of the validation split, evenly spread."})
 
 
@@ -54,19 +54,29 @@ class ModelArguments:
     resume: bool = field(default=False, metadata={"help": "Go on from the newest checkpoint in output_dir."})
 
 
-def load_clips(data: DataArguments, split: str) -> list[Clip]:
-    """All clips of a split at 30 fps, at every speed asked for."""
-    clips = list(read_mocap_pack(data.dataset_name, split, data.sources))
-    if split != "train":
-        step = max(1, len(clips) // data.eval_clips)
-        return clips[::step][: data.eval_clips]
+def train_windows(data: DataArguments, length: int, seed: int) -> MotionWindows | StreamedWindows:
+    """Windows of the train split: of clips in memory at every speed asked for, or of rows that stay on disk."""
+    original = data.speeds == [1.0]
+    if data.streaming:
+        if not original:
+            raise ValueError("speeds needs the clips in memory; leave it at [1.0] with streaming.")
+        rows = load_motions(data.dataset_name, "train", sources=data.sources, streaming=True)
+        return StreamedWindows(rows, length, seed=seed)
+    if original and not is_mocap_pack(data.dataset_name):
+        return MotionWindows(load_motions(data.dataset_name, "train", sources=data.sources), length, seed=seed)
+    clips = load_clips(data.dataset_name, "train", sources=data.sources)
     faster = [
-        Clip(f"{clip.id}@{speed}", clip.source, resample(clip.motion, 30.0, speed))
+        replace(clip, id=f"{clip.id}@{speed}", motion=resample(clip.motion, 30.0, speed))
         for speed in data.speeds
         if speed != 1.0
         for clip in clips
     ]
-    return clips + faster
+    return MotionWindows(clips + faster, length, seed=seed)
+
+
+def val_clips(data: DataArguments) -> list[Clip]:
+    """Clips to evaluate on."""
+    return load_clips(data.dataset_name, "val", sources=data.sources, limit=data.eval_clips)
 
 
 def main() -> None:
@@ -80,8 +90,8 @@ def main() -> None:
     trainer = DenoisingTrainer(
         denoiser,
         args,
-        MotionWindows(load_clips(data, "train"), args.window),
-        load_clips(data, "val") if args.eval_strategy != "no" else None,
+        train_windows(data, args.window, args.seed),
+        val_clips(data) if args.eval_strategy != "no" else None,
     )
     if model_args.model_name_or_path is None:
         trainer.fit_condition_statistics()
@@ -93,7 +103,7 @@ def main() -> None:
         trainer.ema.copy_to(denoiser.parameters())
         scheduler = EgoMotionSDEScheduler(timestep_spacing=model_args.timestep_spacing, eta=model_args.eta)
         pipeline = EgoMotionPipeline(
-            denoiser, scheduler, num_inference_steps=model_args.num_inference_steps, window=args.window
+            denoiser, scheduler, model_args.num_inference_steps, window=args.window, overlap=args.window // 4
         )
         pipeline.save_pretrained(output / "pipeline")
         (output / "training_log.json").write_text(json.dumps(trainer.state.log_history, indent=1))

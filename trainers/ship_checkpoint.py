@@ -20,6 +20,15 @@ from trl import TrlParser
 from motion_grpo import EgoMotionPipeline
 
 ROOT = Path(__file__).resolve().parents[1]
+START, END = "<!-- results: written by trainers/ship_checkpoint.py -->", "<!-- end of results -->"
+SHOWN = (("mpjpe", "mm"), ("pa_mpjpe", "mm"), ("mpjve", "mm/s"), ("mpjre", "deg"), ("jitter", "100 m/s^3"))
+SPLITS = {"id_test": "unseen takes (id_test)", "test": "unseen styles, contents and people (test)"}
+SYSTEMS = {
+    "model": "**model**",
+    "smoothed": "model, smoothed over time",
+    "nearest": "nearest neighbour in the training set",
+    "mean_pose": "mean pose",
+}
 
 
 @dataclass
@@ -46,6 +55,25 @@ def main() -> None:
     shutil.copyfile(args.run / "training_curves.png", args.output / "training_curves.png")
     shutil.copyfile(args.training_config, args.output / "training_config.yaml")
     write_card(args, pipeline, parameters)
+    results = args.output / "evaluation" / "results.json"
+    if args.output.name == "base" and results.is_file():
+        update_readme(json.loads(results.read_text()))
+
+
+def update_readme(results: dict) -> None:
+    """Puts the main numbers of the default checkpoint between the two marks in README.md."""
+    lines = [
+        "| | | " + " | ".join(f"{name}<br>{unit}" for name, unit in SHOWN) + " |",
+        "|---|---|" + "---|" * len(SHOWN),
+    ]
+    for split, title in SPLITS.items():
+        for system, label in SYSTEMS.items():
+            metrics = results["splits"][split]["systems"][system]["metrics"]
+            values = " | ".join(f"{metrics[name]['mean']:.3g}" for name, _ in SHOWN)
+            lines.append(f"| {title} | {label} | {values} |")
+    before, _, rest = (ROOT / "README.md").read_text().partition(START)
+    after = rest.partition(END)[2]
+    (ROOT / "README.md").write_text(before + START + "\n" + "\n".join(lines) + "\n" + END + after)
 
 
 def write_card(args: ShipArguments, pipeline: EgoMotionPipeline, parameters: int) -> None:

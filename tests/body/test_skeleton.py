@@ -155,7 +155,7 @@ def test_pickles_are_refused_without_unpickling(tmp_path) -> None:
 def test_object_arrays_that_are_not_needed_stay_unread(tmp_path) -> None:
     trace = tmp_path / "trace"
     objects = np.array([Unpickled(trace)], dtype=object)
-    assert Skeleton.from_smplh(write_smplh(tmp_path / "model.npz", bs_style=objects)).name == "model"
+    assert Skeleton.from_smplh(write_smplh(tmp_path / "more.npz", bs_style=objects)).name == "more"
     assert not trace.exists()
 
 
@@ -184,3 +184,12 @@ def test_damaged_files_are_refused_by_name(damage: str, tmp_path) -> None:
 def test_missing_file_is_not_a_broken_one(tmp_path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere"):
         Skeleton.from_smplh(tmp_path / "nowhere.npz")
+
+
+@pytest.mark.parametrize("file", ["neutral/model.npz", "SMPLH_NEUTRAL.npz"])
+def test_bodies_of_different_genders_have_different_names(tmp_path, monkeypatch, file) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    path = write_smplh(tmp_path / file)
+    assert Skeleton.from_smplh(path).name == "smplh-neutral"
+    monkeypatch.chdir(path.parent)
+    assert Skeleton.from_smplh(path.name).name == "smplh-neutral"

@@ -9,7 +9,7 @@ import torch
 from motion_grpo.body import MIRROR, Skeleton, forward_kinematics
 from motion_grpo.data import label_contacts, leg_length, mirror, mirror_contacts, resample, with_contacts
 from motion_grpo.motion import Motion
-from tests.tiny import moving_motion
+from tests.tiny import moving_motion, symmetric_skeleton
 
 KNEE, ANKLE, TOE, HEAD, WRIST = 4, 7, 10, 15, 20
 
@@ -39,6 +39,10 @@ def spinning(frames: int, fps: float, turns_per_second: float = 0.25, start: flo
 
 
 class TestContacts:
+    def test_one_frame_has_no_speed(self) -> None:
+        with pytest.raises(ValueError, match="at least two frames; there are 1"):
+            label_contacts(high_joints(1), 30.0)
+
     @pytest.mark.parametrize(
         ("joint", "height", "speed", "touches"),
         [
@@ -143,10 +147,8 @@ class TestMirror:
 
     @pytest.mark.parametrize("joints", [22, 52])
     def test_posed_joints_are_the_mirror_image(self, joints):
-        """Of a symmetric body: the default one is symmetric to a few millimetres only."""
         flip = torch.tensor([-1.0, 1.0, 1.0])
-        rest = Skeleton.default().rest_joints(torch.randn(16))
-        rest = (rest + rest[list(MIRROR)] * flip)[:joints] / 2
+        rest = symmetric_skeleton().rest_joints(torch.randn(16))[:joints]
         R, p = roma.random_rotmat((4, joints)), torch.randn(4, 3)
         straight = forward_kinematics(rest, R, p).joints
         mirrored = forward_kinematics(rest, *mirror(R, p)).joints
@@ -163,10 +165,9 @@ class TestMirror:
         assert torch.equal(mirror_contacts(contacts), expected)
 
     def test_labels_of_the_mirrored_motion_are_the_mirrored_labels(self):
-        default, flip = Skeleton.default(), torch.tensor([-1.0, 1.0, 1.0])
-        J0 = (default.J0 + default.J0[list(MIRROR)] * flip) / 2
-        body = replace(default, J0=J0, J1=torch.zeros_like(default.J1))
-        motion = with_contacts(replace(moving_motion(30, seed=2), skeleton=body))
+        motion = moving_motion(30, seed=2)
+        motion.body_rotmats[:, 0] = roma.rotvec_to_rotmat(torch.tensor([-0.8, 0.0, 0.0]))  # the left leg is lifted
+        motion = with_contacts(replace(motion, skeleton=symmetric_skeleton()))
         R, p = mirror(torch.cat([motion.root_rotmats[:, None], motion.body_rotmats], 1), motion.root_positions)
         other = with_contacts(replace(motion, root_rotmats=R[:, 0], body_rotmats=R[:, 1:], root_positions=p))
         assert torch.equal(other.contacts, mirror_contacts(motion.contacts))

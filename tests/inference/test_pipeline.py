@@ -293,7 +293,7 @@ class TestRefusals:
             pipe(head_trajectory(3, fps=90.0))
 
     def test_a_missing_file(self, pipe, tmp_path):
-        with pytest.raises(FileNotFoundError, match="nowhere.csv"):
+        with pytest.raises(FileNotFoundError, match=r"nowhere\.csv"):
             pipe(tmp_path / "nowhere.csv")
 
     @pytest.mark.parametrize("overlap", [0, 16, 20])
@@ -401,7 +401,7 @@ class _Bomb:
 
 class TestLoading:
     def test_a_folder_that_is_none(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match="no model_index.json"):
+        with pytest.raises(FileNotFoundError, match=r"no model_index\.json"):
             EgoMotionPipeline.from_pretrained(tmp_path)
 
     def test_an_unknown_name(self):
@@ -410,7 +410,7 @@ class TestLoading:
 
     def test_no_weights(self, copy):
         (copy / WEIGHTS).unlink()
-        with pytest.raises(FileNotFoundError, match="holds no diffusion_pytorch_model.safetensors"):
+        with pytest.raises(FileNotFoundError, match=r"holds no diffusion_pytorch_model\.safetensors"):
             EgoMotionPipeline.from_pretrained(copy)
 
     @pytest.mark.parametrize("stray", [False, True])
@@ -434,7 +434,7 @@ class TestLoading:
     @pytest.mark.parametrize("length", [0, 4, 2000])
     def test_cut_short(self, copy, length):
         (copy / WEIGHTS).write_bytes((copy / WEIGHTS).read_bytes()[:length])
-        with pytest.raises(ValueError, match="diffusion_pytorch_model.safetensors is damaged or cut short"):
+        with pytest.raises(ValueError, match=r"diffusion_pytorch_model\.safetensors is damaged or cut short"):
             EgoMotionPipeline.from_pretrained(copy)
 
     def test_a_weight_of_another_shape_is_named(self, copy):

@@ -144,11 +144,13 @@ def test_first_order_samplers_of_diffusers_are_ours_without_noise(kind):
     denoiser, ours = tiny_denoiser(), EgoMotionSDEScheduler(timestep_spacing="trailing", eta=0.0)
     theirs = kind.from_config(ours.config, timestep_spacing="trailing")
     noise = torch.randn(1, 9, 226)
-    kept = []
+    kept, levels = [], []
     on_step = lambda index, timestep, latents: kept.append(timestep)  # noqa: E731
+    denoiser.register_forward_pre_hook(lambda module, inputs: levels.append(int(inputs[1])))
     expected = sample_latents(denoiser, ours, head(9), num_inference_steps=5, latents=noise)
     theirs.set_timesteps(5)
     start = noise * theirs.init_noise_sigma
     result = sample_latents(denoiser, theirs, head(9), num_inference_steps=5, latents=start, on_step=on_step)
     assert kept == [999, 799, 599, 399, 199]
+    assert levels == [1000, 800, 600, 400, 200] * 2
     torch.testing.assert_close(result, expected, rtol=0, atol=1e-4)

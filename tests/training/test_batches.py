@@ -7,7 +7,7 @@ from motion_grpo.body import MIRROR, Skeleton, cpf_of
 from motion_grpo.conditioning import HeadPoses, head_features
 from motion_grpo.data import MotionWindows, leg_length, mirror_contacts
 from motion_grpo.training.batches import Augmentation, TrainingBatch, training_batch
-from tests.tiny import moving_clip
+from tests.tiny import moving_clip, symmetric_skeleton
 
 TOES = [10, 11]
 FLIP = torch.tensor([-1.0, 1.0, 1.0])
@@ -65,28 +65,29 @@ def test_hands_are_flat_where_the_network_has_them():
 
 
 class TestMirroring:
-    windows = staticmethod(lambda: windows_of(25, 30, length=15))
+    @pytest.fixture
+    def both(self) -> tuple[TrainingBatch, TrainingBatch]:
+        windows, body = windows_of(25, 30, length=15), symmetric_skeleton()
+        return training_batch(windows, body, False), training_batch(windows, body, False, Augmentation(mirror=1.0))
 
-    def test_features_are_those_of_the_mirrored_head(self):
-        """Not to the last digit: the default body is symmetric to a few millimetres."""
-        plain, mirrored = batch_of(self.windows()), batch_of(self.windows(), Augmentation(mirror=1.0))
+    def test_head_is_seen_in_the_mirror(self, both):
+        """And so are its features, the step to the first frame included."""
+        plain, mirrored = (batch.head for batch in both)
         M = torch.diag(FLIP)
-        R, p = M @ plain.head.R_world_cpf @ M, plain.head.p_world_cpf * FLIP
-        torch.testing.assert_close(mirrored.head.R_world_cpf, R, rtol=0, atol=1e-5)
-        torch.testing.assert_close(mirrored.head.p_world_cpf, p, rtol=0, atol=0.02)
-        # The heading-free features of a head that is itself seen in the mirror, the step to the first frame included.
-        R_step, p_step = M @ plain.head.R_prev_cpf @ M, plain.head.p_prev_cpf * FLIP
-        expected = head_features(HeadPoses(R, p, R_step, p_step))
-        torch.testing.assert_close(head_features(mirrored.head), expected, rtol=0, atol=0.05)
-        assert (head_features(plain.head) - expected).abs().max() > 0.1
+        expected = HeadPoses(
+            M @ plain.R_world_cpf @ M, plain.p_world_cpf * FLIP, M @ plain.R_prev_cpf @ M, plain.p_prev_cpf * FLIP
+        )
+        for ours, theirs in zip(mirrored, expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+        torch.testing.assert_close(head_features(mirrored), head_features(expected), rtol=0, atol=1e-4)
+        assert (head_features(plain) - head_features(expected)).abs().max() > 0.1
 
-    def test_state_and_joints(self):
-        plain, mirrored = batch_of(self.windows()), batch_of(self.windows(), Augmentation(mirror=1.0))
+    def test_state_and_joints(self, both):
+        plain, mirrored = both
         torch.testing.assert_close(mirrored.state.contacts, mirror_contacts(plain.state.contacts))
         assert torch.equal(mirrored.state.betas, plain.state.betas)
-        # The root is mirrored exactly, so a joint is off by how far the two sides of the body differ.
         swapped = plain.joints[:, :, list(MIRROR[:22])] * FLIP
-        torch.testing.assert_close(mirrored.joints, swapped, rtol=0, atol=0.03)
+        torch.testing.assert_close(mirrored.joints, swapped, rtol=0, atol=1e-5)
         assert (mirrored.joints - plain.joints).abs().max() > 0.2
 
     def test_share(self):

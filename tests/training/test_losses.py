@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 
 from motion_grpo.body import FOOT_JOINTS, Skeleton
 from motion_grpo.conditioning import HeadPoses
-from motion_grpo.models import load_egoallo
+from motion_grpo.models import EgoMotionDenoiser
 from motion_grpo.motion import MotionState, StateLayout
 from motion_grpo.rotations import wxyz_to_matrix
 from motion_grpo.schedulers import EgoMotionSDEScheduler
@@ -28,7 +28,7 @@ EPSILON = 1e-5  # of a distance that is 0; see _norm
 class TestDenoisingLoss:
     def test_egoallos_loss_and_its_terms(self):
         golden = load_file(GOLDEN / "denoising_loss.safetensors")
-        denoiser, scheduler = load_egoallo(GOLDEN / "egoallo_token_rope"), EgoMotionSDEScheduler()
+        denoiser, scheduler = EgoMotionDenoiser.from_egoallo(GOLDEN / "egoallo_token_rope"), EgoMotionSDEScheduler()
         layout, t, mask = denoiser.state_layout, golden["t"], golden["mask"]
         state = MotionState(
             golden["betas"].expand(-1, 24, -1),

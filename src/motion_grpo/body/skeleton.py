@@ -41,7 +41,8 @@ class Skeleton:
     cpf1: Float[Tensor, "3 16"]
     """Change of the CPF offset per unit of each beta."""
     name: str
-    """Which body this is: ``mannequin-x`` (SMPL-X shape space, ten betas used) or the name of an SMPL-H file."""
+    """Which body this is: ``mannequin-x`` (SMPL-X shape space, ten betas used), or ``smplh-neutral`` and the like, by the
+    name of an SMPL-H file."""
 
     @staticmethod
     @cache
@@ -114,7 +115,7 @@ class Skeleton:
             J1=tensor(J1),
             cpf0=tensor(template[eyes].mean(0) - J0[HEAD]),
             cpf1=tensor(directions[eyes].mean(0) - J1[HEAD]),
-            name=path.stem,
+            name=_body_name(path),
         )
 
     def to(self, device: torch.device | str) -> "Skeleton":
@@ -139,3 +140,9 @@ class Skeleton:
         """The shaped and posed body whose central pupil frame is the given one; 21 or 51 local rotations."""
         rest_joints = self.rest_joints(betas)[..., : local_rotmats.shape[-3] + 1, :]
         return place_by_head(rest_joints, self.cpf_offset(betas), local_rotmats, R_world_cpf, p_world_cpf)
+
+
+def _body_name(path: Path) -> str:
+    # SMPL-H's archive has a model.npz in a folder for each gender; smplx wants the same files as SMPLH_NEUTRAL.npz.
+    name = path.stem if path.stem.lower() != "model" else f"smplh-{path.resolve().parent.name}"
+    return name.lower().replace("_", "-")

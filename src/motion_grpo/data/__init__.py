@@ -2,6 +2,7 @@
 
 from motion_grpo.data.clips import Clip, label_contacts, leg_length, mirror, mirror_contacts, resample, with_contacts
 from motion_grpo.data.dataset_card import SourceFacts, write_dataset_card
+from motion_grpo.data.head_clip import HeadClip, row_to_trajectory
 from motion_grpo.data.importing import ClipError, Dropped, Importer, ImportReport, Job, run_import
 from motion_grpo.data.loading import load_clips, load_motions
 from motion_grpo.data.mocap_pack import MocapPackImporter, is_mocap_pack, read_mocap_pack
@@ -9,8 +10,8 @@ from motion_grpo.data.schema import FEATURES, SCHEMA_VERSION, clip_to_row, row_t
 from motion_grpo.data.windows import MotionWindows, StreamedWindows, collate_windows
 
 __all__ = [
-    "FEATURES", "SCHEMA_VERSION", "Clip", "ClipError", "Dropped", "ImportReport", "Importer", "Job", "MocapPackImporter",
-    "MotionWindows", "SourceFacts", "StreamedWindows", "clip_to_row", "collate_windows", "is_mocap_pack", "label_contacts",
-    "leg_length", "load_clips", "load_motions", "mirror", "mirror_contacts", "read_mocap_pack", "resample", "row_to_clip",
-    "run_import", "with_contacts", "write_dataset_card",
+    "FEATURES", "SCHEMA_VERSION", "Clip", "ClipError", "Dropped", "HeadClip", "ImportReport", "Importer", "Job",
+    "MocapPackImporter", "MotionWindows", "SourceFacts", "StreamedWindows", "clip_to_row", "collate_windows",
+    "is_mocap_pack", "label_contacts", "leg_length", "load_clips", "load_motions", "mirror", "mirror_contacts",
+    "read_mocap_pack", "resample", "row_to_clip", "row_to_trajectory", "run_import", "with_contacts", "write_dataset_card",
 ]  # fmt: skip

@@ -43,7 +43,12 @@ def label_contacts(joints: Float[Tensor, "frames joints 3"], fps: float) -> Floa
     Args:
         joints: world positions, metres, SMPL-H order with the root first.
         fps: frames per second.
+
+    Raises:
+        ValueError: a single frame, which has no speed.
     """
+    if len(joints) < 2:
+        raise ValueError(f"Contacts need a speed, so at least two frames; there are {len(joints)}.")
     speed = (joints[1:] - joints[:-1]).norm(dim=-1) * fps
     speed = torch.cat([speed[:1], speed])
     contacts = torch.zeros(len(joints), 21)

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from motion_grpo.data.clips import Clip
 from motion_grpo.data.dataset_card import name_splits
+from motion_grpo.data.head_clip import HeadClip
 from motion_grpo.data.schema import ARROW_SCHEMA, SCHEMA_VERSION, check_clip, clip_to_row, rows_to_table
 
 # Frames held before they are written, which is what bounds the memory of a worker: about 15 MB.
@@ -57,7 +58,7 @@ class Importer(Protocol):
         """
         ...
 
-    def convert(self, job: Job) -> list[Clip]:
+    def convert(self, job: Job) -> list[Clip] | list[HeadClip]:
         """The clips of one file.
 
         Raises:
@@ -162,7 +163,8 @@ def run_import(
         total = sum((reports[shard.path] for shard in shards), ImportReport(importer.name))
         text = json.dumps(asdict(total) | {"schema": SCHEMA_VERSION}, indent=1)
         _write_text(output / f"{importer.name}_report.json", text)
-        name_splits(output)
+        if total.clips:
+            name_splits(output)
     except OSError as error:
         if error.errno in _DISK_FULL:
             raise OSError(
@@ -307,8 +309,12 @@ def _rows(importer: Importer, job: Job, strict: bool, dropped: list[Dropped]) ->
         return
     for clip in clips:
         try:
-            check_clip(clip)
-            row = clip_to_row(replace(clip, split=job.split))
+            clip = replace(clip, split=job.split)
+            if isinstance(clip, HeadClip):
+                row = clip.to_row()
+            else:
+                check_clip(clip)
+                row = clip_to_row(clip)
         except Exception as error:
             drop(error, clip.id)
         else:

@@ -51,7 +51,7 @@ def load_clips(
     limit: int | None = None,
     skeleton: Skeleton | None = None,
 ) -> list[Clip]:
-    """The clips of one split in memory, of a pack or of a data set of the schema.
+    """The clips of one split in memory, of a pack or of a data set of the schema; rows without a body are left out.
 
     Args:
         name: as for :func:`load_motions`, or the folder of a pack.
@@ -65,7 +65,8 @@ def load_clips(
         clips = list(read_mocap_pack(name, split, sources))
         return [clips[i] for i in _evenly(len(clips), limit)]
     rows = load_motions(name, split, sources=sources)
-    rows = rows.select(_evenly(len(rows), limit)).with_format("numpy")
+    bodies = [i for i, body in enumerate(rows["skeleton"]) if body]
+    rows = rows.select([bodies[i] for i in _evenly(len(bodies), limit)]).with_format("numpy")
     return [row_to_clip(row, skeleton) for row in rows]
 
 

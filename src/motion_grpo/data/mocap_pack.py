@@ -1,4 +1,4 @@
-"""Reads open_mocap_smplh: real motion capture in SMPL-H form, packed into small Parquet shards (one per source and split).
+"""Reads open_mocap_smplh: real motion capture in SMPL-H form, in small Parquet shards (one per source and split).
 
 Pose columns are int16 of radians x 1e4, translations int32 of metres x 1e5, channel-major and differenced in time with
 wrap-around, so that they compress well.

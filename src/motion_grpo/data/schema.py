@@ -24,7 +24,7 @@ _ALL_COLUMNS = {
     "split": (Value("string"), "train, val, test, ..."),
     "license": (Value("string"), "Terms of the recording"),
     "gender": (Value("string"), "Gender of the body model that betas refer to"),
-    "skeleton": (Value("string"), "Name of the body that betas and trans refer to"),
+    "skeleton": (Value("string"), "Body that betas and trans refer to; empty where only the head is known"),
     "fps": (Value("float64"), "Frames per second, evenly spaced"),
     "num_frames": (Value("int32"), "Frames T"),
     "floor_height": (Value("float32"), "z of the floor, metres"),
@@ -35,9 +35,18 @@ _ALL_COLUMNS = {
     "hand_quats": (Array3D((None, 30, 4), "float32"), "SMPL-H joints 22-51, likewise; null where hands are not known"),
     "contacts": (Array2D((None, 21), "float32"), "Probability that joint 1-21 touches the ground"),
     "T_world_cpf": (Array2D((None, 7), "float32"), "Central pupil frame (x left, y up, z forward): wxyz, then metres"),
+    "hand_observations": (
+        Array3D((None, 2, 13), "float32"),
+        "Left and right hand as seen from the head, in the CPF: confidence, wrist, palm, their normals; null elsewhere",
+    ),
+    "joints": (Array3D((None, 22, 3), "float32"), "Measured joints in the world, metres; null where a body is given"),
 }
 FEATURES = Features({name: feature for name, (feature, _) in _ALL_COLUMNS.items()})
-"""Columns of a motion data set. World z up, metres, float32; T differs from row to row."""
+"""Columns of a motion data set. World z up, metres, float32; T differs from row to row.
+
+A row with an empty ``skeleton`` is of a head without a body (:class:`~motion_grpo.data.HeadClip`): betas, rotations,
+translation and contacts are null there, and what reads bodies leaves it out.
+"""
 COLUMN_NOTES: dict[str, str] = {name: note for name, (_, note) in _ALL_COLUMNS.items()}
 """What the columns hold, for cards and people."""
 ARROW_SCHEMA: pa.Schema = FEATURES.arrow_schema.with_metadata(
@@ -58,13 +67,16 @@ def check_clip(clip: Clip) -> None:
         values = getattr(motion, name)
         if values is None:
             continue
-        if not bool(torch.isfinite(values).all()):
-            frame = f", first in frame {int((~values.isfinite()).flatten(1).any(1).int().argmax())}" * (values.ndim > 1)
-            raise ValueError(f"Clip {clip.id}: {name} holds numbers that are not finite{frame}.")
+        bad = (~values.isfinite()).nonzero()
+        if len(bad):
+            place = "frame" if values.ndim > 1 else "entry"
+            raise ValueError(f"Clip {clip.id}: {name} holds numbers that are not finite, first in {place} {bad[0, 0]}.")
         if name.endswith("rotmats"):
-            error = (values.mT @ values - torch.eye(3)).abs().amax()
+            error = float((values.mT @ values - torch.eye(3)).abs().amax())
             if error > 1e-3:
-                raise ValueError(f"Clip {clip.id}: {name} are no rotations (R^T R is off by {float(error):.2g}).")
+                raise ValueError(f"Clip {clip.id}: {name} are no rotations (R^T R is off by {error:.2g}).")
+            if bool((values.det() < 0).any()):
+                raise ValueError(f"Clip {clip.id}: {name} are no rotations (some are reflections).")
 
 
 def clip_to_row(clip: Clip) -> dict[str, Any]:
@@ -90,6 +102,8 @@ def clip_to_row(clip: Clip) -> dict[str, Any]:
         "hand_quats": None if hands is None else _wxyz(hands),
         "contacts": motion.contacts.numpy(),
         "T_world_cpf": np.concatenate([_wxyz(R_world_cpf), p_world_cpf.numpy()], axis=-1),
+        "hand_observations": None,
+        "joints": None,
     }
 
 
@@ -101,9 +115,11 @@ def row_to_clip(row: Mapping[str, Any], skeleton: Skeleton | None = None) -> Cli
         skeleton: the body that the row's betas refer to; the default body when None.
 
     Raises:
-        ValueError: a column is missing, or the row names another body than ``skeleton``.
+        ValueError: a column is missing, the row names another body than ``skeleton``, or holds a head and no body.
     """
     check_columns(row, f"Row {row.get('id', '')}")
+    if not row["skeleton"]:
+        raise ValueError(f"Row {row['id']} holds a head and no body: read it with row_to_trajectory.")
     check_body([row["skeleton"]], skeleton)
     betas, trans, contacts = (_tensor(row[name]) for name in ("betas", "trans", "contacts"))
     # A null array of numbers is None, or NaN in some formats of datasets.
@@ -145,7 +161,7 @@ def check_body(names: Iterable[str], skeleton: Skeleton | None) -> None:
     other = sorted({str(name) for name in names} - {expected})
     if other:
         raise ValueError(
-            f"The betas refer to the body {', '.join(other)}, not to {expected}: pass skeleton=Skeleton.from_smplh(...)."
+            f"The betas refer to the body {', '.join(other)}, not {expected}: pass skeleton=Skeleton.from_smplh(...)."
         )
 
 

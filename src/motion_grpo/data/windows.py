@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import datasets
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, default_collate, get_worker_info
@@ -70,7 +71,7 @@ class MotionWindows(Dataset):
 
     Args:
         clips: what to cut. Clips are kept in memory; a ``datasets.Dataset`` of :data:`~motion_grpo.data.FEATURES` stays
-            where it is, memory-mapped.
+            where it is, memory-mapped. Rows of a head without a body are left out.
         length: frames of a window.
         random: one window at a random place per clip and call (training; a clip counts once for every ``length`` frames
             it has); else every clip is cut into windows that do not overlap (evaluation).
@@ -157,7 +158,7 @@ class StreamedWindows(IterableDataset):
     Items are those of :class:`MotionWindows` made of rows; a clip gives one window for every ``length`` frames it has.
 
     Args:
-        rows: ``load_dataset(..., streaming=True)``; loader workers share its shards, and processes do after
+        rows: ``load_dataset(..., streaming=True)``, of which those without a body are left out; loader workers share its shards, and processes do after
             ``datasets.distributed.split_dataset_by_node``.
         length: frames of a window.
         buffer_clips: clips kept in memory to draw from.
@@ -266,6 +267,9 @@ def _tables(rows: datasets.Dataset | datasets.IterableDataset) -> Iterator:
 def _frames_of_rows(tables: Iterable, skeleton: Skeleton | None) -> Iterator[ClipFrames]:
     body = skeleton or Skeleton.default()
     for table in tables:
+        head_only = pc.equal(table["skeleton"], "")
+        if pc.any(head_only).as_py():
+            table = table.filter(pc.invert(head_only))
         check_body(table["skeleton"].unique().to_pylist(), skeleton)
         texts = zip(*(table[name].to_pylist() for name in ("id", "fps", "floor_height")), strict=True)
         for (clip, fps, floor), views in zip(texts, frame_views(table, _ARRAY_COLUMNS), strict=True):

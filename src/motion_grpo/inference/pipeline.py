@@ -25,7 +25,7 @@ from motion_grpo.trajectory import HeadTrajectory, load_trajectory
 FPS = 30.0
 """Frames per second of every motion."""
 _EMBEDDED = Path(__file__).parents[1] / "checkpoints"
-# Travels with every saved pipeline, so that plain diffusers finds this class: exactly one pipeline may be visible in it.
+# Travels with every saved pipeline, so that plain diffusers finds this class: just one pipeline may be visible in it.
 _CUSTOM_PIPELINE = "from motion_grpo import EgoMotionPipeline  # noqa: F401  (pip install motion-grpo)\n"
 
 
@@ -83,7 +83,8 @@ class EgoMotionPipeline(DiffusionPipeline):
         self.register_modules(denoiser=denoiser, scheduler=scheduler)
         self.register_to_config(num_inference_steps=num_inference_steps, window=window, overlap=overlap)
         self.skeleton = Skeleton.default()
-        """The body that the predicted betas refer to; set it to ``Skeleton.from_smplh(...)`` for weights trained on that."""
+        """The body that the predicted betas refer to; not saved: set it to ``Skeleton.from_smplh(...)`` for weights
+        that were trained on that."""
 
     @classmethod
     def from_pretrained(
@@ -114,8 +115,8 @@ class EgoMotionPipeline(DiffusionPipeline):
                 raise
             shipped = sorted(path.parent.name for path in _EMBEDDED.glob("*/model_index.json"))
             raise OSError(
-                f"{name!r} is no folder, no checkpoint that ships with this package ({', '.join(shipped) or 'none does'}) "
-                f"and cannot be had from the Hub: {error}"
+                f"{name!r} is no folder, no checkpoint that ships with this package "
+                f"({', '.join(shipped) or 'none does'}) and cannot be had from the Hub: {error}"
             ) from error
         pipeline.denoiser.eval()
         return pipeline
@@ -164,23 +165,24 @@ class EgoMotionPipeline(DiffusionPipeline):
         """Recovers the body under a head trajectory.
 
         Args:
-            trajectory: a :class:`HeadTrajectory`, a file that :func:`load_trajectory` reads, or CPF poses at 30 fps in a
-                z-up world as (frames, 4, 4) matrices or (frames, 7) wxyz + xyz. Any length from two poses on; resampled
-                to 30 fps by its timestamps.
+            trajectory: a :class:`HeadTrajectory`, a file that :func:`load_trajectory` reads, or CPF poses at 30 fps in
+                a z-up world as (frames, 4, 4) matrices or (frames, 7) wxyz + xyz. Any length from two poses on;
+                resampled to 30 fps by its timestamps.
             num_samples: motions to draw.
             num_inference_steps: sampling steps; the pipeline's own number when None.
             eta: stochasticity, 0 (deterministic given the start) to 1 (ancestral); the scheduler's own when None.
-            generator: a sample depends on the generator and its own number only, neither on how many are drawn nor on the
-                batching. A list gives each sample one. The global generator when None.
+            generator: a sample depends on the generator and its own number only, neither on how many are drawn nor on
+                the batching. A list gives each sample one. The global generator when None.
             latents: noise to start from, in place of drawn noise.
             window_batch_size: windows denoised at once; bounds the memory.
             output_type: ``latent`` skips the kinematics.
-            callback_on_step_end: called as ``callback(pipeline, step, timestep, {"latents": latents})`` after each step;
-                may return a dict with other latents.
+            callback_on_step_end: called as ``callback(pipeline, step, timestep, {"latents": latents})`` after each
+                step; may return a dict with other latents.
             return_dict: False returns the output as a tuple.
 
         Raises:
             ValueError: bad input; the message says what and where.
+            FileNotFoundError: no such trajectory file.
         """
         if num_samples < 1:
             raise ValueError(f"num_samples is {num_samples}; draw at least 1.")

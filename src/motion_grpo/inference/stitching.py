@@ -23,8 +23,8 @@ def blend_weights(frames: int, overlap: int) -> Float[Tensor, "frames"]:
 class StitchedDenoiser:
     """The network over a whole sequence, at one noise level at a time.
 
-    Windows are stacked into batches of at most ``window_batch_size`` rows, so memory beyond the sequence itself does not
-    grow with its length. A shorter last window runs on its own rather than padded: EgoAllo's weights see padding.
+    Windows are stacked into batches of at most ``window_batch_size`` rows, so memory beyond the sequence itself does
+    not grow with its length. A shorter last window runs on its own rather than padded: EgoAllo's weights see padding.
 
     Args:
         denoiser: the network.

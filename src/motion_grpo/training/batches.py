@@ -43,8 +43,8 @@ def training_batch(
 ) -> TrainingBatch:
     """Head poses and clean state of a collated batch of :class:`~motion_grpo.data.MotionWindows`.
 
-    The first frame of a window is conditioned on the step that led to it where the clip has an earlier frame, and on the
-    step that follows where it has not, as the pipeline does at the start of a trajectory.
+    The first frame of a window is conditioned on the step that led to it where the clip has an earlier frame, and on
+    the step that follows where it has not, as the pipeline does at the start of a trajectory.
     """
     rotmats, positions, contacts = _rotmats(windows), windows["root_positions"], windows["contacts"]
     betas = windows["betas"]

@@ -110,6 +110,7 @@ class DenoisingTrainer(Trainer):
         )
         self.ema = EMAModel(model.parameters(), decay=args.ema_decay, foreach=True)
         self.add_callback(_UpdateAverage(self))
+        self.add_callback(_TellEpoch())
 
     def fit_condition_statistics(self) -> None:
         """Stores the spread of the head features over a sample of training windows in a ``normalize_cond`` model.
@@ -249,3 +250,11 @@ class _UpdateAverage(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
         self.trainer.ema.step(self.trainer.denoiser.parameters())
+
+
+class _TellEpoch(TrainerCallback):
+    """Tells the windows which epoch it is: with several processes accelerate tells the sampler only."""
+
+    def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs) -> None:
+        if hasattr(train_dataloader.dataset, "set_epoch"):
+            train_dataloader.dataset.set_epoch(int(state.epoch or 0))

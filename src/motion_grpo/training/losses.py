@@ -81,7 +81,9 @@ def geometric_loss(
     weights: GeometricWeights,
     fps: float,
 ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
-    """Errors of the joints once the predicted body hangs from the true head (distances, not squares: what MPJPE and MPJVE measure).
+    """Errors of the joints once the predicted body hangs from the true head.
+
+    They are distances and not squares: what MPJPE and MPJVE measure.
 
     Args:
         predicted: rotations projected.

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from motion_grpo.body import Skeleton, forward_kinematics
-from motion_grpo.data import read_mocap_pack
+from motion_grpo.data import label_contacts, read_mocap_pack
 from motion_grpo.data.importers.preprocess import (
     Recording,
     contacts_above,
@@ -21,7 +21,7 @@ from motion_grpo.data.importers.preprocess import (
 )
 from motion_grpo.data.importing import ClipError
 from tests.conftest import shared_path
-from tests.data.importers.recordings import kicking, standing, toe_below_pelvis
+from tests.data.importers.recordings import kicking, standing
 
 L_ANKLE, R_ANKLE, L_TOE, R_TOE = 6, 7, 9, 10  # body joints, without the root
 
@@ -125,7 +125,7 @@ def _cross(v: torch.Tensor) -> torch.Tensor:
 def test_the_floor_of_a_standing_body_is_where_it_was_put():
     motion = prepare(standing(5.0, 120.0, toe_height=0.37))
 
-    assert float(motion.joints[:, 10:12, 2].min()) == pytest.approx(0.01, abs=1e-5)
+    assert float(motion.joints[:, 10:12, 2].mean()) == pytest.approx(0.01, abs=1e-5)
     assert motion.floor_height == 0.0
     assert motion.contacts[:, [L_ANKLE, R_ANKLE, L_TOE, R_TOE]].all()
     assert motion.contacts.sum(dim=1).unique().tolist() == [4.0]
@@ -137,8 +137,8 @@ def test_steps_and_chairs_are_above_the_floor():
 
     motion = prepare(recording)
 
-    assert float(motion.joints[:30, 10:12, 2].min()) == pytest.approx(0.01, abs=1e-5)
-    assert float(motion.joints[-30:, 10:12, 2].min()) == pytest.approx(0.31, abs=1e-5)
+    assert float(motion.joints[:30, 10:12, 2].mean()) == pytest.approx(0.01, abs=1e-5)
+    assert float(motion.joints[-30:, 10:12, 2].mean()) == pytest.approx(0.31, abs=1e-5)
     assert not motion.contacts[-30:].any()
 
 
@@ -148,22 +148,21 @@ def test_the_recordings_own_floor_counts_where_no_foot_stands_still():
 
     motion = prepare(replace(recording, floor_height=0.3))
 
-    assert float(motion.joints[:, 10:12, 2].min()) == pytest.approx(0.2, abs=1e-5)
+    assert float(motion.joints[:, 10:12, 2].mean()) == pytest.approx(0.2, abs=1e-5)
     assert not motion.contacts.any()
 
 
 @pytest.mark.parametrize("fps", [30.0, 59.94, 60.0, 100.0, 120.0, 250.0])
 def test_the_source_frame_rate_makes_no_difference(fps):
-    finest = prepare(kicking(10.0, 480.0, toe_height=0.1))
-    motion = prepare(kicking(10.0, fps, toe_height=0.1))
-    frames = min(len(motion), len(finest))
+    finest = prepare(kicking(10.0, 480.0, toe_height=0.1), keep=1.0)
 
-    assert abs(len(motion) - 240) <= 2
+    motion = prepare(kicking(10.0, fps, toe_height=0.1), keep=1.0)
+
+    assert len(motion) in (299, 300)
     torch.testing.assert_close(motion.timestamps, torch.arange(len(motion), dtype=torch.float64) / 30.0)
-    # The same moments but for the cut at a tenth, which is not a whole frame of every rate.
-    assert float((motion.joints[:frames] - finest.joints[:frames]).abs().max()) < 0.012
-    assert float((motion.contacts[:frames] == finest.contacts[:frames]).float().mean()) > 0.99
-    assert float(motion.joints[:, 11, 2].median()) == pytest.approx(float(finest.joints[:, 11, 2].median()), abs=1e-4)
+    difference = (motion.joints - finest.joints[: len(motion)]).abs().max()
+    assert float(difference) < 0.002
+    assert float((motion.contacts == finest.contacts[: len(motion)]).float().mean()) > 0.99
     assert motion.contacts[:, [R_ANKLE, R_TOE]].all()
     assert 0.1 < float(motion.contacts[:, L_TOE].mean()) < 0.6
 
@@ -234,9 +233,8 @@ def test_real_motion_comes_back_from_another_frame_rate():
     torch.testing.assert_close(lift, lift[:1].expand(len(lift)), atol=1e-5, rtol=0)
     assert abs(float(lift[0])) < 0.04
     torch.testing.assert_close(again.body_rotmats, clip.motion.body_rotmats, atol=1e-4, rtol=0)
+    # The same labels as elsewhere in the library, which look back by a frame and count from z = 0.
+    labels = label_contacts(again.joints - torch.tensor([0.0, 0.0, 0.01]), 30.0)
     feet = [L_ANKLE, R_ANKLE, L_TOE, R_TOE]
-    assert float((again.contacts == clip.motion.contacts)[:, feet].float().mean()) > 0.85
-
-
-def test_standing_height_is_the_skeletons():
-    assert 0.85 < toe_below_pelvis() < 0.95
+    assert 0.2 < float(labels[:, feet].mean()) < 0.8
+    assert float((again.contacts[:-1] == labels[1:])[:, feet].float().mean()) > 0.95

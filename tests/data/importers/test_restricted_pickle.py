@@ -1,4 +1,4 @@
-"""Pickles of numbers come out as they went in; pickles that would run code are refused before anything of theirs runs."""
+"""Pickles of numbers come out as they went in; pickles that would run code are refused before anything runs."""
 
 import builtins
 import collections
@@ -27,6 +27,11 @@ def write(tmp_path, data: bytes):
     path = tmp_path / "file.pkl"
     path.write_bytes(data)
     return path
+
+
+def refused(reason: str):
+    """Expects the error; the reason it gives comes last."""
+    return pytest.raises(ValueError, match=f"nothing else is read from pickles: .*({reason})")
 
 
 class Calls:
@@ -82,7 +87,7 @@ def test_plain_containers_and_scalars(tmp_path, protocol):
 
 
 def test_a_pickle_of_python_2(tmp_path):
-    # pickle.dumps(numpy.array([[1., 2.]], 'f4'), 2) as Python 2 writes it: bytes are SHORT_BINSTRING, NumPy's old module.
+    # pickle.dumps(numpy.array([[1., 2.]], 'f4'), 2) of Python 2: bytes are SHORT_BINSTRING, the module is an old one.
     data = (
         b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
         b"(K\x01K\x01K\x02\x86cnumpy\ndtype\nU\x02f4K\x00K\x01\x87R(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xff"
@@ -111,7 +116,7 @@ def test_nothing_is_called(tmp_path, protocol, function, args, named):
     touched = tmp_path / "touched"
     fill = lambda a: a.format(touched) if isinstance(a, str) else [fill(x) for x in a] if isinstance(a, list) else a  # noqa: E731
     data = pickle.dumps({"betas": np.zeros(10), "x": Calls(function, *map(fill, args))}, protocol)
-    with pytest.raises(ValueError, match=named):
+    with refused(named):
         load_pickled_arrays(write(tmp_path, data))
     assert not touched.exists()
 
@@ -119,10 +124,10 @@ def test_nothing_is_called(tmp_path, protocol, function, args, named):
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_arrays_of_objects_are_refused_even_if_harmless(tmp_path, protocol):
     for array in (np.array([1, "a", None], object), np.array([Calls(os.system, "true")], object)):
-        with pytest.raises(ValueError, match="'O8'|system"):
+        with refused("'O8'|system"):
             load_pickled_arrays(write(tmp_path, pickle.dumps(array, protocol)))
     for array in (np.zeros(2, [("a", "f4"), ("b", "O")]), np.array(["text"]), np.zeros(1, "datetime64[s]")):
-        with pytest.raises(ValueError, match="no numbers|no plain numbers"):
+        with refused("no numbers|no plain numbers"):
             load_pickled_arrays(write(tmp_path, pickle.dumps(array, protocol)))
 
 
@@ -131,27 +136,27 @@ def test_arrays_of_objects_are_refused_even_if_harmless(tmp_path, protocol):
     [
         # A dotted name that would walk from an admitted name to something else.
         (b"\x80\x04\x8c\x05numpy\x8c\x11ndarray.__class__\x93.", "ndarray.__class__"),
-        (b"\x80\x04\x8c\x05numpy\x8c\x07ndarray\x93)\x81.", "type|NEWOBJ"),  # instantiating an admitted name
+        (b"\x80\x04\x8c\x05numpy\x8c\x07ndarray\x93)\x81.", "NEWOBJ"),  # instantiating an admitted name
         (b"cnumpy\nndarray\n(K\x02\x85tR.", "calls numpy.ndarray"),  # memory that nobody wrote
         (b"cnumpy\ndtype\n}U\x05_callNsb.", "state of a function"),  # writing into the reader itself
         (b"cnumpy\ndtype\nN}U\x08__call__Ns\x86b.", "state of a function"),
-        (b"cnumpy\ndtype\nU\x02f4\x85R(K\x03U\x01<N(U\x01aNttb.", "plain numbers|damaged|read"),
+        (b"cnumpy\ndtype\nU\x02f4\x85R(K\x03U\x01<N(U\x01aNttb.", "no plain numbers"),
         (b"cnumpy\ndtype\n.", "Function"),
         (b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R.", "without content"),
         (b"cnumpy.core.multiarray\n_reconstruct\nU\x04evilK\x00\x85U\x01b\x87R.", "unknown class"),
         (b"c_codecs\nencode\nU\x04evilU\x05rot13\x86R.", "rot13"),
         (b"Pos\n.", "persistent"),
-        (b"(ios\nsystem\nU\x04true.", "os.system|MARK|stack|read"),
+        (b"(ios\nsystem\nU\x04true.", "os.system"),
         (b"(U\x04trueios\nsystem\n.", "os.system"),
         (b"]q\x00h\x00a.", "contains itself"),
         (b"\x80\x05\x96\x02\x00\x00\x00\x00\x00\x00\x00ab.", "bytearray"),
         (b"", "EOF|input"),
         (b"\x80\x04", "EOF|input|truncated"),
-        (b"PK\x03\x04 no pickle", "pickle"),
+        (b"\x03PK no pickle", "invalid load key"),
     ],
 )
 def test_hand_made_pickles_are_refused(tmp_path, data, match):
-    with pytest.raises(ValueError, match=match):
+    with refused(match):
         load_pickled_arrays(write(tmp_path, data))
 
 
@@ -160,7 +165,7 @@ def test_registered_extensions_open_no_door(tmp_path):
     try:
         data = b"\x80\x02\x82\xf0U\x04true\x85R."
         pickle.loads(data)  # other code may have used it, which leaves os.system in pickle's cache
-        with pytest.raises(ValueError, match="os.system|posix.system"):
+        with refused("os.system|posix.system"):
             load_pickled_arrays(write(tmp_path, data))
     finally:
         copyreg.remove_extension("os", "system", 240)
@@ -169,7 +174,7 @@ def test_registered_extensions_open_no_door(tmp_path):
 def test_shapes_must_fit_the_bytes(tmp_path):
     data = pickle.dumps(np.zeros((2, 3), np.float32), 3)
     for shape in (b"K\x02K\x04\x86", b"J\xff\xff\xff\xffK\x03\x86"):
-        with pytest.raises(ValueError, match="reshape|shape"):
+        with refused("reshape|shape"):
             load_pickled_arrays(write(tmp_path, data.replace(b"K\x02K\x03\x86", shape)))
 
 

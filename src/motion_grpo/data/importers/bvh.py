@@ -1,7 +1,8 @@
 """BVH (Biovision Hierarchy): a reader, and the importer of a folder of such files.
 
 Own reader because none on PyPI copes with what is found in the wild: pybvh 0.9 refuses position channels on joints
-other than the root (Bandai-Namco's files), bvhTools 1.6 fails on tabs, and bvhio 1.5 never returns from a truncated file.
+other than the root (Bandai-Namco's files), bvhTools 1.6 fails on tabs, and bvhio 1.5 never returns from a truncated
+file.
 """
 
 from dataclasses import dataclass, field, replace
@@ -189,7 +190,7 @@ def _read_motion(
             f"{path}, line {row_lines[row]}: {channels[column]} is {values[row, column]}, not a finite number."
         )
     fps = 1 / frame_time
-    return torch.from_numpy(values), round(fps) if abs(fps - round(fps)) < 2e-4 * fps else fps
+    return torch.from_numpy(values), float(round(fps)) if abs(fps - round(fps)) < 2e-4 * fps else fps
 
 
 def read_joint_map(path: str | Path) -> Rig:

@@ -38,7 +38,7 @@ def load_pickled_arrays(path: str | os.PathLike[str]) -> Any:
     except Exception as error:  # a damaged pickle raises whatever it likes
         raise ValueError(
             f"{path} is no pickle of plain data and arrays of numbers, and nothing else is read from pickles: "
-            f"{error or type(error).__name__}"
+            f"{str(error) or type(error).__name__}"
         ) from error
 
 
@@ -133,6 +133,12 @@ def _encode(text: Any, encoding: Any = "latin1") -> bytes:
     return text.encode("latin1")
 
 
+def _no_bytes(*args: Any) -> bytes:
+    if args:
+        _refuse("it converts something to bytes")
+    return b""  # as protocols 0 to 2 write it
+
+
 _NDARRAY = _Function(lambda *_: _refuse("it calls numpy.ndarray"))
 _MULTIARRAY = {
     "_reconstruct": _Function(_reconstruct),
@@ -142,6 +148,7 @@ ADMITTED: dict[tuple[str, str], _Function] = {
     ("numpy", "ndarray"): _NDARRAY,
     ("numpy", "dtype"): _Function(_DType),
     ("_codecs", "encode"): _Function(_encode),
+    ("__builtin__", "bytes"): _Function(_no_bytes),
     **{(f"numpy.{core}.multiarray", name): f for core in ("core", "_core") for name, f in _MULTIARRAY.items()},
     **{(f"numpy.{core}.numeric", "_frombuffer"): _Function(_frombuffer) for core in ("core", "_core")},
 }

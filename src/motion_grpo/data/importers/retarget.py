@@ -169,11 +169,12 @@ def t_pose(source: SourceMotion, rig: Rig) -> tuple[Float[Tensor, "joints 3 3"],
         p = positions()
         at = lambda joint: p[source.names.index(rig.bone(joint))]  # noqa: E731
         left = _axis(at("L_hip") - at("R_hip"))
-        up = _axis(at("head") - (at("L_ankle") + at("R_ankle")) / 2)
-        if bool((left.abs() == up.abs()).all()):
+        hips, ankles = ((at(f"L_{part}") + at(f"R_{part}")) / 2 for part in ("hip", "ankle"))
+        up = _axis(at("head") - hips)
+        if bool((left.abs() == up.abs()).all()) or (ankles - hips) @ up >= 0:
             raise ValueError(
-                "with all rotations zero the skeleton's head, hips and feet lie in one line, so its zero pose is no "
-                "T-pose; name a frame in which the actor stands in one (t_pose_frame)."
+                "with all rotations zero the skeleton does not stand (its feet are not opposite its head), so its zero "
+                "pose is no T-pose; name a frame in which the actor stands in one (t_pose_frame)."
             )
         upright = torch.stack([left, up, torch.linalg.cross(left, up)])
         return upright.repeat(len(source.names), 1, 1), p @ upright.mT
@@ -241,7 +242,7 @@ def reference_rotations(
 def flat_foot(
     source: SourceMotion, rig: Rig, rest: Float[Tensor, "22 3"], side: str, min_frames: int = 10
 ) -> dict[str, Float[Tensor, "3 3"]]:
-    """References of an ankle and a toe joint: their mean while the foot is planted, each frame turned to SMPL-H's heading.
+    """References of an ankle and a toe joint: their mean while the foot is planted, turned to SMPL-H's heading.
 
     Empty where the foot is planted in fewer than ``min_frames`` frames, or where ankle and toes are one joint.
     """

@@ -162,8 +162,8 @@ CMU_ASF = Rig(
 _CMU_LEFT = {
     "pelvis": "Hips", "spine1": "LowerBack", "spine2": "Spine", "spine3": "Spine1", "neck": Halfway("Neck", "Neck1"),
     "head": "Head", "L_collar": "LeftShoulder", "L_shoulder": "LeftArm",
-    "L_elbow": HalfTwist("LeftForeArm", "LeftHand"), "L_wrist": "LeftFingerBase", "L_hip": "LeftUpLeg", "L_knee": "LeftLeg", "L_ankle": "LeftFoot",
-    "L_foot": "LeftToeBase",
+    "L_elbow": HalfTwist("LeftForeArm", "LeftHand"), "L_wrist": "LeftFingerBase", "L_hip": "LeftUpLeg",
+    "L_knee": "LeftLeg", "L_ankle": "LeftFoot", "L_foot": "LeftToeBase",
 }  # fmt: skip
 CMU_BVH = Rig(
     name="cmu",
@@ -204,10 +204,10 @@ _CC_LEFT = {
 }  # fmt: skip
 # Fitted on 11 takes that exist both in the CMU database's own format and on this rig (medians).
 _CC_REFERENCES = {
-    "pelvis": (0, 0, -0.24), "L_hip": (-13.37, 2.36, -177.97), "R_hip": (-13.67, -0.6, 177.89),
+    "pelvis": (0.0, 0.0, -0.24), "L_hip": (-13.37, 2.36, -177.97), "R_hip": (-13.67, -0.6, 177.89),
     "spine1": (16.23, -0.02, 0.01), "L_knee": (-14.33, 4.12, -177.98), "R_knee": (-14.72, -4.84, 178.04),
-    "spine2": (-5.02, -0.02, 0), "L_ankle": (-31.22, -104.53, -131.58), "R_ankle": (-26.18, 103.5, 135.25),
-    "spine3": (-10.33, -0.02, 0), "L_foot": (-25.97, -125.61, -111.25), "R_foot": (-19.05, 113.24, 127.31),
+    "spine2": (-5.02, -0.02, 0.0), "L_ankle": (-31.22, -104.53, -131.58), "R_ankle": (-26.18, 103.5, 135.25),
+    "spine3": (-10.33, -0.02, 0.0), "L_foot": (-25.97, -125.61, -111.25), "R_foot": (-19.05, 113.24, 127.31),
     "neck": (10.43, -0.02, 0.02), "L_collar": (-11.43, 11.95, -87.83), "R_collar": (-11.46, -11.98, 87.83),
     "head": (-0.02, -0.02, 0.01), "L_shoulder": (12.9, 18.98, -97.28), "R_shoulder": (13.15, -19.02, 97.3),
     "L_elbow": (2.44, 9.14, -96.47), "R_elbow": (6.75, -12.64, 96.38), "L_wrist": (-12.24, 1.39, -101.48),

@@ -1,0 +1,231 @@
+"""Imports motion data into the one schema: ``motion-grpo data amass AMASS --output DATA --num-proc 8``.
+
+Every command writes ``DATA/SPLIT/NAME-00000.parquet`` and a data-set card, and ends with a report of what was kept and
+dropped. Killed, it goes on where it stopped when started again. Exit code 1: some file was broken, or nothing was kept.
+"""
+
+# What is heavy is imported in the functions, so that help and mistyped options answer at once.
+import functools
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from motion_grpo.data import Importer, ImportReport
+
+app = typer.Typer(help="Import motion data into one schema, to train on and to share.", no_args_is_help=True)
+
+Folder = Annotated[Path, typer.Argument(help="Folder of the data set.")]
+BodyModels = Annotated[Path | None, typer.Option(help="Folder of licensed body models; the default body without.")]
+Hands = Annotated[bool, typer.Option(help="Keep finger rotations where fingers move.")]
+Split = Annotated[str, typer.Option(help="Split that everything goes into.")]
+MinSeconds = Annotated[float, typer.Option(min=0.1, help="Shorter pieces are left out.")]
+License = Annotated[str, typer.Option(help="Terms of the recordings, for the rows and the card.")]
+Stature = Annotated[float | None, typer.Option(help="Of the actor, metres; estimated from the skeleton by default.")]
+Name = Annotated[str, typer.Option(help="Source in the rows, and start of the shards' names.")]
+Device = Annotated[str, typer.Option(help="Glasses, for their documented extrinsic: gen1 ...")]
+UseVrs = Annotated[bool, typer.Option("--vrs", help="Take each calibration from the VRS file beside it (extra aria).")]
+
+
+def _import(
+    importer: "Importer",
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the data set; a killed import goes on.")],
+    num_proc: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    clips_per_shard: Annotated[int, typer.Option(min=1, help="Source files to a Parquet file.")] = 256,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first broken file.")] = False,
+    push_to_hub: Annotated[str | None, typer.Option(metavar="REPO_ID", help="Also upload to the Hub.")] = None,
+    private: Annotated[bool, typer.Option("--private", help="Upload for you alone.")] = False,
+) -> None:
+    from motion_grpo.data import run_import
+
+    report = run_import(importer, output, num_proc=num_proc, clips_per_shard=clips_per_shard, strict=strict)
+    for dropped in report.broken:
+        print(f"broken: {dropped.path}: {dropped.reason}", file=sys.stderr)
+    print(report)
+    if report.clips:
+        _describe(output, report, push_to_hub, private)
+    raise typer.Exit(report.exit_code)
+
+
+def _describe(output: Path, report: "ImportReport", repo_id: str | None, private: bool) -> None:
+    """Writes the card, and uploads the folder if there is an id to upload to."""
+    import datasets
+
+    from motion_grpo.data import write_dataset_card
+    from motion_grpo.data.sources import hub_licence, licenses_in, source_facts, why_private
+
+    facts = source_facts(licenses_in(output))
+    reasons = [reason for source in facts if (reason := why_private(source))]
+    titles = sorted({source.title.split(",")[0] for source in facts})
+    write_dataset_card(
+        output,
+        title=f"Motion of {', '.join(titles)}",
+        licence=hub_licence(facts),
+        summary=f"{', '.join(titles)} in the form that motion-grpo trains on and evaluates with.",
+        sources=facts,
+        repo_id=repo_id,
+    )
+    print(f"wrote {output}: load_dataset({str(output)!r}), or --dataset_name {output} in training")
+    if repo_id is None:
+        return
+    if reasons and not private:
+        raise ValueError(f"Not uploaded: {'; '.join(reasons)}. With --private it is for you alone.")
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
+    if reasons and not api.repo_info(repo_id, repo_type="dataset").private:
+        raise ValueError(f"Not uploaded: {repo_id} exists and is public, and {'; '.join(reasons)}.")
+    # The shards as they are, and the card that names the splits; reports hold paths of this machine.
+    api.upload_folder(
+        repo_id=repo_id,
+        repo_type="dataset",
+        folder_path=output,
+        allow_patterns=["README.md", "*/*.parquet"],
+        commit_message=f"{report.clips} clips of {report.importer}",
+    )
+    print(f"uploaded to https://huggingface.co/datasets/{repo_id}")
+
+
+def _command(make: Callable[..., "Importer"]) -> Callable[..., "Importer"]:
+    """Registers a command whose options are those of an importer and the common ones of :func:`_import`."""
+    own, common = (list(inspect.signature(f).parameters.values()) for f in (make, _import))
+    shared = [parameter.replace(kind=parameter.KEYWORD_ONLY) for parameter in common[1:]]
+
+    @functools.wraps(make)
+    def command(**options: object) -> None:
+        settings = {parameter.name: options.pop(parameter.name) for parameter in shared}
+        _import(make(**options), **settings)
+
+    own = [parameter.replace(kind=parameter.KEYWORD_ONLY) for parameter in own]
+    command.__signature__ = inspect.Signature(own + shared)
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in own + shared}
+    app.command(make.__name__.replace("_", "-"))(command)
+    return make
+
+
+@_command
+def amass(
+    folder: Folder,
+    body_models: BodyModels = None,
+    hands: Hands = True,
+    keep: Annotated[float, typer.Option(min=0.1, max=1, help="Share of each clip to keep, from the middle.")] = 0.8,
+) -> "Importer":
+    """AMASS: npz of SMPL+H or SMPL-X as downloaded, in the paper's splits."""
+    from motion_grpo.data.importers.amass import AmassImporter
+
+    return AmassImporter(folder, body_models, hands, keep)
+
+
+@_command
+def rich(
+    folder: Folder, body_models: BodyModels = None, hands: Hands = True, min_seconds: MinSeconds = 1.0
+) -> "Importer":
+    """RICH: SMPL-X fits in its official splits (train_body, val_body, test_body, multicam2world)."""
+    from motion_grpo.data.importers.rich import RichImporter
+
+    return RichImporter(folder, body_models, hands, min_seconds)
+
+
+@_command
+def adt(
+    folder: Folder,
+    device: Device = "gen1",
+    use_vrs: UseVrs = False,
+    min_seconds: MinSeconds = 1.0,
+    split: Split = "test",
+) -> "Importer":
+    """Aria Digital Twin: head trajectories with measured joints, no SMPL body."""
+    from motion_grpo.data.importers.aria import AdtImporter
+
+    return AdtImporter(folder, device, use_vrs, min_seconds, split)
+
+
+@_command
+def aria(
+    folder: Folder,
+    device: Device = "gen1",
+    use_vrs: UseVrs = False,
+    min_seconds: MinSeconds = 1.0,
+    split: Split = "test",
+    license: License = "",
+) -> "Importer":
+    """Project Aria MPS folders: head trajectories with tracked hands, no SMPL body."""
+    from motion_grpo.data.importers.aria import AriaImporter
+
+    return AriaImporter(folder, device, use_vrs, min_seconds, split, license)
+
+
+@_command
+def bvh(
+    folder: Folder,
+    rig: Annotated[str, typer.Option(help="auto, bandai, cc, cmu, lafan1, mixamo, or a YAML joint map.")] = "auto",
+    stature: Stature = None,
+    metres_per_unit: Annotated[float | None, typer.Option(help="Of the file's lengths; the rig's by default.")] = None,
+    up: Annotated[Literal["y", "z"], typer.Option(help="Axis that points up.")] = "y",
+    t_pose_frame: Annotated[int | None, typer.Option(help="Frame with a T-pose; as the rig has it by default.")] = None,
+    min_seconds: MinSeconds = 2.0,
+    split: Split = "train",
+    license: License = "",
+    name: Name = "bvh",
+) -> "Importer":
+    """Any BVH files, retargeted by their joints' names."""
+    from motion_grpo.data.importers.bvh import BvhImporter
+
+    return BvhImporter(folder, rig, stature, metres_per_unit, up, t_pose_frame, min_seconds, split, license, name)
+
+
+@_command
+def asf(
+    folder: Folder,
+    fps: Annotated[float, typer.Option(help="AMC files have no rate; CMU's is 120.")] = 120.0,
+    stature: Stature = None,
+    min_seconds: MinSeconds = 2.0,
+    split: Split = "train",
+    license: Annotated[str | None, typer.Option(help="Terms of the recordings; CMU's by default.")] = None,
+    name: Name = "asf",
+) -> "Importer":
+    """Acclaim ASF/AMC: CMU's motion capture, a subject's .asf beside its .amc files."""
+    from motion_grpo.data.importers.asf import CMU_LICENSE, AsfImporter
+
+    return AsfImporter(folder, fps, stature, min_seconds, split, CMU_LICENSE if license is None else license, name)
+
+
+@_command
+def open_mocap(
+    bandai: Annotated[Path | None, typer.Option(help="Clone of Bandai-Namco-Research-Motiondataset.")] = None,
+    cmu: Annotated[Path | None, typer.Option(help="Folder of CMU files: ASF/AMC, BVH on the CC_Base rig.")] = None,
+) -> "Importer":
+    """The data set that our checkpoint was trained on, rebuilt from its public sources."""
+    from motion_grpo.data.importers.open_mocap import OpenMocapImporter
+
+    return OpenMocapImporter(bandai, cmu)
+
+
+@_command
+def egoallo_hdf5(
+    file: Annotated[Path, typer.Argument(help="egoalgo_no_skating_dataset.hdf5")],
+    body_models: BodyModels = None,
+    hands: Hands = True,
+    mirrored: Annotated[bool, typer.Option(help="Take the mirrored copies too.")] = False,
+) -> "Importer":
+    """The file that EgoAllo's own preprocessing of AMASS ends in (needs the extra hdf5)."""
+    from motion_grpo.data.importers.egoallo_hdf5 import EgoAlloHdf5Importer
+
+    return EgoAlloHdf5Importer(file, body_models, hands, mirrored)
+
+
+@_command
+def pack(
+    folder: Folder,
+    splits: Annotated[str, typer.Option(help="With commas between.")] = "train,val,test,id_test",
+    sources: Annotated[str, typer.Option(help="Only these, with commas between: cmu is free for all uses.")] = "",
+) -> "Importer":
+    """A pack of open_mocap_smplh (SOURCE_SPLIT.parquet)."""
+    from motion_grpo.data import MocapPackImporter
+
+    return MocapPackImporter(folder, tuple(splits.split(",")), tuple(sources.split(",")) if sources else None)

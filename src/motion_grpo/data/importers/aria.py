@@ -1,0 +1,299 @@
+"""Project Aria: MPS output and Aria Digital Twin (ADT) as head trajectories, with what the glasses saw of the hands.
+
+Neither has a body in SMPL's parameters. ADT's people wore markers in some sequences; their joints are kept as points.
+Eye gaze is not read.
+"""
+
+import json
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+import torch
+from jaxtyping import Float32, Float64
+from torch import Tensor
+
+from motion_grpo.body import JOINT_NAMES
+from motion_grpo.data.head_clip import HeadClip
+from motion_grpo.data.importing import ClipError, Job
+from motion_grpo.trajectory import HeadTrajectory, default_T_device_cpf, read_aria, vrs_T_device_cpf
+from motion_grpo.trajectory.aria import rotation_to_z
+from motion_grpo.trajectory.tables import column_names, read_header, read_table
+
+FPS = 30.0
+ADT_LICENSE = "Aria Digital Twin: non-commercial research (projectaria.com/datasets/adt/license)"
+_SIDES = ("left", "right")
+_HAND_FILES = ("hand_tracking_results.csv", "wrist_and_palm_poses.csv")
+# Folders of MPS output that hold one service's files, or all of them.
+_MPS_FOLDERS = ("slam", "trajectory", "mps")
+_WRIST_LANDMARK, _PALM_LANDMARK = 5, 20
+# Of the 51 joints in Skeleton_*.json (names as in projectaria_tools); ADT's spine has two links to SMPL-H's three.
+_ADT_JOINTS = {
+    "pelvis": 0, "neck": 3, "head": 4, "L_collar": 5, "L_shoulder": 6, "L_elbow": 7, "L_wrist": 8, "R_collar": 24,
+    "R_shoulder": 25, "R_elbow": 26, "R_wrist": 27, "L_hip": 43, "L_knee": 44, "L_ankle": 45, "L_foot": 46,
+    "R_hip": 47, "R_knee": 48, "R_ankle": 49, "R_foot": 50,
+}  # fmt: skip
+_ADT_NUM_JOINTS = 51
+
+
+@dataclass(frozen=True, eq=False)
+class HandTracking:
+    """Wrists and palms as the glasses tracked them; left, then right; NaN where a hand was not tracked."""
+
+    timestamps: Float64[Tensor, "observations"]
+    """Seconds, on the clock of the head trajectory."""
+    confidence: Float32[Tensor, "observations 2"]
+    """In [0, 1]; 0 where not tracked."""
+    wrists: Float32[Tensor, "observations 2 3"]
+    """Metres, in ``frame``."""
+    palms: Float32[Tensor, "observations 2 3"]
+    wrist_normals: Float32[Tensor, "observations 2 3"]
+    """Unit vectors out of the palm's side, in ``frame``; NaN in files of the first version, which have none."""
+    palm_normals: Float32[Tensor, "observations 2 3"]
+    frame: str = "device"
+
+    def in_cpf(self, T_device_cpf: Float64[Tensor, "4 4"]) -> "HandTracking":
+        """The same hands as seen from the central pupil frame (x left, y up, z forward)."""
+        R_device_cpf, p_device_cpf = T_device_cpf[:3, :3].float(), T_device_cpf[:3, 3].float()
+        return replace(
+            self,
+            wrists=(self.wrists - p_device_cpf) @ R_device_cpf,
+            palms=(self.palms - p_device_cpf) @ R_device_cpf,
+            wrist_normals=self.wrist_normals @ R_device_cpf,
+            palm_normals=self.palm_normals @ R_device_cpf,
+            frame="cpf",
+        )
+
+    def at(self, timestamps: Float64[Tensor, "frames"]) -> Float32[Tensor, "frames 2 13"]:
+        """Each frame's nearest observation, at most half a frame away; confidence 0 and NaN where there is none.
+
+        Hands are tracked at 10 Hz or so: two of three frames at 30 fps have no observation, rather than a made-up one.
+        """
+        nearest = _nearest(self.timestamps, timestamps)
+        half_frame = float(timestamps.diff().median()) / 2
+        near = (self.timestamps[nearest] - timestamps).abs() <= half_frame + 1e-6
+        parts = [self.confidence[..., None], self.wrists, self.palms, self.wrist_normals, self.palm_normals]
+        observations = torch.cat(parts, dim=-1)[nearest]
+        observations[~near] = torch.nan
+        observations[..., 0] = observations[..., 0].nan_to_num(0.0)
+        return observations
+
+
+def read_hand_tracking(path: str | os.PathLike[str]) -> HandTracking:
+    """Reads MPS ``wrist_and_palm_poses.csv`` or ``hand_tracking_results.csv``, of either version, in the device frame.
+
+    Columns are found by name. As in Meta's reader a hand is tracked where its confidence is above 0.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another kind of file, damaged rows (the line is named), times that do not increase.
+    """
+    path = Path(path)
+    names = column_names(read_header(path))
+    if "tx_left_landmark_0_device" in names:
+        parts = [f"{{side}}_landmark_{i}_device" for i in (_WRIST_LANDMARK, _PALM_LANDMARK)]
+    else:
+        parts = ["{side}_wrist_device", "{side}_palm_device"]
+    columns = ["tracking_timestamp_us", *(f"{side}_tracking_confidence" for side in _SIDES)]
+    triples = [[f"t{axis}_{part}" for axis in "xyz"] for part in parts]
+    if "nx_left_palm_device" in names:
+        triples += [[f"n{axis}_{{side}}_{part}_device" for axis in "xyz"] for part in ("wrist", "palm")]
+    triples = {side: [[name.format(side=side) for name in triple] for triple in triples] for side in _SIDES}
+    columns += [name for side in _SIDES for triple in triples[side] for name in triple]
+    table = read_table(path, dict.fromkeys(columns, pa.float64()), "MPS hand tracking")
+    column = lambda name: torch.from_numpy(table[name].to_numpy().copy())  # noqa: E731
+    timestamps = column("tracking_timestamp_us") / 1e6
+    late = (~(timestamps.diff() > 0)).nonzero().flatten().tolist()
+    if late or not bool(timestamps.isfinite().all()):
+        raise ValueError(
+            f"Line {late[0] + 3 if late else 2} of {path}: the time does not increase; sort the file by time."
+        )
+    confidence = torch.stack([column(f"{side}_tracking_confidence") for side in _SIDES], dim=1).float()
+    tracked = confidence > 0
+    values = [
+        torch.stack([torch.stack([column(name) for name in triples[side][i]], dim=1) for side in _SIDES], dim=1).float()
+        for i in range(len(triples["left"]))
+    ]
+    values = [torch.where(tracked[..., None], value, torch.nan) for value in values]
+    values += [torch.full_like(values[0], torch.nan)] * (4 - len(values))
+    return HandTracking(timestamps, torch.where(tracked, confidence, 0.0), *values)
+
+
+@dataclass(frozen=True)
+class AriaImporter:
+    """Head trajectories of MPS folders at 30 fps, floor at z = 0, with tracked hands; cut where tracking was lost.
+
+    The floor is found in the recording's point cloud, and without one estimated from the head.
+    """
+
+    name: ClassVar[str] = "aria"
+    _trajectories: ClassVar[tuple[str, ...]] = ("closed_loop_trajectory.csv", "closed_loop_trajectory.csv.gz")
+
+    root: Path
+    """A recording's folder, or any folder above many."""
+    device: str = "gen1"
+    """Glasses, for their CAD extrinsic (``trajectory.default_T_device_cpf``)."""
+    use_vrs: bool = False
+    """Take each recording's own calibration from the VRS file beside it (needs the extra ``aria``)."""
+    min_seconds: float = 1.0
+    split: str = "test"
+    license: str = ""
+    """Terms of the recordings."""
+
+    def jobs(self) -> list[Job]:
+        """One job a recording, named by its folder.
+
+        Raises:
+            FileNotFoundError: no trajectory anywhere below ``root``.
+            ValueError: an unknown ``device``.
+        """
+        default_T_device_cpf(self.device)
+        paths: dict[Path, Path] = {}
+        for name in self._trajectories:
+            for path in sorted(self.root.rglob(name)):
+                paths.setdefault(_recording(path), path)
+        if not paths:
+            raise FileNotFoundError(f"{self.root} holds no {self._trajectories[0]}, neither itself nor below.")
+        jobs = []
+        for folder, path in sorted(paths.items()):
+            inside = folder.is_relative_to(self.root) and folder != self.root
+            id = folder.relative_to(self.root).as_posix() if inside else folder.resolve().name
+            jobs.append(Job(id, path, self.split))
+        return jobs
+
+    def convert(self, job: Job) -> list[HeadClip]:
+        """The pieces of one recording between gaps; those after the first are numbered.
+
+        Raises:
+            ClipError: nothing as long as ``min_seconds``.
+            FileNotFoundError, ImportError: no VRS file or no projectaria-tools, with ``use_vrs``.
+            ValueError: a damaged file, or one with several worlds.
+        """
+        T_device_cpf = self._T_device_cpf(_recording(job.path))
+        trajectory = read_aria(job.path, T_device_cpf=T_device_cpf)
+        pieces = [piece for piece in trajectory.split_at_gaps() if piece.duration >= self.min_seconds]
+        if not pieces:
+            raise ClipError(f"shorter than {self.min_seconds:g} s")
+        path = find_hand_tracking(job.path.parent)
+        hands = read_hand_tracking(path).in_cpf(T_device_cpf) if path else None
+        clips = []
+        for number, piece in enumerate(pieces):
+            piece = piece.resample(FPS)
+            clip = HeadClip(
+                id=f"{job.id}/{number}" if number else job.id,
+                source=self.name,
+                trajectory=piece.above_floor(),
+                split=job.split,
+                license=self.license,
+                hands=hands.at(piece.timestamps) if hands else None,
+                joints=self._joints(job.path.parent, piece),
+            )
+            clips.append(clip)
+        return clips
+
+    def _T_device_cpf(self, folder: Path) -> Float64[Tensor, "4 4"]:
+        if not self.use_vrs:
+            return default_T_device_cpf(self.device)
+        # ADT's recording lies in the folder, among others; MPS makes mps_walk_vrs beside walk.vrs.
+        beside = folder.parent / f"{folder.name.removeprefix('mps_').removesuffix('_vrs')}.vrs"
+        found = [path for path in (folder / "video.vrs", beside) if path.is_file()] or sorted(folder.glob("*.vrs"))
+        if not found:
+            raise FileNotFoundError(f"{folder} has no VRS file in or beside it ({beside.name}), which use_vrs needs.")
+        return vrs_T_device_cpf(found[0])
+
+    def _joints(self, folder: Path, trajectory: HeadTrajectory) -> Float32[Tensor, "frames 22 3"] | None:
+        return None
+
+
+@dataclass(frozen=True)
+class AdtImporter(AriaImporter):
+    """Head trajectories of Aria Digital Twin (its optical ground truth, not its MPS output), with measured joints."""
+
+    name: ClassVar[str] = "adt"
+    _trajectories: ClassVar[tuple[str, ...]] = ("aria_trajectory.csv",)
+    license: str = ADT_LICENSE
+
+    def _joints(self, folder: Path, trajectory: HeadTrajectory) -> Float32[Tensor, "frames 22 3"] | None:
+        path = find_adt_skeleton(folder)
+        if path is None:
+            return None
+        return read_adt_joints(path, trajectory.timestamps) - torch.tensor([0.0, 0.0, trajectory.floor_height])
+
+
+def find_hand_tracking(folder: Path) -> Path | None:
+    """The hand tracking that belongs to the trajectory in ``folder``; the fuller of two files."""
+    root = _recording(folder / "trajectory.csv")
+    places = dict.fromkeys([folder, folder / "hand_tracking", root / "hand_tracking", root / "mps" / "hand_tracking"])
+    return next((place / name for name in _HAND_FILES for place in places if (place / name).is_file()), None)
+
+
+def find_adt_skeleton(folder: Path) -> Path | None:
+    """``Skeleton_*.json`` of the person who wears the glasses of an ADT sequence; None where nobody wore markers.
+
+    Raises:
+        ValueError: damaged metadata.
+    """
+    people = folder / "skeleton_aria_association.json"
+    if not people.is_file():
+        return None
+    try:
+        wearers = json.loads(people.read_text())["SkeletonMetadata"]
+        metadata = folder / "metadata.json"
+        serial = json.loads(metadata.read_text()).get("serial") if metadata.is_file() else None
+        mine = [w for w in wearers if len(wearers) == 1 or w["AssociatedDeviceSerial"] == serial]
+        paths = [folder / f"{wearer['SkeletonName']}.json" for wearer in mine]
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{people} or the metadata.json beside it is damaged: {error!r}.") from error
+    return next((path for path in paths if path.is_file()), None)
+
+
+def read_adt_joints(
+    path: str | os.PathLike[str], timestamps: Float64[Tensor, "frames"]
+) -> Float32[Tensor, "frames 22 3"]:
+    """Measured joints of ``Skeleton_*.json`` at the given times, in the z-up world of ``read_aria``, metres.
+
+    Ordered like SMPL-H's root and body joints, interpolated between measurements up to 50 ms apart; NaN elsewhere, and
+    for the three joints of the spine, which ADT's skeleton has not. A marker suit's joints are not quite where SMPL's
+    are.
+
+    Raises:
+        ValueError: no such file's content.
+    """
+    try:
+        frames = json.loads(Path(path).read_bytes())["frames"]
+        times = np.array([frame["timestamp_ns"] for frame in frames], np.float64) / 1e9
+        joints = np.array([frame["joints"] for frame in frames], np.float64)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no skeleton of ADT: {error!r}.") from error
+    if joints.ndim != 3 or joints.shape[1:] != (_ADT_NUM_JOINTS, 3) or (np.diff(times) <= 0).any():
+        raise ValueError(
+            f"{path} is no skeleton of ADT: joints have the shape {joints.shape}, or times do not increase."
+        )
+    wanted = timestamps.numpy()
+    after = np.searchsorted(times, wanted).clip(1, max(len(times) - 1, 1))
+    measured = (wanted >= times[0] - 1e-6) & (wanted <= times[-1] + 1e-6)
+    if len(times) > 1:
+        measured &= times[after] - times[after - 1] <= 0.05
+    R_up = rotation_to_z(torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64)).numpy()
+    result = np.full((len(wanted), 22, 3), np.nan, np.float32)
+    for name, index in _ADT_JOINTS.items():
+        xyz = np.stack([np.interp(wanted, times, joints[:, index, axis]) for axis in range(3)], axis=1)
+        result[measured, JOINT_NAMES.index(name)] = (xyz @ R_up.T)[measured]
+    return torch.from_numpy(result)
+
+
+def _recording(path: Path) -> Path:
+    """The folder of the recording that a trajectory file belongs to."""
+    folder = path.parent
+    while folder.name in _MPS_FOLDERS:
+        folder = folder.parent
+    return folder
+
+
+def _nearest(times: Float64[Tensor, "observations"], wanted: Float64[Tensor, "frames"]) -> Tensor:
+    after = torch.searchsorted(times, wanted).clamp(max=len(times) - 1)
+    before = (after - 1).clamp(min=0)
+    return torch.where((wanted - times[before]).abs() <= (times[after] - wanted).abs(), before, after)
