@@ -40,8 +40,12 @@ def _import(
     push_to_hub: Annotated[str | None, typer.Option(metavar="REPO_ID", help="Also upload to the Hub.")] = None,
     private: Annotated[bool, typer.Option("--private", help="Upload for you alone.")] = False,
 ) -> None:
+    import torch
+
     from motion_grpo.data import run_import
 
+    # Matrices are small: further threads wait for each other. Processes are what helps (--num-proc).
+    torch.set_num_threads(1)
     report = run_import(importer, output, num_proc=num_proc, clips_per_shard=clips_per_shard, strict=strict)
     for dropped in report.broken:
         print(f"broken: {dropped.path}: {dropped.reason}", file=sys.stderr)
@@ -53,8 +57,6 @@ def _import(
 
 def _describe(output: Path, report: "ImportReport", repo_id: str | None, private: bool) -> None:
     """Writes the card, and uploads the folder if there is an id to upload to."""
-    import datasets
-
     from motion_grpo.data import write_dataset_card
     from motion_grpo.data.sources import hub_licence, licenses_in, source_facts, why_private
 

@@ -20,7 +20,9 @@ def recover(
     steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps; the checkpoint's own by default.")] = None,
     eta: Annotated[float | None, typer.Option(min=0, help="Stochasticity; the checkpoint's own by default.")] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same motion.")] = 0,
-    floor_height: Annotated[float | None, typer.Option(help="z of the floor, m; found or estimated by default.")] = None,
+    floor_height: Annotated[
+        float | None, typer.Option(help="z of the floor, m; found or estimated by default.")
+    ] = None,
     device_generation: Annotated[str, typer.Option(help="Aria device whose default extrinsic is used.")] = "gen1",
     vrs: Annotated[Path | None, typer.Option(help="VRS file to take the device-to-CPF calibration from.")] = None,
     split: Annotated[bool, typer.Option("--split", help="Split at gaps of more than 0.5 s, one file a piece.")] = False,

@@ -1,4 +1,4 @@
-"""Turns a training run into a checkpoint folder that ships with the package or goes to the Hub: fp16 weights, curves, card.
+"""Turns a training run into a checkpoint folder for the package or the Hub: fp16 weights, curves, card.
 
     python trainers/ship_checkpoint.py --run runs/base --output src/motion_grpo/checkpoints/base \\
         --command "accelerate launch trainers/pretrain.py ..." --summary "..."
@@ -52,6 +52,11 @@ def main() -> None:
     parameters = sum(p.numel() for p in pipeline.denoiser.parameters())
     pipeline.denoiser.to(torch.float16)
     pipeline.save_pretrained(args.output)
+    for path in (args.output / "model_index.json", args.output / "denoiser" / "config.json"):
+        # diffusers notes the folder that a model was loaded from, which is nobody's business.
+        settings = json.loads(path.read_text())
+        settings.pop("_name_or_path", None)
+        path.write_text(json.dumps(settings, indent=2) + "\n")
     shutil.copyfile(args.run / "training_curves.png", args.output / "training_curves.png")
     shutil.copyfile(args.training_config, args.output / "training_config.yaml")
     write_card(args, pipeline, parameters)

@@ -256,11 +256,12 @@ def motion_metrics(
     pred, true = pred_joints[..., : 1 + NUM_BODY_JOINTS, :], true_joints[..., : 1 + NUM_BODY_JOINTS, :]
     first = 0 if pred_rotmats.shape[-3] == NUM_BODY_JOINTS else 1
     body = range(first, first + NUM_BODY_JOINTS)
+    there, back = _pa_errors(_positions(pred, mask, None), _positions(true, mask, None), mask)
     single = pred.unsqueeze(-4), None if mask is None else mask.unsqueeze(-2)
     return {
         "mpjpe": mpjpe(pred, true, mask),
-        "pa_mpjpe": pa_mpjpe(pred, true, mask),
-        "pa_mpjpe_egoallo": pa_mpjpe_egoallo(pred, true, mask),
+        "pa_mpjpe": there,
+        "pa_mpjpe_egoallo": back,
         "mpjve": mpjve(pred, true, fps, mask),
         "mpjre": mpjre(pred_rotmats, true_rotmats, mask, body),
         "jitter": jitter(pred, fps, mask),
@@ -281,16 +282,38 @@ def align_similarity(
     coincide (to rounding) ends at the target's mean; values and gradients stay finite there. The rotation is roma's
     special Procrustes: Horn's closed form in float64 where the device has it, so no batch of SVDs on a GPU.
     """
-    target_mean = target.mean(dim=-2, keepdim=True)
-    rounding = 8 * torch.finfo(source.dtype).eps * source.abs().amax(dim=(-2, -1))
-    source, target = source - source.mean(dim=-2, keepdim=True), target - target_mean
+    return _aligned(source, target, *_rotation(source, target))
+
+
+def _rotation(
+    source: Float[Tensor, "*#batch points 3"], target: Float[Tensor, "*#batch points 3"]
+) -> tuple[Float[Tensor, "*batch 3 3"], Float[Tensor, "*batch"]]:
+    """The rotation that turns the source onto the target, and how well the two overlap then.
+
+    The way back, from the target to the source, turns by the transpose and has the same overlap.
+    """
+    source, target = (points - points.mean(dim=-2, keepdim=True) for points in (source, target))
     # Sums, not matrix products, which autocast and TF32 would round to a millimetre.
     covariance = (target[..., :, None] * source[..., None, :]).sum(dim=-3)
     R = roma.special_procrustes(covariance)
+    return R, (R * covariance).sum(dim=(-2, -1))
+
+
+def _aligned(source: Tensor, target: Tensor, R: Tensor, overlap: Tensor) -> Tensor:
+    """The source after a rotation and the scale and translation that go with it."""
+    rounding = 8 * torch.finfo(source.dtype).eps * source.abs().amax(dim=(-2, -1))
+    source, target_mean = source - source.mean(dim=-2, keepdim=True), target.mean(dim=-2, keepdim=True)
     spread = source.square().sum(dim=(-2, -1))
     # Where the points coincide, both are rounding errors: any divisor but a rounding error leaves a scale of zero.
-    scale = (R * covariance).sum(dim=(-2, -1)) / torch.where(spread > source.shape[-2] * rounding**2, spread, 1.0)
-    return scale[..., None, None] * (source[..., None, :] * R[..., None, :, :]).sum(dim=-1) + target_mean
+    scale = overlap / torch.where(spread > source.shape[-2] * rounding**2, spread, 1.0)
+    return (source[..., None, :] * (scale[..., None, None] * R)[..., None, :, :]).sum(dim=-1) + target_mean
+
+
+def _pa_errors(pred: Tensor, true: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """`pa_mpjpe` and `pa_mpjpe_egoallo`, by one rotation."""
+    R, overlap = _rotation(pred, true)
+    there, back = _aligned(pred, true, R, overlap), _aligned(true, pred, R.mT, overlap)
+    return tuple(_MM * _mean(_distance(moved, true).mean(dim=-1), mask) for moved in (there, back))
 
 
 def _positions(positions: Tensor, mask: Tensor | None, joints: Sequence[int] | None) -> Tensor:

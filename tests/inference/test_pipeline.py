@@ -360,7 +360,8 @@ class TestSaving:
         for name, value in pipe.denoiser.state_dict().items():
             assert torch.equal(loaded.denoiser.state_dict()[name], value), name
         a, b = (p(head_trajectory(40), generator=seeded()).motion.joints for p in (pipe, loaded))
-        assert torch.equal(a, b)
+        # Weights mapped from a file lie differently in memory, where sums may be rounded in another order.
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
 
     def test_another_scheduler_survives(self, tmp_path):
         pipe = pipeline(steps=2)

@@ -13,5 +13,6 @@ __all__ = [
     "FEATURES", "SCHEMA_VERSION", "Clip", "ClipError", "Dropped", "HeadClip", "ImportReport", "Importer", "Job",
     "MocapPackImporter", "MotionWindows", "SourceFacts", "StreamedWindows", "clip_to_row", "collate_windows",
     "is_mocap_pack", "label_contacts", "leg_length", "load_clips", "load_motions", "mirror", "mirror_contacts",
-    "read_mocap_pack", "resample", "row_to_clip", "row_to_trajectory", "run_import", "with_contacts", "write_dataset_card",
+    "read_mocap_pack", "resample", "row_to_clip", "row_to_trajectory", "run_import", "with_contacts",
+    "write_dataset_card",
 ]  # fmt: skip

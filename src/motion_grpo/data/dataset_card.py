@@ -102,6 +102,7 @@ def write_dataset_card(
         repo_id=repo_id or str(folder),
         splits=[{"name": name} | _count(part) for name, part in sorted(facts.groupby("split"), key=_by_split)],
         sources=[asdict(known[str(name)]) | _count(part) for name, part in facts.groupby("source")],
+        heads_only=not any(facts["skeleton"]),
         skeletons=sorted(set(facts["skeleton"]) - {""}) or ["none, heads only"],
         rates=[f"{rate:g}" for rate in sorted(facts["fps"].unique())],
         columns=[{"name": n, "type": _type(feature), "note": COLUMN_NOTES[n]} for n, feature in FEATURES.items()],

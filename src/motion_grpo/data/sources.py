@@ -13,8 +13,8 @@ _AMASS_CITATION = (
     "Shapes', ICCV 2019, and the authors of the sub data set."
 )
 _BANDAI_ATTRIBUTION = (
-    "(c) 2022 Bandai Namco Research Inc.; changed: retargeted to SMPL-H. M. Kobayashi, C.-C. Liao, K. Inoue, S. Yojima, "
-    "M. Takahashi, 'Motion Capture Dataset for Practical Use of AI-based Motion Editing and Stylization', "
+    "(c) 2022 Bandai Namco Research Inc.; changed: retargeted to SMPL-H. M. Kobayashi, C.-C. Liao, K. Inoue, S. "
+    "Yojima, M. Takahashi, 'Motion Capture Dataset for Practical Use of AI-based Motion Editing and Stylization', "
     "arXiv:2306.08861, 2023."
 )
 _BANDAI_URL = "https://github.com/BandaiNamcoResearchInc/Bandai-Namco-Research-Motiondataset"
@@ -41,7 +41,7 @@ _FACTS = {
         "egoallo-hdf5",
         "AMASS as preprocessed by EgoAllo",
         _AMASS_LICENCE,
-        f"{_AMASS_CITATION} Preprocessing: B. Yi et al., 'Estimating Body and Hand Motion in an Ego-sensed World', CVPR 2025.",
+        f"{_AMASS_CITATION} B. Yi et al., 'Estimating Body and Hand Motion in an Ego-sensed World', CVPR 2025.",
         "https://amass.is.tue.mpg.de/license.html",
     ),
     "bandai1": SourceFacts(
@@ -90,7 +90,8 @@ def why_private(facts: SourceFacts) -> str | None:
 
 def hub_licence(facts: list[SourceFacts]) -> str:
     """The identifier of the Hub for all sources together."""
-    return "cc-by-nc-4.0" if any(f.licence == "CC BY-NC 4.0" for f in facts) and not any(map(why_private, facts)) else "other"
+    non_commercial = any(source.licence == "CC BY-NC 4.0" for source in facts)
+    return "cc-by-nc-4.0" if non_commercial and not any(map(why_private, facts)) else "other"
 
 
 def _facts_of(name: str, license: str) -> SourceFacts:

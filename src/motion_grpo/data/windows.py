@@ -158,8 +158,8 @@ class StreamedWindows(IterableDataset):
     Items are those of :class:`MotionWindows` made of rows; a clip gives one window for every ``length`` frames it has.
 
     Args:
-        rows: ``load_dataset(..., streaming=True)``, of which those without a body are left out; loader workers share its shards, and processes do after
-            ``datasets.distributed.split_dataset_by_node``.
+        rows: ``load_dataset(..., streaming=True)``; loader workers share its shards, and processes do after
+            ``datasets.distributed.split_dataset_by_node``. Rows of a head without a body are left out.
         length: frames of a window.
         buffer_clips: clips kept in memory to draw from.
         min_length: as for :class:`MotionWindows`.

@@ -12,6 +12,7 @@ from datasets import load_dataset
 from pyarrow import parquet
 
 from motion_grpo.body import JOINT_NAMES
+from motion_grpo.data.head_clip import HAND_OBSERVATION, HeadClip, row_to_trajectory
 from motion_grpo.data.importers import aria
 from motion_grpo.data.importers.aria import (
     AdtImporter,
@@ -21,7 +22,6 @@ from motion_grpo.data.importers.aria import (
     read_adt_joints,
     read_hand_tracking,
 )
-from motion_grpo.data.head_clip import HAND_OBSERVATION, HeadClip, row_to_trajectory
 from motion_grpo.data.importing import ClipError
 from motion_grpo.data.schema import FEATURES, rows_to_table
 from motion_grpo.trajectory import default_T_device_cpf, load_trajectory
