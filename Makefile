@@ -6,6 +6,8 @@
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV ?= .venv
+# setuptools explains at length, and as a warning, what an editable install is.
+PIP = PYTHONWARNINGS=ignore $(VENV)/bin/python -m pip install --quiet
 # Threads that wait must not spin: on a busy machine that costs more than it gains.
 RUN = OMP_NUM_THREADS=$(THREADS) OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1 $(VENV)/bin/python
 THREADS ?= 2
@@ -25,16 +27,16 @@ install: $(VENV)/.demo
 
 $(VENV)/.torch:
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --upgrade pip
-	$(VENV)/bin/python -m pip install --quiet $(TORCH)
+	$(PIP) --upgrade pip
+	$(PIP) $(TORCH)
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.torch pyproject.toml
-	$(VENV)/bin/python -m pip install --quiet -e .
+	$(PIP) -e .
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.torch pyproject.toml
-	$(VENV)/bin/python -m pip install --quiet -e ".[dev,examples]"
+	$(PIP) -e ".[dev,examples]"
 	@touch $@ $(VENV)/.demo
 
 clean:

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from motion_grpo import EgoMotionPipeline, HeadTrajectory, Motion, load_trajectory
 from motion_grpo.motion import check_output_path
+from motion_grpo.viz.figures import check_picture_path
 from motion_grpo.viz.strip import draw_strip
 
 
@@ -32,6 +33,8 @@ def recover(
     """Recover full-body motion from a head trajectory."""
     console = Console()
     check_output_path(output)
+    if picture is not None:
+        check_picture_path(picture)
     loaded = load_trajectory(
         trajectory,
         floor_height=floor_height,

@@ -1,0 +1,59 @@
+"""The command a user types, on a recorded example and on bad input."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from motion_grpo_cli.cli import main
+
+from motion_grpo import Motion
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """Exit code of ``motion-grpo`` with these arguments."""
+    monkeypatch.setattr(sys, "argv", ["motion-grpo", *map(str, arguments)])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    return exit_.value.code or 0
+
+
+def test_writes_the_motion_and_a_picture(monkeypatch, tmp_path) -> None:
+    output, picture = tmp_path / "walk.npz", tmp_path / "walk.png"
+    head = EXAMPLES / "brisk_walk.csv"
+    assert run(monkeypatch, "recover", head, "-o", output, "--picture", picture, "--floor-height", 0.0) == 0
+    motion, truth = Motion.load(output), Motion.load(EXAMPLES / "brisk_walk.npz")
+    assert len(motion) == len(truth)
+    # A body, and the right one: the rest pose under the same head is at 253 mm.
+    assert (motion.joints - truth.joints)[:, :22].norm(dim=-1).mean() < 0.09
+    assert picture.stat().st_size > 10_000
+
+
+def test_samples_are_numbered_and_differ(monkeypatch, tmp_path) -> None:
+    head = EXAMPLES / "brisk_walk.csv"
+    assert run(monkeypatch, "recover", head, "-o", tmp_path / "walk.npz", "--samples", 2, "--seed", 3) == 0
+    first, second = (np.load(tmp_path / f"walk_{i}.npz")["poses"] for i in range(2))
+    assert first.shape == second.shape
+    assert np.abs(first - second).max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("nowhere.csv", "-o", "OUT/x.npz"), "no file"),
+        (("HEAD", "-o", "OUT/x.fbx"), "cannot write .fbx"),
+        (("HEAD", "-o", "OUT/missing/x.npz"), "does not exist"),
+        (("HEAD", "-o", "OUT/x.npz", "--picture", "OUT/x.gif"), "png"),
+        (("HEAD", "-o", "OUT/x.npz", "--checkpoint", "OUT"), "model_index.json"),
+    ],
+)
+def test_bad_input_ends_in_one_sentence(arguments, message, monkeypatch, tmp_path, capsys) -> None:
+    places = {"HEAD": str(EXAMPLES / "brisk_walk.csv")}
+    arguments = [places.get(a, a.replace("OUT", str(tmp_path))) for a in arguments]
+    assert run(monkeypatch, "recover", *arguments) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("motion-grpo: ")
+    assert message in error
+    assert list(tmp_path.iterdir()) == []
