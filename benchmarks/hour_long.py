@@ -1,6 +1,6 @@
 """An hour of head motion (108,000 frames) in bounded memory: time, and peak memory beside that of one minute.
 
-    python benchmarks/hour_long.py [--minutes 60]
+python benchmarks/hour_long.py [--minutes 60]
 """
 
 import argparse

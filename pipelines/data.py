@@ -43,7 +43,10 @@ def _import(
     import torch
 
     from motion_grpo.data import run_import
+    from motion_grpo.data.sources import is_restricted
 
+    if push_to_hub and not private and is_restricted(importer.name):
+        raise ValueError(f"The licence of {importer.name} does not let everybody have it: upload it with --private.")
     # Matrices are small: further threads wait for each other. Processes are what helps (--num-proc).
     torch.set_num_threads(1)
     report = run_import(importer, output, num_proc=num_proc, clips_per_shard=clips_per_shard, strict=strict)

@@ -1,4 +1,4 @@
-"""Scores a checkpoint, baselines or anybody's motion files: ``motion-grpo evaluate --dataset PACK --output results``.
+"""Scores a checkpoint, baselines or anybody's motion files: ``motion-grpo evaluate --dataset DATA --output results``.
 
 Several processes share the clips: ``accelerate launch pipelines/evaluate.py ...`` with GPUs, without (where accelerate
 starts only one) ``torchrun --nproc_per_node 8 pipelines/evaluate.py ...``. An interrupted run goes on where it stopped.
@@ -18,6 +18,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
+import datasets
 import diffusers
 import torch
 import typer
@@ -30,7 +31,7 @@ from rich.table import Column, Table
 
 import motion_grpo
 from motion_grpo import EgoMotionPipeline, Motion, Skeleton, evaluation
-from motion_grpo.data import Clip, read_mocap_pack, resample
+from motion_grpo.data import Clip, is_mocap_pack, load_clips, load_motions, resample
 from motion_grpo.evaluation import FPS, MIN_FRAMES, ClipScores, PipelineSystem, RecordedMotions, System
 
 BASELINES = ("mean_pose", "nearest", "smoothed", "ground_truth")
@@ -39,7 +40,7 @@ Key = tuple[str, str, str]  # split, system, clip
 
 
 def evaluate(
-    dataset: Annotated[Path, typer.Option(help="Folder of an open_mocap_smplh pack.")],
+    dataset: Annotated[str, typer.Option(help="Data set of `motion-grpo data` (folder or Hub id), or a pack.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results; a run there is resumed.")],
     checkpoint: Annotated[str, typer.Argument(help="Folder, Hub id, or the name of a shipped checkpoint.")] = "base",
     split: Annotated[str, typer.Option(help="One or more, with commas between.")] = "id_test,test",
@@ -52,7 +53,9 @@ def evaluate(
     metrics_only: Annotated[
         Path | None, typer.Option(help="Score the motions in this folder (CLIP.npz, AMASS layout), no checkpoint.")
     ] = None,
-    smplh: Annotated[Path | None, typer.Option(help="SMPL-H model.npz that the predicted betas refer to.")] = None,
+    smplh: Annotated[
+        Path | None, typer.Option(help="SMPL-H model.npz that predicted betas, and rows of another body, refer to.")
+    ] = None,
 ) -> None:
     """Score recovered motion against recordings."""
     # Unless told so on a machine without GPU, accelerate takes each of torchrun's processes for the only one.
@@ -61,12 +64,12 @@ def evaluate(
     splits, chosen = _listed(split, "--split"), _listed(baselines, "--baselines") if baselines else []
     if unknown := set(chosen) - set(BASELINES):
         raise ValueError(f"--baselines names {', '.join(sorted(unknown))}; there are {', '.join(BASELINES)}.")
-    if {"mean_pose", "nearest"} & set(chosen) and not any(dataset.glob("*_train.parquet")):
-        raise FileNotFoundError(f"{dataset} holds no *_train.parquet, which mean_pose and nearest are made from.")
+    if {"mean_pose", "nearest"} & set(chosen):
+        _check_train(dataset)
     if save_motions and metrics_only:
         raise ValueError("--metrics-only draws no motions that --save-motions could save; leave out one of the two.")
-    clips = {name: _read_clips(dataset, name, limit) for name in splits}
     skeleton = Skeleton.from_smplh(smplh) if smplh else None
+    clips = {name: _read_clips(dataset, name, skeleton, limit) for name in splits}
     if metrics_only is None:
         pipeline = EgoMotionPipeline.from_pretrained(checkpoint).to(state.device)
         pipeline.skeleton = skeleton or pipeline.skeleton
@@ -93,7 +96,7 @@ def evaluate(
                 todo.append((group, clip, missing))
     state.wait_for_everyone()  # All have to see the same, before anybody writes.
     with state.split_between_processes(todo) as share:
-        systems = _build(main, system, {name for *_, missing in share for name in missing}, dataset)
+        systems = _build(main, system, {name for *_, missing in share for name in missing}, dataset, skeleton)
         shard = output / f"clips.{state.process_index:03d}.jsonl"
         progress = track(share, "clips", console=Console(stderr=True), disable=not state.is_main_process)
         for group, clip, missing in progress:
@@ -114,13 +117,13 @@ def evaluate(
     state.wait_for_everyone()
 
 
-def _build(main: str, system: System, needed: set[str], dataset: Path) -> dict[str, System]:
+def _build(main: str, system: System, needed: set[str], dataset: str, skeleton: Skeleton | None) -> dict[str, System]:
     # What the latest clip gave is kept: it is scored, smoothed and saved.
     latest = lru_cache(maxsize=1)(system)
     smoothed = evaluation.smoothed(latest, SIGMA_FRAMES)
     systems = {main: latest, "smoothed": smoothed, "ground_truth": evaluation.ground_truth}
     if {"mean_pose", "nearest"} & needed:
-        train = _read_clips(dataset, "train")
+        train = _read_clips(dataset, "train", skeleton)
         systems["mean_pose"] = evaluation.mean_pose(train)
         if "nearest" in needed:
             systems["nearest"] = evaluation.NearestNeighbour(train)
@@ -134,8 +137,21 @@ def _listed(names: str, option: str) -> list[str]:
     return listed
 
 
-def _read_clips(dataset: Path, split: str, limit: int | None = None) -> list[Clip]:
-    clips = list(read_mocap_pack(dataset, split))
+def _check_train(dataset: str) -> None:
+    if is_mocap_pack(dataset) and not any(Path(dataset).glob("*_train.parquet")):
+        raise FileNotFoundError(f"{dataset} holds no *_train.parquet, which mean_pose and nearest are made from.")
+    if not is_mocap_pack(dataset):
+        load_motions(dataset, "train")
+
+
+def _read_clips(dataset: str, split: str, skeleton: Skeleton | None, limit: int | None = None) -> list[Clip]:
+    if skeleton is not None and (
+        is_mocap_pack(dataset) or skeleton.name not in load_motions(dataset, split)["skeleton"]
+    ):
+        skeleton = None  # it is the predictions' body, not the recordings'
+    clips = load_clips(dataset, split, skeleton=skeleton)
+    if not clips:
+        raise ValueError(f"The split {split} of {dataset} holds heads and no bodies to score against.")
     count = min(limit or len(clips), len(clips))
     clips = [clips[i * len(clips) // count] for i in range(count)]
     # A clip that is too short goes through, to be named by the check that refuses it.
@@ -164,10 +180,17 @@ def _system_settings(checkpoint: str, system: PipelineSystem | RecordedMotions, 
     }
 
 
-def _common_settings(dataset: Path, skeleton: Skeleton | None) -> dict[str, Any]:
+def _dataset_settings(dataset: str) -> dict[str, str]:
+    folder = Path(dataset)
+    if folder.is_dir():
+        files = folder.glob("*.parquet" if is_mocap_pack(folder) else "*/*.parquet")
+        return {"dataset": folder.resolve().name, "dataset_sha256": _sha256(files)}
+    return {"dataset": dataset, "dataset_revision": str(datasets.load_dataset_builder(dataset).hash)}
+
+
+def _common_settings(dataset: str, skeleton: Skeleton | None) -> dict[str, Any]:
     return {
-        "dataset": dataset.resolve().name,
-        "dataset_sha256": _sha256(dataset.glob("*.parquet")),
+        **_dataset_settings(dataset),
         "fps": FPS,
         "joints": "22: SMPL-H root and body joints, no fingers (MPJRE: the 21 body joints)",
         "alignment": "none, world frame (PA metrics: similarity alignment of every frame)",

@@ -15,7 +15,7 @@ from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
 from trl import TrlParser
 
-from motion_grpo import EgoMotionPipeline
+from motion_grpo import EgoMotionPipeline, Skeleton
 from motion_grpo.data import Clip, MotionWindows, StreamedWindows, is_mocap_pack, load_clips, load_motions, resample
 from motion_grpo.models import EgoMotionDenoiser
 from motion_grpo.schedulers import EgoMotionSDEScheduler
@@ -33,6 +33,10 @@ class DataArguments:
     )
     speeds: list[float] = field(
         default_factory=lambda: [1.0], metadata={"help": "Every clip is also played this many times as fast."}
+    )
+    smplh: str | None = field(
+        default=None,
+        metadata={"help": "SMPL-H model.npz that the data set was imported with; the default body if unset."},
     )
     streaming: bool = field(default=False, metadata={"help": "Read a data set while training; needs max_steps."})
     eval_clips: int = field(default=48, metadata={"help": "Clips of the validation split, evenly spread."})
@@ -54,17 +58,24 @@ class ModelArguments:
     resume: bool = field(default=False, metadata={"help": "Go on from the newest checkpoint in output_dir."})
 
 
+def skeleton(data: DataArguments) -> Skeleton | None:
+    """The body that the data set's betas refer to."""
+    return Skeleton.from_smplh(data.smplh) if data.smplh else None
+
+
 def train_windows(data: DataArguments, length: int, seed: int) -> MotionWindows | StreamedWindows:
     """Windows of the train split: of clips in memory at every speed asked for, or of rows that stay on disk."""
+    body = skeleton(data)
     original = data.speeds == [1.0]
     if data.streaming:
         if not original:
             raise ValueError("speeds needs the clips in memory; leave it at [1.0] with streaming.")
         rows = load_motions(data.dataset_name, "train", sources=data.sources, streaming=True)
-        return StreamedWindows(rows, length, seed=seed)
+        return StreamedWindows(rows, length, seed=seed, skeleton=body)
     if original and not is_mocap_pack(data.dataset_name):
-        return MotionWindows(load_motions(data.dataset_name, "train", sources=data.sources), length, seed=seed)
-    clips = load_clips(data.dataset_name, "train", sources=data.sources)
+        rows = load_motions(data.dataset_name, "train", sources=data.sources)
+        return MotionWindows(rows, length, seed=seed, skeleton=body)
+    clips = load_clips(data.dataset_name, "train", sources=data.sources, skeleton=body)
     faster = [
         replace(clip, id=f"{clip.id}@{speed}", motion=resample(clip.motion, 30.0, speed))
         for speed in data.speeds
@@ -76,7 +87,8 @@ def train_windows(data: DataArguments, length: int, seed: int) -> MotionWindows 
 
 def val_clips(data: DataArguments) -> list[Clip]:
     """Clips to evaluate on."""
-    return load_clips(data.dataset_name, "val", sources=data.sources, limit=data.eval_clips)
+    limit = data.eval_clips
+    return load_clips(data.dataset_name, "val", sources=data.sources, limit=limit, skeleton=skeleton(data))
 
 
 def main() -> None:
@@ -92,6 +104,7 @@ def main() -> None:
         args,
         train_windows(data, args.window, args.seed),
         val_clips(data) if args.eval_strategy != "no" else None,
+        skeleton=skeleton(data),
     )
     if model_args.model_name_or_path is None:
         trainer.fit_condition_statistics()

@@ -72,7 +72,7 @@ def head_trajectory(clip: Clip) -> HeadTrajectory:
     return HeadTrajectory(R, p, motion.timestamps, 0.0, "given", clip.id)
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: roma keeps constants made in here, which autograd may want later
 def score(motions: Sequence[Motion], clip: Clip) -> dict[str, list[float]]:
     """Every metric of :func:`~motion_grpo.metrics.motion_metrics`, one value a motion.
 
@@ -83,11 +83,12 @@ def score(motions: Sequence[Motion], clip: Clip) -> dict[str, list[float]]:
         raise ValueError(f"There is no motion to score for clip {clip.id}; a system must return at least one.")
     for number, motion in enumerate(motions):
         _check_fits(motion, clip, f"Motion {number} for clip {clip.id}")
-    pred, true = _posed(motions), _posed([clip.motion])
+    joints = _posed([*motions, clip.motion]).joints
+    pred, true = joints[:-1], joints[-1:]
     local = torch.stack([m.body_rotmats for m in motions])
-    if not pred.joints.isfinite().all():
+    if not pred.isfinite().all():
         raise ValueError(f"A motion for clip {clip.id} holds NaN or infinite values.")
-    values = motion_metrics(local, pred.joints, clip.motion.body_rotmats[None], true.joints, FPS)
+    values = motion_metrics(local, pred, clip.motion.body_rotmats[None], true, FPS)
     return {name: value.tolist() for name, value in values.items()}
 
 

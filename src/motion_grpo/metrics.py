@@ -294,7 +294,7 @@ def _rotation(
     """
     source, target = (points - points.mean(dim=-2, keepdim=True) for points in (source, target))
     # Sums, not matrix products, which autocast and TF32 would round to a millimetre.
-    covariance = (target[..., :, None] * source[..., None, :]).sum(dim=-3)
+    covariance = torch.stack([(target[..., i, None] * source).sum(dim=-2) for i in range(3)], dim=-2)
     R = roma.special_procrustes(covariance)
     return R, (R * covariance).sum(dim=(-2, -1))
 
@@ -306,7 +306,8 @@ def _aligned(source: Tensor, target: Tensor, R: Tensor, overlap: Tensor) -> Tens
     spread = source.square().sum(dim=(-2, -1))
     # Where the points coincide, both are rounding errors: any divisor but a rounding error leaves a scale of zero.
     scale = overlap / torch.where(spread > source.shape[-2] * rounding**2, spread, 1.0)
-    return (source[..., None, :] * (scale[..., None, None] * R)[..., None, :, :]).sum(dim=-1) + target_mean
+    R = scale[..., None, None] * R
+    return sum(source[..., i, None] * R[..., None, :, i] for i in range(3)) + target_mean
 
 
 def _pa_errors(pred: Tensor, true: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:

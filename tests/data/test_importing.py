@@ -2,10 +2,7 @@
 
 import errno
 import json
-import os
-import subprocess
-import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -13,52 +10,15 @@ import pytest
 import torch
 
 from motion_grpo.data import (
-    Clip,
-    ClipError,
     ImportReport,
-    Job,
     MocapPackImporter,
     load_clips,
     read_mocap_pack,
     run_import,
 )
-from motion_grpo.motion import Motion
 from tests.conftest import shared_path
-from tests.tiny import moving_clip, moving_motion, write_shard
-
-
-@dataclass(frozen=True)
-class TextImporter:
-    """Reads a folder of ``SPLIT/NAME.txt`` whose content says what happens: a number of frames, or a fault."""
-
-    folder: Path
-    name: str = "texts"
-
-    def jobs(self) -> list[Job]:
-        return [Job(p.stem, p, p.parent.name) for p in sorted(self.folder.glob("*/*.txt"))]
-
-    def convert(self, job: Job) -> list[Clip]:
-        what, _, argument = job.path.read_text().partition(" ")
-        if what == "skip":
-            raise ClipError(argument)
-        if what == "broken":
-            raise EOFError(argument)
-        if what == "full":
-            raise OSError(errno.ENOSPC, "No space left on device")
-        if what == "killed":
-            os.kill(os.getpid(), 9)
-        if what == "one":
-            return [Clip(job.id, "tiny", shortest(moving_clip(5).motion))]
-        clip = replace(moving_clip(int(argument), seed=int(job.id)), id=job.id, subject="somebody")
-        if what == "nan":
-            clip.motion.root_positions[2] = float("nan")
-        return [clip, replace(clip, id=f"{job.id}+1")] if what == "two" else [clip]
-
-
-def shortest(motion: Motion) -> Motion:
-    """Its first frame."""
-    per_frame = ("root_rotmats", "root_positions", "body_rotmats", "contacts", "timestamps")
-    return replace(motion, **{name: getattr(motion, name)[:1] for name in per_frame})
+from tests.data.text_importer import TextImporter
+from tests.tiny import moving_motion, write_shard
 
 
 def write_texts(folder: Path, **splits: list[str]) -> TextImporter:
@@ -133,11 +93,21 @@ def test_two_importers_share_a_folder(tmp_path):
 
 
 @pytest.mark.slow
-def test_processes_write_the_same_files(tmp_path):
-    importer = write_texts(tmp_path / "in", **MIXED)
-    one, several = run(importer, tmp_path / "one"), run(importer, tmp_path / "two", num_proc=2)
-    assert one == several
-    assert files(tmp_path / "one") == files(tmp_path / "two")
+def test_processes_write_the_same_files_and_may_be_killed(tmp_path):
+    report = "texts_report.json"
+    importer = write_texts(tmp_path / "in", **MIXED | {"zoo": ["frames 6", "frames 7", "frames 8"]})
+    one = run(importer, tmp_path / "one")
+    victim = tmp_path / "in" / "zoo" / "02.txt"
+    victim.write_text(f"killed {tmp_path / 'two' / '.import' / 'train' / 'texts-00000.json'}")
+    with pytest.raises(ChildProcessError, match=r"was killed.*Finished shards are kept"):
+        run(importer, tmp_path / "two", num_proc=2)
+    assert not (tmp_path / "two" / "zoo" / "texts-00001.parquet").exists()
+    victim.write_text("frames 8")
+    two = run(importer, tmp_path / "two")
+    assert two.shards_resumed >= 1
+    assert replace(two, shards_resumed=0) == one
+    # The report tells how many shards were there already; all else is the same to the byte.
+    assert files(tmp_path / "one") == files(tmp_path / "two") | {report: files(tmp_path / "one")[report]}
 
 
 class TestResume:
@@ -165,21 +135,6 @@ class TestResume:
             run(importer, tmp_path / "out")
         assert not list((tmp_path / "out").rglob("*.parquet*"))
         assert run(importer, tmp_path / "out").clips == 1
-
-    @pytest.mark.slow
-    def test_killed_run_goes_on(self, tmp_path):
-        importer = write_texts(tmp_path / "in", train=["frames 5", "frames 6", "frames 7", "killed"])
-        code = (
-            "from pathlib import Path; from tests.data.test_importing import TextImporter, run;"
-            f"run(TextImporter(Path({str(tmp_path / 'in')!r})), Path({str(tmp_path / 'out')!r}))"
-        )
-        killed = subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parents[2])
-        assert killed.returncode == -9
-        assert (tmp_path / "out" / "train" / "texts-00000.parquet").is_file()
-        (tmp_path / "in" / "train" / "03.txt").write_text("frames 8")
-        report = run(importer, tmp_path / "out")
-        assert (report.clips, report.shards_resumed) == (4, 1)
-        assert not list((tmp_path / "out").rglob("*.tmp"))
 
     def test_half_written_shard_is_done_again(self, tmp_path):
         importer = write_texts(tmp_path / "in", train=["frames 5", "frames 6", "frames 7"])

@@ -10,12 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 import typer
 from motion_grpo_cli import evaluate as module
 from typer.testing import CliRunner
 
 from motion_grpo import EgoMotionPipeline, EgoMotionSDEScheduler, evaluation
+from motion_grpo.data import MocapPackImporter, read_mocap_pack, run_import
 from motion_grpo.evaluation import FPS
 from motion_grpo.metrics import METRIC_UNITS
 from tests.tiny import moving_motion, tiny_denoiser, write_shard
@@ -178,6 +180,29 @@ def test_saved_motions_score_the_same(finished: Path, pack: Path, tmp_path: Path
                 )
 
 
+def test_a_data_set_of_the_schema_scores_as_its_pack(
+    pack: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    data = tmp_path / "data"
+    run_import(MocapPackImporter(pack), data, progress=False)
+    motions = finished / "motions"
+    results = run(data, tmp_path / "results", split="test", metrics_only=motions, baselines="mean_pose")
+    shards = sorted(data.glob("*/*.parquet"))
+    assert results["settings"]["dataset"] == "data"
+    content = b"".join(shard.read_bytes() for shard in shards)
+    assert results["settings"]["dataset_sha256"] == hashlib.sha256(content).hexdigest()
+    ours = results["splits"]["test"]["systems"]
+    theirs = results_in(finished / "results")["splits"]["test"]["systems"]
+    for system, other in (("recorded", "model"), ("mean_pose", "mean_pose")):
+        for metric, estimate in ours[system]["metrics"].items():
+            assert estimate["mean"] == pytest.approx(theirs[other]["metrics"][metric]["mean"], rel=1e-3, abs=1e-3), (
+                metric
+            )
+    with pytest.raises(ValueError, match=r"dev.*\['train', 'test', 'id_test'\]"):
+        run(data, tmp_path / "dev", split="dev", metrics_only=motions)
+
+
 def test_motions_can_be_saved_after_the_scores(finished: Path, pack: Path, checkpoint: str, tmp_path: Path) -> None:
     run(pack, tmp_path / "results", checkpoint, split="test")
     run(pack, tmp_path / "results", checkpoint, split="test", save_motions=tmp_path / "motions")
@@ -214,7 +239,7 @@ def test_bad_requests_end_in_one_sentence(pack: Path, checkpoint: str, finished:
 
 
 def test_a_motion_file_of_the_wrong_length_is_named(pack: Path, finished: Path, tmp_path: Path) -> None:
-    clips = [c for c in module.read_mocap_pack(pack, "test")]
+    clips = [c for c in read_mocap_pack(pack, "test")]
     for clip in clips:
         path = tmp_path / "motions" / f"{clip.id}.npz"
         path.parent.mkdir(parents=True, exist_ok=True)

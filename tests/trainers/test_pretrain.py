@@ -6,16 +6,22 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import datasets
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
 from transformers import HfArgumentParser
 
-from motion_grpo import EgoMotionPipeline
+from motion_grpo import EgoMotionPipeline, Skeleton
+from motion_grpo.data import Clip, clip_to_row
+from motion_grpo.data.schema import rows_to_table
 from motion_grpo.models import EgoMotionDenoiser
+from tests.body.smplh import write_smplh
 from tests.tiny import head_trajectory, moving_motion, write_shard
 
 ROOT = Path(__file__).parents[2]
@@ -132,3 +138,20 @@ def test_presets_name_settings_that_exist(path):
     assert set(preset) <= known
     with torch.device("meta"):
         EgoMotionDenoiser(**preset.get("model_config", {}))
+
+
+def test_a_data_set_on_a_licensed_body(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "neutral").mkdir()
+    body = write_smplh(tmp_path / "neutral" / "model.npz")
+    skeleton = Skeleton.from_smplh(body)
+    for split in ("train", "val"):
+        (tmp_path / "data" / split).mkdir(parents=True)
+        row = clip_to_row(Clip("a", "tiny", replace(moving_motion(20), skeleton=skeleton)))
+        pq.write_table(rows_to_table([row]), tmp_path / "data" / split / "tiny-00000.parquet")
+    script = load_script()
+    data = script.DataArguments(str(tmp_path / "data"), smplh=str(body))
+    assert len(script.train_windows(data, 16, 0)) == 1
+    assert script.val_clips(data)[0].motion.body.name == "smplh-neutral"
+    with pytest.raises(ValueError, match="refer to the body smplh-neutral, not mannequin-x"):
+        script.train_windows(script.DataArguments(data.dataset_name), 16, 0)

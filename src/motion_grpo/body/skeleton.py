@@ -41,8 +41,8 @@ class Skeleton:
     cpf1: Float[Tensor, "3 16"]
     """Change of the CPF offset per unit of each beta."""
     name: str
-    """Which body this is: ``mannequin-x`` (SMPL-X shape space, ten betas used), or ``smplh-neutral`` and the like, by the
-    name of an SMPL-H file."""
+    """Which body this is: ``mannequin-x`` (SMPL-X shape space, ten betas used), or ``smplh-neutral`` and the like, by
+    an SMPL-H file's name."""
 
     @staticmethod
     @cache

@@ -146,7 +146,8 @@ def run_import(
     Raises:
         FileNotFoundError, ValueError: from :meth:`Importer.jobs`; the output holds another import; under ``strict``, a
             broken file.
-        OSError: the output cannot be written; of a full disk it says so. Finished shards stay.
+        OSError: the output cannot be written (of a full disk it says so), or a process was killed. Finished shards
+            stay.
     """
     jobs = importer.jobs()
     output = Path(output)
@@ -244,7 +245,7 @@ def _run(
             for future in as_completed(futures):
                 yield futures[future], future.result()
         except BrokenProcessPool as error:
-            raise RuntimeError(
+            raise ChildProcessError(
                 "A process of the import was killed (out of memory?). Finished shards are kept: start the same command "
                 "again, with fewer processes."
             ) from error

@@ -59,6 +59,7 @@ _FACTS = {
     ),
 }
 _NOT_STATED = "not stated"
+_RESTRICTED = {"amass", "egoallo-hdf5", "rich", "adt"}
 
 
 def licenses_in(folder: Path) -> dict[str, str]:
@@ -79,9 +80,14 @@ def source_facts(licenses: Mapping[str, str]) -> list[SourceFacts]:
     return [_facts_of(name, license) for name, license in sorted(licenses.items())]
 
 
+def is_restricted(name: str) -> bool:
+    """Whether the licence of an importer's data set, or of a source, keeps it from being passed on."""
+    return name in _RESTRICTED or name.startswith("amass-")
+
+
 def why_private(facts: SourceFacts) -> str | None:
     """Why a source must not be shared with everybody; None where it may."""
-    if facts.name.startswith("amass-") or facts.name in ("egoallo-hdf5", "rich", "adt"):
+    if is_restricted(facts.name):
         return f"the licence of {facts.title} does not let everybody have it ({facts.licence})"
     if facts.licence == _NOT_STATED:
         return f"nobody has stated the licence of {facts.name} (--license)"

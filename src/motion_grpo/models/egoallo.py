@@ -58,7 +58,7 @@ def read_egoallo(folder: str | Path) -> EgoAlloCheckpoint:
             raise ValueError(f"{pickles[0]} is a pickle, which is never loaded; convert it to model.safetensors first.")
         raise FileNotFoundError(f"{weights_path} is missing.")
     try:
-        config = yaml.load(config_path.read_text(), Loader=_ConfigLoader)
+        config = _ConfigLoader(config_path.read_text()).get_single_data()
     except yaml.YAMLError as error:
         raise ValueError(f"{config_path} is not plain YAML settings: {error}") from error
     if not isinstance(config, dict):
