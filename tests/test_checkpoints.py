@@ -1,4 +1,4 @@
-"""The checkpoints that ship with the package: they load, they recover bodies, and their cards speak of these weights."""
+"""The shipped checkpoints: they load, they recover bodies, and their cards speak of these weights."""
 
 import hashlib
 import json
