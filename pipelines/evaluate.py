@@ -8,7 +8,6 @@ The output folder holds ``results.json`` and ``results.md`` (means, intervals), 
 
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
@@ -33,6 +32,7 @@ import motion_grpo
 from motion_grpo import EgoMotionPipeline, Motion, Skeleton, evaluation
 from motion_grpo.data import Clip, is_mocap_pack, load_clips, load_motions, resample
 from motion_grpo.evaluation import FPS, MIN_FRAMES, ClipScores, PipelineSystem, RecordedMotions, System
+from motion_grpo.files import write_text
 
 BASELINES = ("mean_pose", "nearest", "smoothed", "ground_truth")
 SIGMA_FRAMES = 2.0
@@ -111,8 +111,8 @@ def evaluate(
         records = _merge(output)
         summaries = {name: _summary(name, members, order, records) for name, members in clips.items()}
         results = {"settings": settings, "limit": limit, "splits": summaries}
-        _write(output / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
-        _write(output / "results.md", _markdown(results))
+        write_text(output / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
+        write_text(output / "results.md", _markdown(results))
         _print(results, output, state.num_processes)
     state.wait_for_everyone()
 
@@ -214,12 +214,6 @@ def _sha256(files: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
-
-
 def _prepare(output: Path, settings: dict[str, Any]) -> None:
     """Refuses a folder of other settings, and cuts off lines that an interrupted run has left unfinished."""
     output.mkdir(parents=True, exist_ok=True)
@@ -230,11 +224,11 @@ def _prepare(output: Path, settings: dict[str, Any]) -> None:
         if differing:
             changes = "; ".join(f"{key} {there.get(key)} there, {settings.get(key)} now" for key in differing)
             raise ValueError(f"{output} holds results of other settings ({changes}); choose another --output.")
-    _write(path, json.dumps(settings, indent=1) + "\n")
+    write_text(path, json.dumps(settings, indent=1) + "\n")
     for shard in output.glob("clips*.jsonl"):
         text = shard.read_text()
         if text and not text.endswith("\n"):
-            _write(shard, text[: text.rfind("\n") + 1])
+            write_text(shard, text[: text.rfind("\n") + 1])
 
 
 def _line(split: str, system: str, scores: ClipScores) -> str:
@@ -257,7 +251,9 @@ def _read_records(output: Path) -> dict[Key, ClipScores]:
 def _merge(output: Path) -> dict[Key, ClipScores]:
     """Puts what all processes and earlier runs have recorded into one file, sorted."""
     records = dict(sorted(_read_records(output).items()))
-    _write(output / "clips.jsonl", "".join(_line(split, system, row) for (split, system, _), row in records.items()))
+    write_text(
+        output / "clips.jsonl", "".join(_line(split, system, row) for (split, system, _), row in records.items())
+    )
     for shard in output.glob("clips.*.jsonl"):
         shard.unlink()
     return records

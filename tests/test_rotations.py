@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from motion_grpo.rotations import (
+    interpolate_rotations,
     matrix_to_wxyz,
     project_to_rotation,
     rotation_6d,
@@ -171,3 +172,12 @@ def test_six_numbers_that_are_no_rotation_are_finite_with_finite_gradients(value
     assert R.isfinite().all()
     assert x.grad.isfinite().all()
     assert_close(R[1], torch.eye(3))
+
+
+def test_interpolation_turns_at_a_constant_rate() -> None:
+    start = roma.rotvec_to_rotmat(torch.tensor([0.3, -0.2, 0.9]))
+    turn = torch.tensor([0.0, 0.0, 1.2])
+    weight = torch.tensor([0.0, 0.25, 1.0])
+    expected = start @ roma.rotvec_to_rotmat(weight[:, None] * turn)
+    result = interpolate_rotations(start, start @ roma.rotvec_to_rotmat(turn), weight)
+    torch.testing.assert_close(result, expected, atol=1e-5, rtol=0)

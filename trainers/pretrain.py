@@ -17,6 +17,7 @@ from trl import TrlParser
 
 from motion_grpo import EgoMotionPipeline, Skeleton
 from motion_grpo.data import Clip, MotionWindows, StreamedWindows, is_mocap_pack, load_clips, load_motions, resample
+from motion_grpo.files import write_text
 from motion_grpo.models import EgoMotionDenoiser
 from motion_grpo.schedulers import EgoMotionSDEScheduler
 from motion_grpo.training import DenoisingConfig, DenoisingTrainer
@@ -119,10 +120,10 @@ def main() -> None:
             denoiser, scheduler, model_args.num_inference_steps, window=args.window, overlap=args.window // 4
         )
         pipeline.save_pretrained(output / "pipeline")
-        (output / "training_log.json").write_text(json.dumps(trainer.state.log_history, indent=1))
+        write_text(output / "training_log.json", json.dumps(trainer.state.log_history, indent=1))
         plot_training_log(trainer.state.log_history, output / "training_curves.png")
         recorded = {"data": asdict(data), "model": asdict(model_args), "torch": torch.__version__}
-        (output / "run.json").write_text(json.dumps(recorded, indent=1))
+        write_text(output / "run.json", json.dumps(recorded, indent=1))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import yaml
 from trl import TrlParser
 
 from motion_grpo import EgoMotionPipeline
+from motion_grpo.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 START, END = "<!-- results: written by trainers/ship_checkpoint.py -->", "<!-- end of results -->"
@@ -56,7 +57,7 @@ def main() -> None:
         # diffusers notes the folder that a model was loaded from, which is nobody's business.
         settings = json.loads(path.read_text())
         settings.pop("_name_or_path", None)
-        path.write_text(json.dumps(settings, indent=2) + "\n")
+        write_text(path, json.dumps(settings, indent=2) + "\n")
     shutil.copyfile(args.run / "training_curves.png", args.output / "training_curves.png")
     shutil.copyfile(args.training_config, args.output / "training_config.yaml")
     write_card(args, pipeline, parameters)
@@ -78,7 +79,7 @@ def update_readme(results: dict) -> None:
             lines.append(f"| {title} | {label} | {values} |")
     before, _, rest = (ROOT / "README.md").read_text().partition(START)
     after = rest.partition(END)[2]
-    (ROOT / "README.md").write_text(before + START + "\n" + "\n".join(lines) + "\n" + END + after)
+    write_text(ROOT / "README.md", before + START + "\n" + "\n".join(lines) + "\n" + END + after)
 
 
 def write_card(args: ShipArguments, pipeline: EgoMotionPipeline, parameters: int) -> None:
@@ -111,7 +112,7 @@ def write_card(args: ShipArguments, pipeline: EgoMotionPipeline, parameters: int
         machine=args.machine,
         torch=run["torch"],
     )
-    (args.output / "README.md").write_text(card)
+    write_text(args.output / "README.md", card)
 
 
 if __name__ == "__main__":

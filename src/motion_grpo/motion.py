@@ -16,6 +16,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from motion_grpo.body import NUM_BETAS, NUM_BODY_JOINTS, NUM_HAND_JOINTS, PosedBody, Skeleton, forward_kinematics
+from motion_grpo.files import whole_file
 from motion_grpo.rotations import project_to_rotation, rotation_6d, rotation_from_6d
 
 RotationRepresentation = Literal["matrix", "6d"]
@@ -186,13 +187,8 @@ class Motion:
             "floor_height": np.array(self.floor_height),
             "skeleton": np.array(self.body.name),
         }
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                np.savez_compressed(file, **arrays)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with whole_file(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, **arrays)
         return path
 
     @staticmethod

@@ -29,6 +29,14 @@ def rotation_from_6d(values: Float[Tensor, "*batch 6"]) -> Float[Tensor, "*batch
     return roma.special_gramschmidt(values.unflatten(-1, (3, 2)), epsilon=1e-8)
 
 
+def interpolate_rotations(
+    start: Float[Tensor, "*#batch 3 3"], end: Float[Tensor, "*#batch 3 3"], weight: Float[Tensor, "*#batch"]
+) -> Float[Tensor, "*batch 3 3"]:
+    """Slerp: ``start`` at weight 0, ``end`` at weight 1, a constant angular velocity between."""
+    turn = roma.rotmat_to_rotvec(start.mT @ end)
+    return start @ roma.rotvec_to_rotmat(weight[..., None] * turn)
+
+
 def project_to_rotation(
     matrices: Float[Tensor, "*batch 3 3"], *, allow_reflection: bool = False
 ) -> Float[Tensor, "*batch 3 3"]:

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass, replace
 
-import roma
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from motion_grpo.body import MIRROR, Skeleton
 from motion_grpo.motion import Motion
+from motion_grpo.rotations import interpolate_rotations
 
 # EgoAllo's labels (after HuMoR): a joint rests on the ground when it is slower than 5 mm a frame at 120 fps and low.
 CONTACT_SPEED = 0.6
@@ -75,8 +75,7 @@ def resample(motion: Motion, fps: float, speed: float = 1.0) -> Motion:
     weight = ((new_time - time[left]) / (time[right] - time[left])).float()
 
     def rotations(R: Tensor) -> Tensor:
-        step = roma.rotmat_to_rotvec(R[left].mT @ R[right])
-        return R[left] @ roma.rotvec_to_rotmat(weight.view(-1, *[1] * (step.ndim - 1)) * step)
+        return interpolate_rotations(R[left], R[right], weight.view(-1, *[1] * (R.ndim - 3)))
 
     return with_contacts(
         replace(

@@ -1,6 +1,5 @@
 """The README.md of a data set: which files are which split, what the columns hold, whose recordings they are."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import resources
@@ -15,6 +14,7 @@ import yaml
 from huggingface_hub.repocard import metadata_load
 
 from motion_grpo.data.schema import COLUMN_NOTES, FEATURES, SCHEMA_VERSION
+from motion_grpo.files import write_text
 
 _FACTS = ["source", "split", "skeleton", "fps", "num_frames"]
 _SPLIT_ORDER = {name: place for place, name in enumerate(("train", "val", "validation", "test"))}
@@ -46,7 +46,7 @@ def name_splits(folder: str | Path) -> None:
     text = path.read_text() if path.is_file() else ""
     body = text.split("\n---\n", 1)[1] if text.startswith("---\n") and "\n---\n" in text else text
     metadata["configs"] = _configs(Path(folder))
-    _write(path, f"---\n{_yaml(metadata)}\n---\n{body}")
+    write_text(path, f"---\n{_yaml(metadata)}\n---\n{body}")
 
 
 def write_dataset_card(
@@ -108,7 +108,7 @@ def write_dataset_card(
         columns=[{"name": n, "type": _type(feature), "note": COLUMN_NOTES[n]} for n, feature in FEATURES.items()],
     )
     path = folder / "README.md"
-    _write(path, card)
+    write_text(path, card)
     return path
 
 
@@ -143,12 +143,3 @@ def _type(feature: Any) -> str:
 
 def _yaml(values: dict[str, Any]) -> str:
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True).rstrip()
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -21,6 +21,7 @@ from motion_grpo.data.clips import Clip
 from motion_grpo.data.dataset_card import name_splits
 from motion_grpo.data.head_clip import HeadClip
 from motion_grpo.data.schema import ARROW_SCHEMA, SCHEMA_VERSION, check_clip, clip_to_row, rows_to_table
+from motion_grpo.files import write_text
 
 # Frames held before they are written, which is what bounds the memory of a worker: about 15 MB.
 _FRAMES_PER_ROW_GROUP = 30_000
@@ -163,7 +164,7 @@ def run_import(
                 bar.update(len(shard.jobs))
         total = sum((reports[shard.path] for shard in shards), ImportReport(importer.name))
         text = json.dumps(asdict(total) | {"schema": SCHEMA_VERSION}, indent=1)
-        _write_text(output / f"{importer.name}_report.json", text)
+        write_text(output / f"{importer.name}_report.json", text)
         if total.clips:
             name_splits(output)
     except OSError as error:
@@ -267,7 +268,7 @@ def _import_shard(importer: Importer, shard: _Shard, strict: bool) -> ImportRepo
     finally:
         temporary.unlink(missing_ok=True)
     shard.marker.parent.mkdir(parents=True, exist_ok=True)
-    _write_text(shard.marker, json.dumps(asdict(report) | {"fingerprint": shard.fingerprint}))
+    write_text(shard.marker, json.dumps(asdict(report) | {"fingerprint": shard.fingerprint}))
     return report
 
 
@@ -320,12 +321,3 @@ def _rows(importer: Importer, job: Job, strict: bool, dropped: list[Dropped]) ->
             drop(error, clip.id)
         else:
             yield row
-
-
-def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_text(text)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

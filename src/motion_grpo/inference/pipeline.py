@@ -16,6 +16,7 @@ from torch import Tensor
 
 from motion_grpo.body import Skeleton
 from motion_grpo.conditioning import HeadPoses
+from motion_grpo.files import write_text
 from motion_grpo.inference.sampling import sample_latents
 from motion_grpo.models import EgoMotionDenoiser
 from motion_grpo.motion import Motion, MotionState
@@ -144,7 +145,7 @@ class EgoMotionPipeline(DiffusionPipeline):
             raise ValueError("safe_serialization=False would write a pickle; weights are saved as safetensors only.")
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "pipeline.py").write_text(_CUSTOM_PIPELINE)
+        write_text(folder / "pipeline.py", _CUSTOM_PIPELINE)
         super().save_pretrained(str(folder), **kwargs)
 
     @torch.no_grad()

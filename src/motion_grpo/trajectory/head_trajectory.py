@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import roma
 import torch
 from jaxtyping import Float32, Float64
 from torch import Tensor
 
+from motion_grpo.rotations import interpolate_rotations, matrix_to_wxyz
 from motion_grpo.trajectory.checks import (
     UPRIGHT,
     ArrayLike,
@@ -168,8 +168,7 @@ class HeadTrajectory:
     @property
     def T_world_cpf(self) -> Float32[Tensor, "frames 7"]:
         """Poses as quaternion w x y z and position in metres."""
-        wxyz = roma.quat_xyzw_to_wxyz(roma.rotmat_to_unitquat(self.R_world_cpf))
-        return torch.cat([wxyz, self.p_world_cpf], dim=1)
+        return torch.cat([matrix_to_wxyz(self.R_world_cpf), self.p_world_cpf], dim=1)
 
     @property
     def fps(self) -> float:
@@ -207,8 +206,7 @@ class HeadTrajectory:
         start, end = self.timestamps[before], self.timestamps[before + 1]
         weight = (times - start) / (end - start)
         R, p = self.R_world_cpf.double(), self.p_world_cpf.double()
-        turn = roma.rotmat_to_rotvec(R[before].mT @ R[before + 1])
-        R_at = R[before] @ roma.rotvec_to_rotmat(weight[:, None] * turn)
+        R_at = interpolate_rotations(R[before], R[before + 1], weight)
         p_at = torch.lerp(p[before], p[before + 1], weight[:, None])
         return replace(self, R_world_cpf=R_at.float(), p_world_cpf=p_at.float(), timestamps=times)
 

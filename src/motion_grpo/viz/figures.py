@@ -1,12 +1,13 @@
 """What every picture of the library shares: colours, paper, and how it gets onto the disk."""
 
-import os
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+
+from motion_grpo.files import whole_file
 
 # Okabe and Ito's palette, told apart by people with every common kind of colour blindness.
 COLORS: tuple[str, ...] = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -42,12 +43,8 @@ def check_picture_path(path: str | Path) -> Path:
 
 def save_figure(figure: Figure, path: Path) -> Path:
     """Writes the figure to a temporary file beside ``path`` and renames it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with whole_file(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:].lower(), dpi=DPI)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

@@ -19,6 +19,7 @@ from motion_grpo.body import FOOT_JOINTS, HEAD, NUM_BETAS, PARENTS, Skeleton, fo
 from motion_grpo.data.clips import with_contacts
 from motion_grpo.data.importers.rigs import JOINTS, HalfTwist, Halfway, Rig
 from motion_grpo.motion import Motion
+from motion_grpo.rotations import interpolate_rotations
 
 FPS = 30.0
 SOLE_UNDER_TOE = 0.015
@@ -76,10 +77,9 @@ class SourceMotion:
         time = torch.arange(int((len(self) - 1) / ratio + 1e-6) + 1, dtype=torch.float64) * ratio
         left = time.long().clamp(max=len(self) - 2)
         weight = (time - left)[:, None, None]
-        step = roma.rotmat_to_rotvec(self.rotmats[left].mT @ self.rotmats[left + 1])
         return replace(
             self,
-            rotmats=self.rotmats[left] @ roma.rotvec_to_rotmat(weight * step),
+            rotmats=interpolate_rotations(self.rotmats[left], self.rotmats[left + 1], weight[..., 0]),
             positions=torch.lerp(self.positions[left], self.positions[left + 1], weight),
             fps=fps,
         )
