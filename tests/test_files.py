@@ -16,8 +16,13 @@ def test_replaces_a_file(tmp_path) -> None:
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path) -> None:
     path = tmp_path / "a.txt"
     write_text(path, "old")
-    with pytest.raises(RuntimeError), whole_file(path) as temporary:
-        temporary.write_text("half of the ne")
-        raise RuntimeError
+
+    def fail_halfway() -> None:
+        with whole_file(path) as temporary:
+            temporary.write_text("half of the ne")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_halfway()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
