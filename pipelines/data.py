@@ -44,9 +44,13 @@ def _import(
 
     from motion_grpo.data import run_import
     from motion_grpo.data.sources import is_restricted
+    from motion_grpo.hub import check_repo
 
     if push_to_hub and not private and is_restricted(importer.name):
         raise ValueError(f"The licence of {importer.name} does not let everybody have it: upload it with --private.")
+    if push_to_hub:
+        # Before hours of work, and for the full name on the card.
+        push_to_hub = check_repo(push_to_hub, repo_type="dataset", private=private)
     # Matrices are small: further threads wait for each other. Processes are what helps (--num-proc).
     torch.set_num_threads(1)
     report = run_import(importer, output, num_proc=num_proc, clips_per_shard=clips_per_shard, strict=strict)
@@ -62,6 +66,7 @@ def _describe(output: Path, report: "ImportReport", repo_id: str | None, private
     """Writes the card, and uploads the folder if there is an id to upload to."""
     from motion_grpo.data import write_dataset_card
     from motion_grpo.data.sources import hub_licence, licenses_in, source_facts, why_private
+    from motion_grpo.hub import push_folder
 
     facts = source_facts(licenses_in(output))
     reasons = [reason for source in facts if (reason := why_private(source))]
@@ -79,21 +84,18 @@ def _describe(output: Path, report: "ImportReport", repo_id: str | None, private
         return
     if reasons and not private:
         raise ValueError(f"Not uploaded: {'; '.join(reasons)}. With --private it is for you alone.")
-    from huggingface_hub import HfApi
-
-    api = HfApi()
-    api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
-    if reasons and not api.repo_info(repo_id, repo_type="dataset").private:
-        raise ValueError(f"Not uploaded: {repo_id} exists and is public, and {'; '.join(reasons)}.")
-    # The shards as they are, and the card that names the splits; reports hold paths of this machine.
-    api.upload_folder(
-        repo_id=repo_id,
+    # The shards as they are, in the place of those of an earlier import, and the card that names the splits; reports
+    # hold paths of this machine.
+    commit = push_folder(
+        output,
+        repo_id,
         repo_type="dataset",
-        folder_path=output,
-        allow_patterns=["README.md", "*/*.parquet"],
+        private=private,
         commit_message=f"{report.clips} clips of {report.importer}",
+        allow_patterns=["README.md", "*/*.parquet"],
+        delete_patterns=["*/*.parquet"],
     )
-    print(f"uploaded to https://huggingface.co/datasets/{repo_id}")
+    print(f"uploaded to {commit.repo_url}")
 
 
 def _command(make: Callable[..., "Importer"]) -> Callable[..., "Importer"]:

@@ -3,13 +3,13 @@
 from dataclasses import replace
 
 import datasets
-import jinja2
 import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import DatasetCard
 
-from motion_grpo.data import FEATURES, SourceFacts, clip_to_row, write_dataset_card
-from motion_grpo.data.dataset_card import name_splits, template
+from motion_grpo.card_templates import dataset_card
+from motion_grpo.data import FEATURES, SCHEMA_VERSION, SourceFacts, clip_to_row, write_dataset_card
+from motion_grpo.data.dataset_card import name_splits
 from motion_grpo.data.schema import rows_to_table
 from tests.tiny import moving_clip
 
@@ -35,6 +35,7 @@ def test_counts_and_splits(folder):
     assert {"motion", "smpl-h", "tiny"} <= set(card.data.tags)
     (config,) = card.data.configs
     assert [file["split"] for file in config["data_files"]] == ["train", "test"]
+    assert card.data.motion_grpo_schema == SCHEMA_VERSION
     assert "4 clips, 0.02 hours" in card.text
     assert "| train | 3 | 1,890 | 0.02 |" in card.text
     assert "| test | 1 | 90 | 0.00 |" in card.text
@@ -86,5 +87,5 @@ def test_nothing_imported(tmp_path):
 
 
 def test_missing_fact_is_an_error():
-    with pytest.raises(jinja2.UndefinedError, match="'front_matter' is undefined"):
-        template("dataset.md.jinja").render()
+    with pytest.raises(ValueError, match=r"The dataset card of Motions needs clips, .*summary"):
+        dataset_card({"license": "other"}, {"title": "Motions"})

@@ -87,20 +87,19 @@ def aria_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def hub(monkeypatch) -> SimpleNamespace:
-    """A Hub that only remembers what it was asked for."""
-    hub = SimpleNamespace(calls=[], private=True)
+    """A Hub that only remembers what it was asked for (tests/hub/ has a real one)."""
+    hub = SimpleNamespace(checks=[], pushes=[])
 
-    class Api:
-        def create_repo(self, repo_id, **options):
-            hub.calls.append(("create_repo", repo_id, options))
+    def check_repo(repo_id, **options):
+        hub.checks.append((repo_id, options))
+        return f"me/{repo_id.removeprefix('me/')}"
 
-        def repo_info(self, repo_id, repo_type):
-            return SimpleNamespace(private=hub.private)
+    def push_folder(folder, repo_id, **options):
+        hub.pushes.append((folder, repo_id, options))
+        return SimpleNamespace(repo_url=f"https://huggingface.co/datasets/{repo_id}")
 
-        def upload_folder(self, **options):
-            hub.calls.append(("upload_folder", options))
-
-    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    monkeypatch.setattr("motion_grpo.hub.check_repo", check_repo)
+    monkeypatch.setattr("motion_grpo.hub.push_folder", push_folder)
     return hub
 
 
@@ -189,15 +188,11 @@ def test_real_recordings(tmp_path, name, folder, clips):
 
 def test_upload_keeps_shards_card_and_splits(pack, hub, tmp_path):
     out = tmp_path / "out"
-    run("pack", pack, "-o", out, "--push-to-hub", "me/motions")
-    (create, repo, options), (upload, files) = hub.calls
-    assert (create, repo, options) == (
-        "create_repo",
-        "me/motions",
-        {"repo_type": "dataset", "private": False, "exist_ok": True},
-    )
-    assert upload == "upload_folder"
-    assert (files["repo_id"], files["repo_type"], files["folder_path"]) == ("me/motions", "dataset", out)
+    text = run("pack", pack, "-o", out, "--push-to-hub", "motions")
+    assert "uploaded to https://huggingface.co/datasets/me/motions" in text
+    assert hub.checks == [("motions", {"repo_type": "dataset", "private": False})]
+    [(folder, repo, files)] = hub.pushes
+    assert (folder, repo, files["repo_type"], files["private"]) == (out, "me/motions", "dataset", False)
     everything = [str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()]
     sent = huggingface_hub.utils.filter_repo_objects(everything, allow_patterns=files["allow_patterns"])
     assert sorted(sent) == [
@@ -216,17 +211,14 @@ def test_what_must_not_be_passed_on_stays_private(amass, pack, hub, tmp_path):
     # Nor by way of another source's command.
     with pytest.raises(ValueError, match=r"AMASS, CMU does not let everybody have it.*--private"):
         run("pack", pack, "-o", tmp_path / "out", "--push-to-hub", "me/amass")
-    assert hub.calls == []
+    assert hub.pushes == []
     run("amass", amass, "-o", tmp_path / "out", "--push-to-hub", "me/amass", "--private")
-    assert [call[0] for call in hub.calls] == ["create_repo", "upload_folder"]
-    assert hub.calls[0][2]["private"] is True
-    hub.private = False
-    with pytest.raises(ValueError, match="me/amass exists and is public"):
-        run("amass", amass, "-o", tmp_path / "out", "--push-to-hub", "me/amass", "--private")
-    assert len(hub.calls) == 3
+    # Both then refuse a repository that exists and is public.
+    assert hub.checks[-1][1]["private"] is True
+    assert hub.pushes[0][2]["private"] is True
 
 
 def test_unknown_terms_are_not_published(hub, tmp_path):
     with pytest.raises(ValueError, match="nobody has stated the licence of aria"):
         run("aria", aria_folder(tmp_path), "-o", tmp_path / "out", "--push-to-hub", "me/walks")
-    assert hub.calls == []
+    assert hub.pushes == []

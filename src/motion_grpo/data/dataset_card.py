@@ -1,42 +1,22 @@
 """The README.md of a data set: which files are which split, what the columns hold, whose recordings they are."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from importlib import resources
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 from huggingface_hub.repocard import metadata_load
 
+from motion_grpo.card_templates import SourceFacts, dataset_card
 from motion_grpo.data.schema import COLUMN_NOTES, FEATURES, SCHEMA_VERSION
 from motion_grpo.files import write_text
 
 _FACTS = ["source", "split", "skeleton", "fps", "num_frames"]
 _SPLIT_ORDER = {name: place for place, name in enumerate(("train", "val", "validation", "test"))}
-
-
-@dataclass(frozen=True)
-class SourceFacts:
-    """What a card has to say about one source of recordings; nothing may be empty."""
-
-    name: str
-    """As in the column ``source``."""
-    title: str
-    licence: str
-    attribution: str
-    """Who made it, and what the licence or the authors ask to be said or cited."""
-    url: str
-
-
-def template(name: str) -> jinja2.Template:
-    """A template of hub_cards/, in which a missing fact is an error."""
-    text = resources.files("motion_grpo_hub_cards").joinpath(name).read_text()
-    return jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True).from_string(text)
 
 
 def name_splits(folder: str | Path) -> None:
@@ -85,30 +65,29 @@ def write_dataset_card(
     empty = sorted(key for key, value in given.items() if not value.strip())
     if empty:
         raise ValueError(f"The card of {folder} needs {', '.join(empty)}.")
-    front_matter = {
+    metadata = {
         "license": licence,
         "pretty_name": title,
         "tags": ["motion", "egocentric", "smpl-h", "human-pose", "motion-grpo", *tags],
         "motion_grpo_schema": SCHEMA_VERSION,
         "configs": _configs(folder),
     }
-    card = template("dataset.md.jinja").render(
-        front_matter=_yaml(front_matter),
-        title=title,
-        summary=summary,
-        clips=len(facts),
-        hours=float(facts["hours"].sum()),
-        schema_version=SCHEMA_VERSION,
-        repo_id=repo_id or str(folder),
-        splits=[{"name": name} | _count(part) for name, part in sorted(facts.groupby("split"), key=_by_split)],
-        sources=[asdict(known[str(name)]) | _count(part) for name, part in facts.groupby("source")],
-        heads_only=not any(facts["skeleton"]),
-        skeletons=sorted(set(facts["skeleton"]) - {""}) or ["none, heads only"],
-        rates=[f"{rate:g}" for rate in sorted(facts["fps"].unique())],
-        columns=[{"name": n, "type": _type(feature), "note": COLUMN_NOTES[n]} for n, feature in FEATURES.items()],
-    )
+    stated = {
+        "title": title,
+        "summary": summary,
+        "clips": len(facts),
+        "hours": float(facts["hours"].sum()),
+        "schema_version": SCHEMA_VERSION,
+        "repo_id": repo_id or str(folder),
+        "splits": [{"name": name} | _count(part) for name, part in sorted(facts.groupby("split"), key=_by_split)],
+        "sources": [asdict(known[str(name)]) | _count(part) for name, part in facts.groupby("source")],
+        "heads_only": not any(facts["skeleton"]),
+        "skeletons": sorted(set(facts["skeleton"]) - {""}) or ["none, heads only"],
+        "rates": [f"{rate:g}" for rate in sorted(facts["fps"].unique())],
+        "columns": [{"name": n, "type": _type(feature), "note": COLUMN_NOTES[n]} for n, feature in FEATURES.items()],
+    }
     path = folder / "README.md"
-    write_text(path, card)
+    write_text(path, str(dataset_card(metadata, stated)))
     return path
 
 

@@ -9,10 +9,16 @@ from motion_grpo.body import Skeleton
 from motion_grpo.data.clips import Clip
 from motion_grpo.data.mocap_pack import is_mocap_pack, read_mocap_pack
 from motion_grpo.data.schema import check_columns, row_to_clip
+from motion_grpo.hub import fetch
 
 
 def load_motions(
-    name: str | Path, split: str, *, sources: Sequence[str] | None = None, streaming: bool = False
+    name: str | Path,
+    split: str,
+    *,
+    sources: Sequence[str] | None = None,
+    streaming: bool = False,
+    revision: str | None = None,
 ) -> datasets.Dataset | datasets.IterableDataset:
     """The rows of one split; memory-mapped, or read as they are needed when ``streaming``.
 
@@ -20,9 +26,12 @@ def load_motions(
         name: folder that an importer wrote (``SPLIT/*.parquet``), or the id of a data set on the Hub.
         split: ``train``, ``val``, ``test`` ...
         sources: only clips of these; all when None.
+        streaming: read rows as they are asked for, without a copy on disk.
+        revision: branch, tag or commit on the Hub.
 
     Raises:
-        FileNotFoundError: no such folder, or no such data set on the Hub.
+        FileNotFoundError: no such folder, and no such data set on the Hub.
+        OSError: a download that is not what the Hub has.
         ValueError: no such split, no clip of these sources, or columns are missing.
     """
     folder = Path(name)
@@ -31,8 +40,14 @@ def load_motions(
         rows = datasets.load_dataset("parquet", data_files={split: shards}, split=split, streaming=streaming)
     elif folder.is_dir() and not (folder / "README.md").is_file():
         raise FileNotFoundError(f"{folder} holds no {split}/*.parquet; import a data set into it first.")
+    elif folder.is_dir():
+        rows = datasets.load_dataset(str(folder), split=split, streaming=streaming)
+    elif streaming:
+        rows = datasets.load_dataset(str(name), split=split, streaming=True, revision=revision)
     else:
-        rows = datasets.load_dataset(str(name), split=split, streaming=streaming)
+        # load_dataset by itself reads, when it is offline, whatever revision it happened to read last.
+        copy = fetch(str(name), ["README.md", "*.parquet"], repo_type="dataset", revision=revision)
+        rows = datasets.load_dataset(str(copy), split=split)
     if rows.column_names is not None:
         check_columns(rows.column_names, str(name))
     if sources is None:
@@ -59,7 +74,7 @@ def load_clips(
         skeleton: body that the rows' betas refer to; the default body when None.
 
     Raises:
-        FileNotFoundError, ValueError: as :func:`load_motions` and :func:`~motion_grpo.data.read_mocap_pack`.
+        FileNotFoundError, OSError, ValueError: as :func:`load_motions` and :func:`~motion_grpo.data.read_mocap_pack`.
     """
     if is_mocap_pack(name):
         clips = list(read_mocap_pack(name, split, sources))

@@ -1,11 +1,14 @@
 """Whose recordings the importers read: what cards of data sets have to say, and what may be shared."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
+from huggingface_hub.repocard import metadata_load
 
-from motion_grpo.data.dataset_card import SourceFacts
+from motion_grpo.card_templates import DataFacts, SourceFacts
+from motion_grpo.data.loading import load_motions
+from motion_grpo.data.mocap_pack import is_mocap_pack
 
 _AMASS_LICENCE = "AMASS licence: non-commercial scientific research, no redistribution"
 _AMASS_CITATION = (
@@ -71,6 +74,28 @@ def licenses_in(folder: Path) -> dict[str, str]:
     return licenses
 
 
+def training_data(name: str, sources: Sequence[str] | None = None, split: str = "train") -> DataFacts:
+    """What a card says about the recordings that a model was trained on.
+
+    Args:
+        name: data set as for :func:`~motion_grpo.data.load_motions`, or the folder of a pack.
+        sources: only these; all when None.
+
+    Raises:
+        FileNotFoundError, ValueError: no such data set, or no recording of these sources.
+    """
+    folder = Path(name)
+    if is_mocap_pack(folder):
+        title, licenses = "open_mocap_smplh", dict.fromkeys(_pack_sources(folder, split), _NOT_STATED)
+    else:
+        rows = load_motions(name, split, sources=sources, streaming=True).select_columns(["source", "license"])
+        title, licenses = _title(folder) or name, {row["source"]: row["license"] for row in rows}
+    licenses = {source: terms for source, terms in licenses.items() if sources is None or source in sources}
+    if not licenses:
+        raise ValueError(f"The split {split} of {name} has no recording of {', '.join(sources or ['any source'])}.")
+    return DataFacts(title, tuple(source_facts(licenses)))
+
+
 def source_facts(licenses: Mapping[str, str]) -> list[SourceFacts]:
     """What a card says about sources.
 
@@ -98,6 +123,18 @@ def hub_licence(facts: list[SourceFacts]) -> str:
     """The identifier of the Hub for all sources together."""
     non_commercial = any(source.licence == "CC BY-NC 4.0" for source in facts)
     return "cc-by-nc-4.0" if non_commercial and not any(map(why_private, facts)) else "other"
+
+
+def _pack_sources(folder: Path, split: str) -> list[str]:
+    return sorted(path.stem.removesuffix(f"_{split}") for path in folder.glob(f"*_{split}.parquet"))
+
+
+def _title(folder: Path) -> str | None:
+    """Of a folder: what its card says, else its name; None where there is none."""
+    if not folder.is_dir():
+        return None
+    card = folder / "README.md"
+    return ((metadata_load(card) if card.is_file() else None) or {}).get("pretty_name") or folder.resolve().name
 
 
 def _facts_of(name: str, license: str) -> SourceFacts:

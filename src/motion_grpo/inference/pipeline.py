@@ -1,7 +1,7 @@
 """The pipeline: a head trajectory in, full-body motion out."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,12 +11,11 @@ import torch
 from diffusers import DiffusionPipeline, SchedulerMixin
 from diffusers.utils import BaseOutput
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from motion_grpo.body import Skeleton
 from motion_grpo.conditioning import HeadPoses
-from motion_grpo.files import write_text
+from motion_grpo.hub import PICKLES, HubMixin, fetch_pipeline, refuse_damaged
 from motion_grpo.inference.sampling import sample_latents
 from motion_grpo.models import EgoMotionDenoiser
 from motion_grpo.motion import Motion, MotionState
@@ -27,7 +26,7 @@ FPS = 30.0
 """Frames per second of every motion."""
 _EMBEDDED = Path(__file__).parents[1] / "checkpoints"
 # Travels with every saved pipeline, so that plain diffusers finds this class: just one pipeline may be visible in it.
-_CUSTOM_PIPELINE = "from motion_grpo import EgoMotionPipeline  # noqa: F401  (pip install motion-grpo)\n"
+_CUSTOM_CODE = "from {module} import {name}  # noqa: F401  (pip install motion-grpo)\n"
 
 
 @dataclass
@@ -53,7 +52,7 @@ class EgoMotionPipelineOutput(BaseOutput):
         return self.motions[0]
 
 
-class EgoMotionPipeline(DiffusionPipeline):
+class EgoMotionPipeline(HubMixin, DiffusionPipeline):
     """Recovers SMPL-H motion from the trajectory of a head-mounted device (MotionGRPO, Eq. 6; EgoAllo, Sec. 3).
 
     Args:
@@ -99,26 +98,28 @@ class EgoMotionPipeline(DiffusionPipeline):
 
         Raises:
             ValueError: weights that are pickled, damaged, incomplete or misshapen.
-            OSError: no such folder or repository, or one that lacks a file.
+            OSError: no such folder or repository, one that lacks a file, or a download that is not what the Hub has.
         """
         name = "base" if pretrained_model_name_or_path is None else os.fspath(pretrained_model_name_or_path)
         if not Path(name).exists() and (_EMBEDDED / name / "model_index.json").is_file():
             name = str(_EMBEDDED / name)
-        if Path(name).is_dir():
-            _refuse_incomplete(Path(name))
+        folder = Path(name)
+        if not folder.is_dir():
+            try:
+                folder = fetch_pipeline(name, kwargs)
+            except OSError as error:
+                shipped = sorted(path.parent.name for path in _EMBEDDED.glob("*/model_index.json"))
+                raise OSError(
+                    f"{name!r} is no folder, no checkpoint that ships with this package "
+                    f"({', '.join(shipped) or 'none does'}) and no pipeline of the Hub: {error}"
+                ) from error
+        _refuse_incomplete(folder, given=kwargs.keys())
         # Geometry is float32 throughout; fp16 files are only a smaller way to store the same weights.
         if kwargs.get("torch_dtype") is None:
             kwargs.setdefault("dtype", torch.float32)
-        try:
-            pipeline = super().from_pretrained(name, **kwargs)
-        except OSError as error:
-            if Path(name).is_dir():
-                raise
-            shipped = sorted(path.parent.name for path in _EMBEDDED.glob("*/model_index.json"))
-            raise OSError(
-                f"{name!r} is no folder, no checkpoint that ships with this package "
-                f"({', '.join(shipped) or 'none does'}) and cannot be had from the Hub: {error}"
-            ) from error
+        kwargs |= _own_components(folder, kwargs)
+        pipeline = super().from_pretrained(str(folder), **kwargs)
+        pipeline.register_to_config(_name_or_path=name)
         pipeline.denoiser.eval()
         return pipeline
 
@@ -135,18 +136,14 @@ class EgoMotionPipeline(DiffusionPipeline):
             pipeline.skeleton = Skeleton.from_smplh(smplh)
         return pipeline
 
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """Writes the pipeline as safetensors, with the one-line ``pipeline.py`` by which plain diffusers loads it.
-
-        Raises:
-            ValueError: ``safe_serialization=False``; pickles are never written.
-        """
-        if not kwargs.get("safe_serialization", True):
-            raise ValueError("safe_serialization=False would write a pickle; weights are saved as safetensors only.")
-        folder = Path(save_directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "pipeline.py", _CUSTOM_PIPELINE)
-        super().save_pretrained(str(folder), **kwargs)
+    def _further_files(self) -> dict[str, str]:
+        """The lines by which plain diffusers loads it: it looks for a component's class in a file of the repository."""
+        files = {"pipeline.py": _CUSTOM_CODE.format(module="motion_grpo", name=type(self).__name__)}
+        for component, value in self.config.items():
+            if isinstance(value, list | tuple) and str(value[0]).startswith("motion_grpo."):
+                module, name = value
+                files[f"{component}/{module}.py"] = _CUSTOM_CODE.format(module=module, name=name)
+        return files
 
     @torch.no_grad()
     def __call__(
@@ -284,21 +281,33 @@ def _one_generator_per_sample(
     return [torch.Generator(device).manual_seed(seed + number) for number in range(num_samples)]
 
 
-def _refuse_incomplete(folder: Path) -> None:
+def _own_components(folder: Path, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Our components of a folder that names them in files, which diffusers would run, and would ask for trust first."""
+    dtype = kwargs.get("dtype", kwargs.get("torch_dtype"))
+    if isinstance(dtype, dict):
+        dtype = dtype.get("denoiser", dtype.get("default", torch.float32))
+    loaded = {}
+    if "denoiser" not in kwargs and any(folder.glob("denoiser/motion_grpo.*.py")):
+        variant = {"variant": kwargs["variant"]} if "variant" in kwargs else {}
+        loaded["denoiser"] = EgoMotionDenoiser.from_pretrained(folder / "denoiser", torch_dtype=dtype, **variant)
+    if "scheduler" not in kwargs and any(folder.glob("scheduler/motion_grpo.*.py")):
+        loaded["scheduler"] = EgoMotionSDEScheduler.from_pretrained(folder / "scheduler")
+    return loaded
+
+
+def _refuse_incomplete(folder: Path, given: Collection[str]) -> None:
     """One clear sentence in place of what diffusers says of a folder that is not, or not wholly, a saved pipeline."""
     if not (folder / "model_index.json").is_file():
         raise FileNotFoundError(f"{folder} is no saved pipeline: it has no model_index.json.")
+    if "denoiser" in given:
+        return
     weights = folder / "denoiser"
     found = sorted(weights.glob("*.safetensors"))
     for path in found:
-        try:
-            with safe_open(path, "pt"):
-                pass
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"{path} is damaged or cut short ({error}); copy or download it again.") from error
+        refuse_damaged(path)
     if found:
         return
-    pickles = sorted(p.name for suffix in ("bin", "pt", "pth", "ckpt", "pkl") for p in weights.glob(f"*.{suffix}"))
+    pickles = sorted(path.name for suffix in PICKLES for path in weights.glob(f"*{suffix}"))
     if pickles:
         raise ValueError(f"{weights / pickles[0]} is a pickle, which is never loaded; save the weights as safetensors.")
     raise FileNotFoundError(f"{weights} holds no diffusion_pytorch_model.safetensors.")

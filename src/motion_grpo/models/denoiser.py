@@ -1,8 +1,7 @@
 """The denoising transformer: EgoAllo's network, with a few options that make a small one train well."""
 
 import os
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -14,6 +13,7 @@ from torch.nn import functional as F
 
 from motion_grpo.conditioning import PARAMETERIZATIONS, HeadPoses, condition_dim, head_features
 from motion_grpo.models.egoallo import read_egoallo, without_rotary
+from motion_grpo.models.loading import MotionModelMixin
 from motion_grpo.models.transformer import TransformerBlock, sinusoids
 from motion_grpo.motion import StateLayout
 
@@ -28,7 +28,7 @@ _CHOICES = {
 }
 
 
-class EgoMotionDenoiser(ModelMixin, ConfigMixin, PeftAdapterMixin):
+class EgoMotionDenoiser(MotionModelMixin, ModelMixin, ConfigMixin, PeftAdapterMixin):
     """Predicts the clean motion state from a noisy one and the head trajectory (EgoAllo, Sec. 3.3; MotionGRPO, Eq. 3).
 
     With the default configuration this is EgoAllo's network to the letter (50.45 M parameters), and its state-dict
@@ -165,34 +165,6 @@ class EgoMotionDenoiser(ModelMixin, ConfigMixin, PeftAdapterMixin):
         self.gradient_checkpointing = False
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike | None, **kwargs: Any) -> Any:
-        """Loads a denoiser that ``save_pretrained`` wrote; arguments as for any model of diffusers.
-
-        Raises:
-            ValueError: a weight that is missing from the file or of another shape than the configuration says
-                (diffusers would draw missing ones at random), or ``use_safetensors=False``.
-            OSError: no such file, or no safetensors.
-        """
-        if kwargs.get("use_safetensors") is False:
-            raise ValueError("use_safetensors=False would load a pickle; weights are read from safetensors only.")
-        kwargs["use_safetensors"] = True
-        with_info = kwargs.pop("output_loading_info", False)
-        try:
-            model, info = super().from_pretrained(pretrained_model_name_or_path, output_loading_info=True, **kwargs)
-        except ValueError as error:
-            what, _, advice = str(error).partition(". If you want to instead overwrite randomly initialized weights")
-            if not advice:
-                raise
-            what = what.rpartition(" because ")[2]
-            raise ValueError(f"{pretrained_model_name_or_path} does not fit its config.json: {what}.") from error
-        if missing := sorted(info["missing_keys"]):
-            names = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-            raise ValueError(
-                f"{pretrained_model_name_or_path} lacks {len(missing)} weights that its config.json asks for: {names}."
-            )
-        return (model, info) if with_info else model
-
-    @classmethod
     def from_egoallo(cls, folder: str | os.PathLike) -> "EgoMotionDenoiser":
         """EgoAllo's network with its released weights; saves and reloads as any diffusers model.
 
@@ -307,18 +279,6 @@ class EgoMotionDenoiser(ModelMixin, ConfigMixin, PeftAdapterMixin):
         unpatch = lambda y: y.unflatten(-1, (self.config.frames_per_token, -1)).flatten(1, 2)[:, :frames]  # noqa: E731
         output = torch.cat([unpatch(decoder(x)) for decoder in self.decoders.values()], dim=-1)
         return _low_pass(output, self.config.output_low_pass, mask) if self.config.output_low_pass else output
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "EgoMotionDenoiser":
-        """Moves and casts, but for the statistics of the head features, which stay float32.
-
-        bfloat16 cannot tell the cosine of a millimetre step from 1.
-        """
-        statistics = dict(self._buffers)
-        super()._apply(fn, recurse)
-        for name, value in statistics.items():
-            if self._buffers[name].dtype != value.dtype:
-                self._buffers[name] = value.to(self._buffers[name].device)
-        return self
 
     def _run(self, layer: TransformerBlock, *inputs: Tensor | None) -> Tensor:
         if torch.is_grad_enabled() and self.gradient_checkpointing:

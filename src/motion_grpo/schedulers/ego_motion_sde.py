@@ -24,6 +24,8 @@ from diffusers.utils.torch_utils import randn_tensor
 from jaxtyping import Float, Float32, Int, Int64
 from torch import Tensor
 
+from motion_grpo.hub import HubMixin
+
 Levels = int | Int[Tensor, ""] | Int[Tensor, " batch"]
 """One noise level for all rows, or one a row."""
 
@@ -45,7 +47,7 @@ class EgoMotionSDESchedulerOutput(BaseOutput):
     the objective asks. Gradients flow through the mean only. None if the ``std`` of a row is 0: it has no density."""
 
 
-class EgoMotionSDEScheduler(SchedulerMixin, ConfigMixin):
+class EgoMotionSDEScheduler(HubMixin, SchedulerMixin, ConfigMixin):
     r"""Discretised reverse SDE of MotionGRPO (Eq. 7) with exact transition densities; EgoAllo's sampler is a setting.
 
     A step from level t to the next level n of the schedule, with :math:`\bar\alpha` the product of the alphas, is
