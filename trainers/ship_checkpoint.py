@@ -1,24 +1,45 @@
-"""Turns a training run into a checkpoint folder for the package or the Hub: fp16 weights, curves, card.
+"""Turns a training run into a checkpoint folder for the package or the Hub: small weights, curves, facts, card.
 
     python trainers/ship_checkpoint.py --run runs/base --output src/motion_grpo/checkpoints/base \\
+        --training_config configs/pretrain_small.yaml --dataset DIR --hours 0.9 --machine "one CPU core" \\
         --command "accelerate launch trainers/pretrain.py ..." --summary "..."
     motion-grpo evaluate base --dataset DIR --output src/motion_grpo/checkpoints/base/evaluation ...
+    python trainers/ship_checkpoint.py --rebuild src/motion_grpo/checkpoints/base
 
-The card quotes ``evaluation/results.md`` of the output folder: run the second command, then the first one again.
+``--kind grpo`` ships a run of trainers/grpo.py (add ``--base_evaluation``, the ``results.json`` of what it started
+from), ``--kind perceptual`` one of trainers/perceptual.py (evaluated by ``motion-grpo evaluate-critic``). What a card
+says and no file of the run tells is remembered in the folder's ``facts.json``: a second ``--run`` needs to name only
+what changes, and ``--rebuild`` nothing. Cards are made by motion_grpo.cards, which refuses evaluations of other
+weights. README.md and docs/perceptual.md get their tables from here too.
 """
 
 import json
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-import jinja2
 import torch
 import yaml
+from transformers import TrainingArguments
 from trl import TrlParser
 
-from motion_grpo import EgoMotionPipeline
+from motion_grpo import EgoMotionPipeline, Skeleton
+from motion_grpo.cards import (
+    CURVES_FILE,
+    FACTS_FILE,
+    NOT_EVALUATED,
+    batch_of,
+    card_settings,
+    remember_facts,
+    shown,
+    write_checkpoint_card,
+)
+from motion_grpo.data.sources import training_data
 from motion_grpo.files import write_text
+from motion_grpo.models import MotionPerceptualModel
+from motion_grpo.training import DenoisingConfig, MotionGRPOConfig, PerceptualConfig
+from motion_grpo.viz.curves import plot_grpo_run, plot_training_log
 
 ROOT = Path(__file__).resolve().parents[1]
 START, END = "<!-- results: written by trainers/ship_checkpoint.py -->", "<!-- end of results -->"
@@ -30,44 +51,108 @@ SYSTEMS = {
     "nearest": "nearest neighbour in the training set",
     "mean_pose": "mean pose",
 }
+CONFIGS: dict[str, type[TrainingArguments]] = {
+    "pipeline": DenoisingConfig,
+    "grpo": MotionGRPOConfig,
+    "perceptual": PerceptualConfig,
+}
+LARGEST_MB = 15
+_ASKED = ("command", "summary", "hours", "machine", "licence", "limits", "evaluation_note", "base_model")
 
 
 @dataclass
 class ShipArguments:
     """What to ship, and the facts that only a person knows."""
 
-    run: Path = field(metadata={"help": "Output folder of trainers/pretrain.py."})
-    output: Path = field(metadata={"help": "Checkpoint folder to write."})
-    command: str = field(metadata={"help": "The command that trained it."})
-    summary: str = field(metadata={"help": "One paragraph for the top of the card."})
-    training_config: Path = field(metadata={"help": "YAML that the command names."})
-    hours: float = field(metadata={"help": "Wall time of the training."})
-    machine: str = field(default="one core of a CPU", metadata={"help": "What it was trained on."})
-    licence: str = field(default="cc-by-nc-4.0", metadata={"help": "Licence of the weights."})
+    run: Path | None = field(default=None, metadata={"help": "Output folder of a script of trainers/."})
+    output: Path | None = field(default=None, metadata={"help": "Checkpoint folder to write."})
+    rebuild: Path | None = field(default=None, metadata={"help": "Checkpoint folder to make the card of anew."})
+    kind: str = field(default="pipeline", metadata={"help": "pipeline, grpo or perceptual."})
+    precision: str = field(default="fp16", metadata={"help": "fp16 or fp32, of the weights' file."})
+    training_config: Path | None = field(default=None, metadata={"help": "YAML that the command names."})
+    dataset: str | None = field(default=None, metadata={"help": "What it was trained on, where it lies now."})
+    base_evaluation: Path | None = field(default=None, metadata={"help": "grpo: results.json of the base model."})
+    command: str | None = field(default=None, metadata={"help": "The command that trained it."})
+    summary: str | None = field(default=None, metadata={"help": "One paragraph for the top of the card."})
+    hours: float | None = field(default=None, metadata={"help": "Wall time of the training."})
+    machine: str | None = field(default=None, metadata={"help": "What it was trained on."})
+    licence: str | None = field(default=None, metadata={"help": "Of the weights, as the Hub spells it."})
+    limits: str | None = field(default=None, metadata={"help": "What this model in particular cannot do."})
+    evaluation_note: str | None = field(default=None, metadata={"help": "What one has to know of the evaluation."})
+    base_model: str | None = field(default=None, metadata={"help": "grpo: what the training started from."})
 
 
 def main() -> None:
-    """Writes weights, curves and configuration, then the card."""
+    """Writes weights, curves, configuration and facts, then the card."""
     (args,) = TrlParser((ShipArguments,)).parse_args_and_config()
-    pipeline = EgoMotionPipeline.from_pretrained(args.run / "pipeline")
-    parameters = sum(p.numel() for p in pipeline.denoiser.parameters())
-    pipeline.denoiser.to(torch.float16)
-    pipeline.save_pretrained(args.output)
-    for path in (args.output / "model_index.json", args.output / "denoiser" / "config.json"):
-        # diffusers notes the folder that a model was loaded from, which is nobody's business.
-        settings = json.loads(path.read_text())
-        settings.pop("_name_or_path", None)
-        write_text(path, json.dumps(settings, indent=2) + "\n")
-    shutil.copyfile(args.run / "training_curves.png", args.output / "training_curves.png")
-    shutil.copyfile(args.training_config, args.output / "training_config.yaml")
-    write_card(args, pipeline, parameters)
-    results = args.output / "evaluation" / "results.json"
-    if args.output.name == "base" and results.is_file():
-        update_readme(json.loads(results.read_text()))
+    if args.rebuild is not None:
+        rebuild(args.rebuild)
+    elif args.run is None or args.output is None:
+        raise ValueError("Say --run and --output to ship a training run, or --rebuild to make a card anew.")
+    else:
+        ship(args)
 
 
-def update_readme(results: dict) -> None:
-    """Puts the main numbers of the default checkpoint between the two marks in README.md."""
+def ship(args: ShipArguments) -> None:
+    """Copies what a run has left into a checkpoint folder, remembers the facts, and builds the card."""
+    if args.kind not in CONFIGS:
+        raise ValueError(f"--kind is {args.kind!r}; it must be one of {', '.join(CONFIGS)}.")
+    if args.precision not in ("fp16", "fp32"):
+        raise ValueError(f"--precision is {args.precision!r}; it must be fp16 or fp32.")
+    output = args.output
+    output.mkdir(parents=True, exist_ok=True)
+    _save_weights(args)
+    log = json.loads((args.run / "training_log.json").read_text())
+    (plot_grpo_run if args.kind == "grpo" else plot_training_log)(log, output / CURVES_FILE)
+    if args.training_config is not None:
+        shutil.copyfile(args.training_config, output / "training_config.yaml")
+    if args.base_evaluation is not None:
+        (output / "evaluation").mkdir(exist_ok=True)
+        shutil.copyfile(args.base_evaluation, output / "evaluation" / "base_results.json")
+    remembered = json.loads((output / FACTS_FILE).read_text()) if (output / FACTS_FILE).is_file() else {}
+    facts = {"limits": None, "evaluation_note": None, **remembered, "kind": args.kind, **_facts_of_run(args, log)}
+    facts |= {name: value for name in _ASKED if (value := asdict(args)[name]) is not None}
+    if args.dataset is not None:
+        facts["data"] = training_data(args.dataset, _told(args.run).get("sources"))
+    remember_facts(output, facts)
+    rebuild(output)
+
+
+def rebuild(folder: Path) -> None:
+    """Makes the card of a checkpoint folder anew, and the tables elsewhere that quote its evaluation."""
+    path = folder / FACTS_FILE
+    facts = json.loads(path.read_text()) if path.is_file() else {}
+    evaluated = (folder / "evaluation" / "results.json").is_file()
+    facts.pop("evaluation", None)
+    if not evaluated:
+        facts["evaluation"] = NOT_EVALUATED
+    if facts.get("kind"):
+        remember_facts(folder, facts)
+    write_checkpoint_card(folder)
+    if not evaluated:
+        return
+    results = json.loads((folder / "evaluation" / "results.json").read_text())
+    if folder.resolve().name == "base":
+        insert(ROOT / "README.md", readme_table(results))
+    if facts["kind"] == "perceptual" and folder.resolve().name == "perceptual":
+        insert(ROOT / "docs" / "perceptual.md", critic_tables(folder / "evaluation"))
+
+
+def insert(path: Path, text: str) -> None:
+    """Puts a text between the two marks in a document.
+
+    Raises:
+        ValueError: the marks are not there.
+    """
+    before, start, rest = path.read_text().partition(START)
+    _, end, after = rest.partition(END)
+    if not start or not end:
+        raise ValueError(f"{path} has no lines {START} and {END} for the results to stand between.")
+    write_text(path, f"{before}{START}\n{text}\n{END}{after}")
+
+
+def readme_table(results: dict) -> str:
+    """The main numbers of the default checkpoint."""
     lines = [
         "| | | " + " | ".join(f"{name}<br>{unit}" for name, unit in SHOWN) + " |",
         "|---|---|" + "---|" * len(SHOWN),
@@ -77,42 +162,61 @@ def update_readme(results: dict) -> None:
             metrics = results["splits"][split]["systems"][system]["metrics"]
             values = " | ".join(f"{metrics[name]['mean']:.3g}" for name, _ in SHOWN)
             lines.append(f"| {title} | {label} | {values} |")
-    before, _, rest = (ROOT / "README.md").read_text().partition(START)
-    after = rest.partition(END)[2]
-    write_text(ROOT / "README.md", before + START + "\n" + "\n".join(lines) + "\n" + END + after)
+    return "\n".join(lines)
 
 
-def write_card(args: ShipArguments, pipeline: EgoMotionPipeline, parameters: int) -> None:
-    """Fills hub_cards/checkpoint.md.jinja; a fact that is missing is an error."""
-    run = json.loads((args.run / "run.json").read_text())
-    config = yaml.safe_load(args.training_config.read_text())
-    results = args.output / "evaluation" / "results.md"
-    weights = args.output / "denoiser" / "diffusion_pytorch_model.safetensors"
-    name = args.output.name
-    template = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True).from_string(
-        (ROOT / "hub_cards" / "checkpoint.md.jinja").read_text()
-    )
-    card = template.render(
-        name=name,
-        load_argument="" if name == "base" else f'"{name}"',
-        licence=args.licence,
-        summary=args.summary,
-        parameters=f"{parameters / 1e6:.2f} M",
-        size=f"{weights.stat().st_size / 1e6:.1f} MB",
-        steps=pipeline.config.num_inference_steps,
-        eta=pipeline.scheduler.config.eta,
-        results=results.read_text().strip() if results.is_file() else "Not evaluated yet.",
-        command=args.command,
-        num_steps=config["max_steps"],
-        batch=config["per_device_train_batch_size"],
-        window=config["window"],
-        seed=config["seed"],
-        ema=config["ema_decay"],
-        hours=args.hours,
-        machine=args.machine,
-        torch=run["torch"],
-    )
-    write_text(args.output / "README.md", card)
+def critic_tables(evaluation: Path) -> str:
+    """Table 4, correlations, cost and the plot of the shipped perceptual model."""
+    picture = Path("..") / (evaluation / "severity.png").resolve().relative_to(ROOT)
+    return f"{(evaluation / 'results.md').read_text().strip()}\n\n![Score by severity of each artefact]({picture})"
+
+
+def _save_weights(args: ShipArguments) -> None:
+    dtype = torch.float16 if args.precision == "fp16" else torch.float32
+    if args.kind == "perceptual":
+        MotionPerceptualModel.from_pretrained(args.run / "model").to(dtype).save_pretrained(args.output)
+        described = [args.output / "config.json"]
+    else:
+        pipeline = EgoMotionPipeline.from_pretrained(args.run / "pipeline")
+        pipeline.denoiser.to(dtype)
+        pipeline.save_pretrained(args.output)
+        described = [args.output / "model_index.json", args.output / "denoiser" / "config.json"]
+    for path in described:
+        # diffusers notes the folder that a model was loaded from, which is nobody's business.
+        settings = json.loads(path.read_text())
+        settings.pop("_name_or_path", None)
+        write_text(path, json.dumps(settings, indent=2) + "\n")
+    size = sum(path.stat().st_size for path in args.output.rglob("*.safetensors")) / 1e6
+    if size > LARGEST_MB:
+        raise ValueError(f"The weights take {size:.1f} MB; what ships with the package takes {LARGEST_MB} MB at most.")
+
+
+def _told(run: Path) -> dict[str, Any]:
+    """What the script of a run has written down about its data and models."""
+    recorded = json.loads((run / "run.json").read_text())
+    return {**recorded.get("data", {}), **recorded.get("model", {}), **recorded.get("script", {})}
+
+
+def _facts_of_run(args: ShipArguments, log: list[dict]) -> dict[str, Any]:
+    recorded, told = json.loads((args.run / "run.json").read_text()), _told(args.run)
+    config = args.training_config or args.output / "training_config.yaml"
+    values = yaml.safe_load(config.read_text()) | recorded.get("settings", {})
+    settings = card_settings(CONFIGS[args.kind], values)
+    size = values["per_device_train_batch_size"] * values.get("gradient_accumulation_steps", 1)
+    facts = {
+        "body": Skeleton.from_smplh(told["smplh"]).name if told.get("smplh") else Skeleton.default().name,
+        "steps": max(entry["step"] for entry in log if "step" in entry),
+        "batch": batch_of(args.kind, size * recorded.get("num_processes", 1), settings),
+        "frames": settings["window"],
+        "seed": values["seed"],
+        "settings": settings,
+        "versions": recorded.get("versions") or {"torch": recorded["torch"]},
+    }
+    if args.kind == "perceptual":
+        facts["policies"] = [shown(policy) for policy in told["policies"]]
+    if args.kind == "grpo":
+        facts["base_model"] = shown(told["model_name_or_path"])
+    return facts
 
 
 if __name__ == "__main__":
