@@ -6,7 +6,7 @@ from importlib import import_module
 
 import typer
 
-COMMANDS = ("recover", "evaluate", "data")
+COMMANDS = ("recover", "score", "evaluate", "evaluate-critic", "data", "plot-run")
 
 
 def make_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
@@ -15,11 +15,12 @@ def make_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
     # Without a callback an app of one command would not want the command's name.
     app.callback()(_motion_grpo)
     for name in names:
-        module = import_module(f"motion_grpo_cli.{name}")
+        function = name.replace("-", "_")
+        module = import_module(f"motion_grpo_cli.{function}")
         if hasattr(module, "app"):
             app.add_typer(module.app, name=name)
         else:
-            app.command()(getattr(module, name))
+            app.command(name)(getattr(module, function))
     return app
 
 

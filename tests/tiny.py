@@ -12,8 +12,10 @@ from torch import Tensor
 
 from motion_grpo.body import MIRROR, Skeleton
 from motion_grpo.data import Clip, with_contacts
-from motion_grpo.models import EgoMotionDenoiser
+from motion_grpo.inference import EgoMotionPipeline
+from motion_grpo.models import EgoMotionDenoiser, MotionPerceptualModel
 from motion_grpo.motion import Motion
+from motion_grpo.schedulers import EgoMotionSDEScheduler
 from motion_grpo.trajectory import HeadTrajectory
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -37,6 +39,18 @@ def tiny_denoiser(**changes) -> EgoMotionDenoiser:
         if "film" in name:  # zero at the start of a training, which would hide the noise level from the network
             torch.nn.init.normal_(parameter, std=0.5)
     return denoiser.eval()
+
+
+def tiny_pipeline(num_inference_steps: int = 4, eta: float = 1.0, window: int = 16, **changes) -> EgoMotionPipeline:
+    """:func:`tiny_denoiser` behind the scheduler of the networks that ship."""
+    denoiser = tiny_denoiser(**changes)
+    return EgoMotionPipeline(denoiser, EgoMotionSDEScheduler(eta=eta), num_inference_steps, window, window // 4)
+
+
+def tiny_perceptual_model(**changes) -> MotionPerceptualModel:
+    """Random weights, a few thousand of them."""
+    config = {"d_latent": 16, "num_blocks": 1, "num_heads": 2, "frames_per_token": 4}
+    return MotionPerceptualModel(**config | changes)
 
 
 def head_poses(frames: int, fps: float = 30.0) -> Tensor:

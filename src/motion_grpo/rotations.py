@@ -7,8 +7,25 @@ from torch import Tensor
 
 
 def matrix_to_wxyz(rotmats: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 4"]:
-    """Unit quaternions, real part first, from rotation matrices."""
-    return roma.quat_xyzw_to_wxyz(roma.rotmat_to_unitquat(rotmats))
+    """Unit quaternions, real part first, from rotation matrices (Markley 2008, as in roma).
+
+    roma's own gathers through strided memory and takes four times as long on a CPU, a fifth of what scoring a motion
+    costs.
+    """
+    R11, R12, R13, R21, R22, R23, R31, R32, R33 = rotmats.flatten(-2).movedim(-1, 0).contiguous()
+    # 4 q q^T has these entries; the row with the largest diagonal is the quaternion, but for its length.
+    ww, xx, yy, zz = 1 + R11 + R22 + R33, 1 + R11 - R22 - R33, 1 - R11 + R22 - R33, 1 - R11 - R22 + R33
+    wx, wy, wz, xy, xz, yz = R32 - R23, R13 - R31, R21 - R12, R12 + R21, R13 + R31, R23 + R32
+    largest = torch.maximum(torch.maximum(ww, xx), torch.maximum(yy, zz))
+
+    def entry(w: Tensor, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+        rest = torch.where(xx == largest, x, torch.where(yy == largest, y, z))
+        return torch.where(ww == largest, w, rest)
+
+    rows = torch.stack(
+        [entry(ww, wx, wy, wz), entry(wx, xx, xy, xz), entry(wy, xy, yy, yz), entry(wz, xz, yz, zz)], dim=-1
+    )
+    return rows / torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
 
 
 def wxyz_to_matrix(wxyz: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 3 3"]:

@@ -88,6 +88,7 @@ def check_output(output: Path) -> EgoMotionPipeline:
     assert recorded["data"]["speeds"] == [1.0, 0.5]
     assert recorded["model"]["model_config"] == NETWORK
     assert (output / "training_curves.png").stat().st_size > 1000
+    assert "4 steps of 2 windows of 16 frames" in (output / "README.md").read_text()
     return pipe
 
 

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from motion_grpo.viz import curves, plot_training_log
+from motion_grpo.viz import curves, plot_grpo_run, plot_training_log
 from motion_grpo.viz.curves import logged_curves, unit_of
 
 TERMS = ("betas", "body_rotmats", "contacts", "position", "velocity", "foot_contact")
@@ -138,3 +138,76 @@ def test_bad_paths_are_errors(tmp_path: Path) -> None:
         plot_training_log(history(), tmp_path / "log.txt")
     with pytest.raises(FileNotFoundError, match="make it first"):
         plot_training_log(history(), tmp_path / "no" / "log.png")
+
+
+def grpo_history(steps: int = 30) -> list[dict]:
+    log: list[dict] = []
+    for step in range(1, steps + 1):
+        rewards = {f"rewards/{name}/mean": 0.5 + 0.01 * step for name in ("visual", "position")}
+        spreads = {f"rewards/{name}/std": 0.1 for name in ("visual", "position")}
+        log.append(
+            {
+                "loss": -1e-6 * step, "reward": 3.0 + 0.1 * step, **rewards, **spreads, "advantages/std": 0.6,
+                "frac_reward_zero_std": 0.0, "diversity": 4.0, "ratio/mean": 1.0, "ratio/std": 1e-4,
+                "clip_fraction": 0.2, "grad_norm": 2.0 * step, "rollout_seconds": 3.0, "reward_seconds": 0.5,
+                "update_seconds": 9.0, "learning_rate": 1e-5, "num_tokens": 7, "step": step,
+            }
+        )  # fmt: skip
+        if step % 10 == 0:
+            log.append({"eval_mpjpe": 90.0 - step, "eval_runtime": 3.0, "step": step})
+    return log
+
+
+def test_the_curves_of_a_grpo_run(tmp_path: Path, drawn: list[Figure]) -> None:
+    path = plot_grpo_run(grpo_history(), tmp_path / "grpo.png")
+    assert imread(path).shape[1] == 1600
+    axes = panels(drawn[0])
+    assert list(axes) == [
+        "reward", "rewards/visual", "rewards/position", "advantages/std", "frac_reward_zero_std", "diversity", "ratio",
+        "clip_fraction", "grad_norm", "seconds", "eval_mpjpe",
+    ]  # fmt: skip
+    np.testing.assert_allclose(axes["reward"].lines[0].get_ydata(), 3.0 + 0.1 * np.arange(1, 31))
+    np.testing.assert_allclose(axes["rewards/position"].lines[0].get_ydata(), 0.5 + 0.01 * np.arange(1, 31))
+    assert axes["rewards/position"].get_title(loc="right") == "0.8"
+    assert axes["grad_norm"].get_yscale() == "log"
+    assert axes["eval_mpjpe"].get_ylabel() == "mm"
+
+
+def test_a_reward_lies_in_a_band_of_its_standard_deviation(tmp_path: Path, drawn: list[Figure]) -> None:
+    log = grpo_history()
+    log[3]["rewards/position/std"] = float("nan")  # of one step nothing is known
+    del log[4]["rewards/position/mean"]
+    plot_grpo_run(log, tmp_path / "grpo.png")
+    axes = panels(drawn[0])
+    (band,) = axes["rewards/position"].collections
+    outline = band.get_paths()[0].vertices
+    assert set(outline[:, 0].astype(int)) == set(range(1, 31)) - {4, 5}
+    last = outline[outline[:, 0] == 30, 1]
+    assert (last.min(), last.max()) == pytest.approx((0.7, 0.9))
+    assert not axes["reward"].collections
+
+
+def test_seconds_share_a_panel_and_a_legend(tmp_path: Path, drawn: list[Figure]) -> None:
+    plot_grpo_run(grpo_history(), tmp_path / "grpo.png")
+    axes = panels(drawn[0])["seconds"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["rollout", "rewards", "update"]
+    assert [line.get_ydata()[0] for line in axes.lines] == [3.0, 0.5, 9.0]
+    assert len({line.get_color() for line in axes.lines}) == 3
+    assert axes.get_title(loc="right") == ""
+
+
+def test_a_long_run_keeps_one_legend_entry_a_line(tmp_path: Path, drawn: list[Figure]) -> None:
+    plot_grpo_run(grpo_history(150), tmp_path / "grpo.png")
+    axes = panels(drawn[0])["seconds"]
+    assert len(axes.lines) == 6  # raw and averaged
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["rollout", "rewards", "update"]
+
+
+def test_panels_without_data_are_left_out(tmp_path: Path, drawn: list[Figure]) -> None:
+    plot_grpo_run([{"reward": 1.0, "kl": 0.1, "step": 1}], tmp_path / "grpo.png")
+    assert list(panels(drawn[0])) == ["reward", "kl"]
+
+
+def test_a_run_without_rewards_is_no_grpo_run(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds no reward, so it is not that of a GRPO run"):
+        plot_grpo_run(history(), tmp_path / "grpo.png")

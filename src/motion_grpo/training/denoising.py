@@ -9,9 +9,10 @@ import torch
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 
 from motion_grpo.body import Skeleton
+from motion_grpo.cards import NOT_EVALUATED, write_run_card
 from motion_grpo.data import Clip, MotionWindows, collate_windows
 from motion_grpo.inference.sampling import recover_state
 from motion_grpo.metrics import jitter, mpjpe, mpjve
@@ -19,6 +20,7 @@ from motion_grpo.models import EgoMotionDenoiser
 from motion_grpo.motion import MotionState
 from motion_grpo.schedulers import EgoMotionSDEScheduler
 from motion_grpo.training.batches import Augmentation, training_batch
+from motion_grpo.training.callbacks import TellEpoch
 from motion_grpo.training.losses import (
     GeometricWeights,
     denoising_loss,
@@ -26,6 +28,7 @@ from motion_grpo.training.losses import (
     noise_level_weights,
     sample_noise_levels,
 )
+from motion_grpo.training.saving import DiffusersTrainer
 
 FPS = 30.0
 _STATISTICS_WINDOWS = 512
@@ -64,7 +67,7 @@ class DenoisingConfig(TrainingArguments):
     )
 
 
-class DenoisingTrainer(Trainer):
+class DenoisingTrainer(DiffusersTrainer):
     """Trains an :class:`EgoMotionDenoiser` on windows of recorded motion.
 
     Checkpoints hold the model as diffusers writes it, and the averaged weights, which are what :meth:`save_model` users
@@ -110,7 +113,7 @@ class DenoisingTrainer(Trainer):
         )
         self.ema = EMAModel(model.parameters(), decay=args.ema_decay, foreach=True)
         self.add_callback(_UpdateAverage(self))
-        self.add_callback(_TellEpoch())
+        self.add_callback(TellEpoch())
 
     def fit_condition_statistics(self) -> None:
         """Stores the spread of the head features over a sample of training windows in a ``normalize_cond`` model.
@@ -225,17 +228,51 @@ class DenoisingTrainer(Trainer):
         finally:
             self.ema.restore(self.denoiser.parameters())
 
+    def create_model_card(
+        self,
+        model_name: str | None = None,
+        dataset: str | None = None,
+        finetuned_from: str | None = None,
+        license: str | None = None,
+        tags: str | list[str] | None = None,
+        **others: object,
+    ) -> None:
+        """Writes the output folder's README.md (see :func:`~motion_grpo.cards.write_run_card`); every push does.
+
+        Args:
+            model_name: the output folder's name, or that on the Hub, when None.
+            dataset: what it was trained on; what ``run.json`` says when None.
+            finetuned_from: the model it started from; likewise.
+            license: of the weights; follows from the data when None.
+            tags: beside the usual ones.
+            others: of transformers', without effect.
+
+        Raises:
+            ValueError: nobody has said what it was trained on.
+        """
+        if self.is_world_process_zero():
+            write_run_card(
+                "pipeline",
+                self.denoiser,
+                self.args,
+                self.state.log_history,
+                evaluation=NOT_EVALUATED,
+                name=model_name,
+                dataset=dataset,
+                base_model=finetuned_from,
+                body=self.skeleton.name,
+                licence=license,
+                tags=[tags] if isinstance(tags, str) else tags or (),
+            )
+
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        folder = Path(output_dir or self.args.output_dir)
-        self.denoiser.save_pretrained(folder)
-        self.save_averaged(folder / "ema")
+        super()._save(output_dir, state_dict)
+        self.save_averaged(Path(output_dir or self.args.output_dir) / "ema")
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        folder = Path(resume_from_checkpoint)
-        averaged = EgoMotionDenoiser.from_pretrained(folder / "ema")
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        averaged = EgoMotionDenoiser.from_pretrained(Path(resume_from_checkpoint) / "ema")
         self.ema.shadow_params = [p.detach().clone().to(self.args.device) for p in averaged.parameters()]
-        stored = EgoMotionDenoiser.from_pretrained(folder)
-        self.denoiser.load_state_dict(stored.state_dict())
 
 
 class _UpdateAverage(TrainerCallback):
@@ -250,11 +287,3 @@ class _UpdateAverage(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
         self.trainer.ema.step(self.trainer.denoiser.parameters())
-
-
-class _TellEpoch(TrainerCallback):
-    """Tells the windows which epoch it is: with several processes accelerate tells the sampler only."""
-
-    def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs) -> None:
-        if hasattr(train_dataloader.dataset, "set_epoch"):
-            train_dataloader.dataset.set_epoch(int(state.epoch or 0))

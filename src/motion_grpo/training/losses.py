@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from motion_grpo.body import FOOT_JOINTS, Skeleton
 from motion_grpo.conditioning import HeadPoses
@@ -129,3 +130,17 @@ def sample_noise_levels(
     """
     u = torch.rand(count, generator=generator, device=device)
     return ((u.sqrt() if favour_high else u) * num_levels).ceil().clamp(1, num_levels).long()
+
+
+def info_nce(scores: Float[Tensor, "batch motions"], temperature: float) -> Float[Tensor, ""]:
+    """Eq. 9: cross-entropy of picking the recorded motion, which is the first of each row, by its score."""
+    target = torch.zeros(len(scores), dtype=torch.int64, device=scores.device)
+    return F.cross_entropy(scores / temperature, target)
+
+
+def ranking_loss(scores: Float[Tensor, "batch motions"], temperature: float) -> Float[Tensor, ""]:
+    """Asks for scores that fall along each row: InfoNCE of every motion against those after it, averaged.
+
+    The negative log-likelihood of the order under Plackett and Luce's model.
+    """
+    return torch.stack([info_nce(scores[:, first:], temperature) for first in range(scores.shape[1] - 1)]).mean()

@@ -1,0 +1,124 @@
+"""The GRPO script, from a pack and a pipeline on disk to a pipeline on disk."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+import torch
+import yaml
+from transformers import HfArgumentParser
+
+from motion_grpo import EgoMotionPipeline
+from motion_grpo.rewards import RewardInputs
+from tests.tiny import moving_motion, write_shard
+from tests.training.grpo_setup import SETTINGS, pipeline
+
+ROOT = Path(__file__).parents[2]
+RUN = SETTINGS | {
+    "save_strategy": "steps", "save_steps": 1.0, "eval_strategy": "steps", "eval_steps": 2.0, "max_steps": 2,
+}  # fmt: skip
+
+
+@pytest.fixture
+def pack(tmp_path) -> Path:
+    folder = tmp_path / "pack"
+    folder.mkdir()
+    write_shard(folder, "cmu", "train", [moving_motion(40, seed) for seed in range(3)])
+    write_shard(folder, "cmu", "val", [moving_motion(20, seed) for seed in (7, 8)])
+    pipeline().save_pretrained(tmp_path / "base")
+    return folder
+
+
+def load_script(monkeypatch) -> ModuleType:
+    monkeypatch.syspath_prepend(ROOT / "trainers")  # as when it is run
+    spec = importlib.util.spec_from_file_location("grpo_script", ROOT / "trainers" / "grpo.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "grpo_script", module)  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(monkeypatch, pack: Path, *, resume: bool = False, **settings) -> Path:
+    """The script's ``main`` without the command line, whose parser is loose with types that the tests check."""
+    script, output = load_script(monkeypatch), pack.parent / "run"
+    parsed = (
+        script.DataArguments(str(pack)),
+        script.ModelArguments(str(pack.parent / "base"), resume=resume),
+        script.MotionGRPOConfig(str(output), **RUN | settings),
+    )
+    monkeypatch.setattr(script, "TrlParser", lambda types: SimpleNamespace(parse_args_and_config=lambda: parsed))
+    script.main()
+    return output
+
+
+def terminated(inputs: RewardInputs) -> torch.Tensor:
+    os.kill(os.getpid(), signal.SIGTERM)
+    return inputs.contacts.mean((1, 2))
+
+
+def test_trains_stops_and_resumes(pack, monkeypatch):
+    with pytest.raises(SystemExit) as stopped:
+        run(monkeypatch, pack, rewards=[f"{__name__}:terminated"])
+    assert stopped.value.code == 143
+    output = pack.parent / "run"
+    assert not (output / "pipeline").exists()
+    assert not (output / "README.md").exists()
+    assert [folder.name for folder in output.glob("checkpoint-*")] == ["checkpoint-1"]
+    run(monkeypatch, pack, resume=True)
+    log = json.loads((output / "training_log.json").read_text())
+    assert [entry["step"] for entry in log if "reward" in entry] == [1, 2]
+    assert [entry["step"] for entry in log if "eval_mpjpe" in entry] == [2]
+    recorded = json.loads((output / "run.json").read_text())
+    assert recorded["settings"]["num_sampling_steps"] == 3
+    assert recorded["data"]["dataset_name"] == str(pack)
+    assert "Post-trained from **base**" in (output / "README.md").read_text()
+    assert (output / "training_curves.png").stat().st_size > 1000
+    base, trained = (EgoMotionPipeline.from_pretrained(path) for path in (pack.parent / "base", output / "pipeline"))
+    assert trained.scheduler.config.timestep_spacing == "trailing"
+    pairs = zip(base.denoiser.parameters(), trained.denoiser.parameters(), strict=True)
+    moved = [not torch.equal(a, b) for a, b in pairs]
+    assert sum(moved) > len(moved) / 2
+
+
+@pytest.mark.slow
+def test_runs_under_accelerate(pack, tmp_path):
+    output, preset = tmp_path / "run", tmp_path / "config.yaml"
+    preset.write_text(yaml.safe_dump(RUN | {"reward_omegas": {"rotation": 2.0}, "advantage_clip": None}))
+    command = [
+        sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1",
+        str(ROOT / "trainers" / "grpo.py"), "--config", str(preset), "--dataset_name", str(pack), "--output_dir",
+        str(output), "--model_name_or_path", str(tmp_path / "base"), "--credit", "frame",
+    ]  # fmt: skip
+    environment = os.environ | {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    settings = json.loads((output / "run.json").read_text())["settings"]
+    assert (settings["credit"], settings["reward_omegas"]) == ("frame", {"rotation": 2.0})
+    assert settings["advantage_clip"] is None
+    assert (output / "pipeline" / "model_index.json").is_file()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("grpo*.yaml")), ids=lambda path: path.name)
+def test_presets_name_settings_that_exist(path, tmp_path, monkeypatch):
+    """And the settings go with each other."""
+    script, preset = load_script(monkeypatch), yaml.safe_load(path.read_text())
+    parser = HfArgumentParser((script.DataArguments, script.ModelArguments, script.MotionGRPOConfig))
+    assert set(preset) <= {action.dest for action in parser._actions}
+    floats = {name: float(preset[name]) for name in ("logging_steps", "eval_steps", "save_steps", "warmup_steps")}
+    settings = script.MotionGRPOConfig(str(tmp_path), **preset | floats | {"use_cpu": True})
+    assert settings.conditions_per_generation >= 8
+
+
+def test_presets_of_accelerate_are_read(tmp_path):
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    for name, kind in (("ddp", "MULTI_GPU"), ("fsdp", "FSDP"), ("deepspeed", "DEEPSPEED")):
+        preset = load_config_from_file(str(ROOT / "configs" / "accelerate" / f"{name}.yaml"))
+        assert preset.distributed_type == kind
+        assert preset.num_processes == 2

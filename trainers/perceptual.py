@@ -1,0 +1,81 @@
+"""Trains the perceptual model against what a base policy makes up.
+
+    accelerate launch trainers/perceptual.py --config configs/perceptual_small.yaml --dataset_name DIR \\
+        --output_dir runs/critic
+    accelerate launch trainers/perceptual.py --config configs/perceptual_paper.yaml --dataset_name DIR \\
+        --policies me/ego-motion --output_dir runs/critic
+
+``--negatives gt_noise --noise_scale 0.05`` is the baseline of Table 4. Add ``--resume`` to go on from the newest
+checkpoint in the output folder.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from dataset_arguments import DataArguments, skeleton, train_windows, val_clips
+from transformers import set_seed
+from trl import TrlParser
+
+from motion_grpo import EgoMotionPipeline
+from motion_grpo.cards import record_run
+from motion_grpo.data import MotionWindows
+from motion_grpo.files import write_text
+from motion_grpo.models import MotionPerceptualModel
+from motion_grpo.training import PerceptualConfig, PerceptualTrainer
+from motion_grpo.training.saving import newest_checkpoint
+from motion_grpo.viz.curves import plot_training_log
+
+
+@dataclass
+class ModelArguments:
+    """The perceptual model, and whom it learns to tell from recordings."""
+
+    model_config: dict = field(
+        default_factory=dict, metadata={"help": "Arguments of MotionPerceptualModel, in the YAML."}
+    )
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "Perceptual model to train on; new weights if unset."}
+    )
+    policies: list[str] = field(
+        default_factory=lambda: ["base"],
+        metadata={"help": "Pipelines of the frozen base policies: folders, Hub ids or names of shipped ones."},
+    )
+    resume: bool = field(default=False, metadata={"help": "Go on from the newest checkpoint in output_dir."})
+
+
+def main() -> None:
+    """Parses, builds, trains, saves."""
+    data, model_args, args = TrlParser((DataArguments, ModelArguments, PerceptualConfig)).parse_args_and_config()
+    set_seed(args.seed)
+    body = skeleton(data)
+    policies = [EgoMotionPipeline.from_pretrained(name) for name in model_args.policies]
+    for policy in policies:
+        policy.skeleton = body or policy.skeleton
+    if model_args.model_name_or_path is None:
+        model = MotionPerceptualModel(**model_args.model_config)
+    else:
+        model = MotionPerceptualModel.from_pretrained(model_args.model_name_or_path)
+    trainer = PerceptualTrainer(
+        model,
+        args,
+        train_windows(data, args.window, args.seed),
+        MotionWindows(val_clips(data), args.window, random=False) if args.eval_strategy != "no" else None,
+        policies=policies,
+        skeleton=body,
+    )
+    if model_args.model_name_or_path is None:
+        trainer.fit_input_statistics()
+    record_run(args, data=asdict(data), model=asdict(model_args))
+    trainer.train(resume_from_checkpoint=newest_checkpoint(args.output_dir) if model_args.resume else None)
+
+    if trainer.is_world_process_zero():
+        output = Path(args.output_dir)
+        model.save_pretrained(output / "model")
+        write_text(output / "training_log.json", json.dumps(trainer.state.log_history, indent=1))
+        plot_training_log(trainer.state.log_history, output / "training_curves.png")
+        trainer.create_model_card()
+
+
+if __name__ == "__main__":
+    main()
