@@ -6,12 +6,12 @@
         --policies me/ego-motion --output_dir runs/critic
 
 ``--negatives gt_noise --noise_scale 0.05`` is the baseline of Table 4. Add ``--resume`` to go on from the newest
-checkpoint in the output folder.
+checkpoint in the output folder, and ``--push_to_hub --hub_model_id me/x`` for
+``MotionPerceptualModel.from_pretrained("me/x")`` to load what was trained. With ``--hub_strategy checkpoint``
+checkpoints are pushed too, and ``--resume`` goes on from there where the output folder has none.
 """
 
-import json
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 from dataset_arguments import DataArguments, skeleton, train_windows, val_clips
 from transformers import set_seed
@@ -20,11 +20,8 @@ from trl import TrlParser
 from motion_grpo import EgoMotionPipeline
 from motion_grpo.cards import record_run
 from motion_grpo.data import MotionWindows
-from motion_grpo.files import write_text
 from motion_grpo.models import MotionPerceptualModel
 from motion_grpo.training import PerceptualConfig, PerceptualTrainer
-from motion_grpo.training.saving import newest_checkpoint
-from motion_grpo.viz.curves import plot_training_log
 
 
 @dataclass
@@ -41,7 +38,10 @@ class ModelArguments:
         default_factory=lambda: ["base"],
         metadata={"help": "Pipelines of the frozen base policies: folders, Hub ids or names of shipped ones."},
     )
-    resume: bool = field(default=False, metadata={"help": "Go on from the newest checkpoint in output_dir."})
+    resume: bool = field(
+        default=False,
+        metadata={"help": "Go on from the newest checkpoint in output_dir, else from what the run has pushed."},
+    )
 
 
 def main() -> None:
@@ -67,14 +67,11 @@ def main() -> None:
     if model_args.model_name_or_path is None:
         trainer.fit_input_statistics()
     record_run(args, data=asdict(data), model=asdict(model_args))
-    trainer.train(resume_from_checkpoint=newest_checkpoint(args.output_dir) if model_args.resume else None)
+    trainer.train(resume_from_checkpoint=trainer.checkpoint_to_resume() if model_args.resume else None)
 
-    if trainer.is_world_process_zero():
-        output = Path(args.output_dir)
-        model.save_pretrained(output / "model")
-        write_text(output / "training_log.json", json.dumps(trainer.state.log_history, indent=1))
-        plot_training_log(trainer.state.log_history, output / "training_curves.png")
-        trainer.create_model_card()
+    trainer.save_run()
+    if args.push_to_hub:
+        trainer.push_to_hub()
 
 
 if __name__ == "__main__":

@@ -3,12 +3,12 @@
     accelerate launch trainers/pretrain.py --config configs/pretrain_small.yaml --dataset_name DIR --output_dir runs/a
     accelerate launch trainers/pretrain.py --config configs/pretrain_egoallo.yaml --dataset_name DIR --output_dir runs/b
 
-Add ``--resume`` to go on from the newest checkpoint in the output folder.
+Add ``--resume`` to go on from the newest checkpoint in the output folder, and ``--push_to_hub --hub_model_id me/x`` for
+``EgoMotionPipeline.from_pretrained("me/x")`` to load what was trained. With ``--hub_strategy checkpoint`` checkpoints
+are pushed too, and ``--resume`` goes on from there where the output folder has none.
 """
 
-import json
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 from dataset_arguments import DataArguments, skeleton, train_windows, val_clips
 from transformers import set_seed
@@ -16,12 +16,9 @@ from trl import TrlParser
 
 from motion_grpo import EgoMotionPipeline
 from motion_grpo.cards import record_run
-from motion_grpo.files import write_text
 from motion_grpo.models import EgoMotionDenoiser
 from motion_grpo.schedulers import EgoMotionSDEScheduler
 from motion_grpo.training import DenoisingConfig, DenoisingTrainer
-from motion_grpo.training.saving import newest_checkpoint
-from motion_grpo.viz.curves import plot_training_log
 
 
 @dataclass
@@ -37,7 +34,10 @@ class ModelArguments:
     )
     eta: float = field(default=0.0, metadata={"help": "Stochasticity that the saved pipeline defaults to."})
     timestep_spacing: str = field(default="quadratic", metadata={"help": "quadratic, leading or trailing."})
-    resume: bool = field(default=False, metadata={"help": "Go on from the newest checkpoint in output_dir."})
+    resume: bool = field(
+        default=False,
+        metadata={"help": "Go on from the newest checkpoint in output_dir, else from what the run has pushed."},
+    )
 
 
 def main() -> None:
@@ -54,23 +54,17 @@ def main() -> None:
         train_windows(data, args.window, args.seed),
         val_clips(data) if args.eval_strategy != "no" else None,
         skeleton=skeleton(data),
+        sampler=EgoMotionSDEScheduler(timestep_spacing=model_args.timestep_spacing, eta=model_args.eta),
+        num_inference_steps=model_args.num_inference_steps,
     )
     if model_args.model_name_or_path is None:
         trainer.fit_condition_statistics()
     record_run(args, data=asdict(data), model=asdict(model_args))
-    trainer.train(resume_from_checkpoint=newest_checkpoint(args.output_dir) if model_args.resume else None)
+    trainer.train(resume_from_checkpoint=trainer.checkpoint_to_resume() if model_args.resume else None)
 
-    if trainer.is_world_process_zero():
-        output = Path(args.output_dir)
-        trainer.ema.copy_to(denoiser.parameters())
-        scheduler = EgoMotionSDEScheduler(timestep_spacing=model_args.timestep_spacing, eta=model_args.eta)
-        pipeline = EgoMotionPipeline(
-            denoiser, scheduler, model_args.num_inference_steps, window=args.window, overlap=args.window // 4
-        )
-        pipeline.save_pretrained(output / "pipeline")
-        write_text(output / "training_log.json", json.dumps(trainer.state.log_history, indent=1))
-        plot_training_log(trainer.state.log_history, output / "training_curves.png")
-        trainer.create_model_card()
+    trainer.save_run()
+    if args.push_to_hub:
+        trainer.push_to_hub()
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ motion.save("walk.npz")
 
 from motion_grpo.body import Skeleton
 from motion_grpo.inference import EgoMotionPipeline, EgoMotionPipelineOutput
-from motion_grpo.models import EgoMotionDenoiser
+from motion_grpo.models import EgoMotionDenoiser, MotionPerceptualModel
 from motion_grpo.motion import Motion
 from motion_grpo.schedulers import EgoMotionSDEScheduler
 from motion_grpo.trajectory import HeadTrajectory, load_trajectory
@@ -16,5 +16,5 @@ __version__ = "0.1.0"
 
 __all__ = [
     "EgoMotionDenoiser", "EgoMotionPipeline", "EgoMotionPipelineOutput", "EgoMotionSDEScheduler", "HeadTrajectory",
-    "Motion", "Skeleton", "load_trajectory",
+    "Motion", "MotionPerceptualModel", "Skeleton", "load_trajectory",
 ]  # fmt: skip

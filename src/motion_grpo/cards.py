@@ -43,6 +43,8 @@ RUN_FILE = "run.json"
 CURVES_FILE = "training_curves.png"
 KINDS = {"pipeline": "EgoMotionPipeline", "grpo": "EgoMotionPipeline", "perceptual": "MotionPerceptualModel"}
 """What there are cards of, and the class that loads it."""
+RESULTS = {"pipeline": "pipeline", "grpo": "pipeline", "perceptual": "model"}
+"""The folder of the output folder in which a run leaves what it is for."""
 _TAGS = {
     "pipeline": ["motion", "egocentric", "smpl-h", "diffusers", "head-trajectory"],
     "grpo": ["motion", "egocentric", "smpl-h", "diffusers", "head-trajectory", "grpo", "trl"],
@@ -129,6 +131,7 @@ def write_run_card(
     policies: Iterable[str] | None = None,
     body: str | None = None,
     licence: str | None = None,
+    sampling: Mapping[str, Any] | None = None,
     tags: Sequence[str] = (),
 ) -> Path:
     """Writes README.md, and the picture of the curves, into the output folder of a training run.
@@ -148,6 +151,7 @@ def write_run_card(
         policies: base policies that a perceptual model learned to tell from recordings.
         body: that betas refer to.
         licence: of the weights, as an identifier of the Hub; follows from the data when None.
+        sampling: ``num_inference_steps`` and ``eta`` of the pipeline that the run leaves.
         tags: beside the usual ones.
 
     Raises:
@@ -161,14 +165,16 @@ def write_run_card(
     name = name or (args.hub_model_id or folder.resolve().name).split("/")[-1]
     base_model = base_model or told.get("model_name_or_path")
     settings = card_settings(type(args), args.to_dict())
+    # An adapter is merged into what the run leaves.
+    weights = [parameter for part, parameter in model.named_parameters() if ".lora_" not in part]
     size = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     facts: dict[str, Any] = {
         "name": name,
-        "load": _load_lines_of_run(folder, kind, args.hub_model_id or name),
+        "load": _load_lines_of_run(kind, args, settings, base_model),
         "network": {key: value for key, value in model.config.items() if not key.startswith("_")},
-        "parameters": _millions(sum(parameter.numel() for parameter in model.parameters())),
+        "parameters": _millions(sum(parameter.numel() for parameter in weights)),
         "precision": str(model.dtype).removeprefix("torch."),
-        "size": f"{sum(p.numel() * p.element_size() for p in model.parameters()) / 1e6:.1f} MB",
+        "size": f"{sum(p.numel() * p.element_size() for p in weights) / 1e6:.1f} MB",
         "command": None,
         "limits": None,
         "evaluation_note": None,
@@ -182,11 +188,12 @@ def write_run_card(
         "frames": vars(args)["window"],
         "seed": args.seed,
         "body": body or Skeleton.default().name,
-        "curves": _draw(kind, log_history, folder),
+        "curves": draw_curves(kind, log_history, folder),
         "validation": _latest_evaluation(log_history),
         "num_inference_steps": None,
         "eta": None,
-    } | _sampling_facts(folder, kind)
+        **(sampling or _sampling_facts(folder, kind)),
+    }
     dataset = dataset or told.get("dataset_name")
     if dataset is not None:
         facts["data"] = training_data(dataset, told.get("sources"))
@@ -309,12 +316,17 @@ def _argument(kind: str, name: str) -> str:
     return "" if name == ("perceptual" if kind == "perceptual" else "base") else json.dumps(name)
 
 
-def _load_lines_of_run(folder: Path, kind: str, name: str) -> str:
-    """What loads the output folder, once it is on the Hub, depends on what lies in it."""
-    if kind == "perceptual" or (folder / "model_index.json").is_file():
-        return load_lines(kind, json.dumps(name))
-    load = f"denoiser = EgoMotionDenoiser.from_pretrained({json.dumps(name)})"
-    return f"from motion_grpo import EgoMotionDenoiser\n\n{load}"
+def _load_lines_of_run(kind: str, args: TrainingArguments, settings: Mapping[str, Any], base_model: str | None) -> str:
+    """What loads the result of a run, which lies in a folder of the output folder, and on the Hub at the top."""
+    name = args.hub_model_id or f"{Path(args.output_dir).resolve().name}/{RESULTS[kind]}"
+    load = load_lines(kind, json.dumps(name))
+    if settings.get("lora_r") and base_model is not None:
+        load += (
+            "\n\n# The same from what the training started from, and the adapter alone:\n"
+            f"pipe = EgoMotionPipeline.from_pretrained({json.dumps(shown(base_model))})\n"
+            f"pipe.load_lora_weights({json.dumps(name)})"
+        )
+    return load
 
 
 def _weights_folder(folder: Path, kind: str) -> Path:
@@ -351,7 +363,8 @@ def _sampling_facts(folder: Path, kind: str) -> dict[str, Any]:
     return {"num_inference_steps": steps, "eta": scheduler.get("eta", "of its own")}
 
 
-def _draw(kind: str, log_history: Sequence[Mapping[str, Any]], folder: Path) -> str | None:
+def draw_curves(kind: str, log_history: Sequence[Mapping[str, Any]], folder: Path) -> str | None:
+    """Draws the curves of a run into a folder; the file's name, or None before anything was logged."""
     log = [dict(entry) for entry in log_history]
     curves = logged_curves(log)
     if not curves:

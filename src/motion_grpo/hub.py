@@ -30,8 +30,10 @@ from motion_grpo.files import write_text
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
 """Endings of files that run code when they are opened."""
 _TYPES = {"model": "a model", "dataset": "a data set", "space": "a Space"}
-_LOAD_OPTIONS = ("revision", "token", "cache_dir", "force_download", "local_files_only")
-_PUSH_OPTIONS = ("private", "token", "revision", "commit_message", "create_pr")
+LOAD_OPTIONS = ("revision", "token", "cache_dir", "force_download", "local_files_only")
+"""Of huggingface_hub's, in ``from_pretrained``."""
+PUSH_OPTIONS = ("private", "token", "revision", "commit_message", "create_pr")
+"""Of :func:`push_folder`, in ``push_to_hub``."""
 _CARD = """---
 library_name: diffusers
 tags: [motion, egocentric, smpl-h, diffusers]
@@ -86,6 +88,26 @@ def check_repo(repo_id: str, *, repo_type: str = "model", private: bool | None =
     return full_id
 
 
+def make_repo(
+    repo_id: str,
+    *,
+    repo_type: str = "model",
+    private: bool | None = None,
+    token: str | None = None,
+    revision: str | None = None,
+) -> str:
+    """The repository, and the branch ``revision`` of it, if they do not exist; otherwise as :func:`check_repo`."""
+    repo_id = check_repo(repo_id, repo_type=repo_type, private=private, token=token)
+    api = HfApi(token=token)
+    try:
+        api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True)
+        if revision is not None:
+            api.create_branch(repo_id, branch=revision, repo_type=repo_type, exist_ok=True)
+    except HfHubHTTPError as error:
+        raise OSError(f"Cannot push to {repo_id}: {_reason(error, repo_id, repo_type)}.") from error
+    return repo_id
+
+
 def push_folder(
     folder: str | os.PathLike,
     repo_id: str,
@@ -99,6 +121,7 @@ def push_folder(
     path_in_repo: str = "",
     allow_patterns: Sequence[str] | None = None,
     delete_patterns: Sequence[str] | None = None,
+    checkpoint: str | None = None,
 ) -> CommitInfo:
     """Uploads a folder as one commit; makes the repository, and the branch, if they do not exist.
 
@@ -113,14 +136,10 @@ def push_folder(
 
     Other arguments, and what is raised, as for :func:`check_repo` and :func:`check_folder`.
     """
-    check_folder(folder, allow_patterns)
-    repo_id = check_repo(repo_id, repo_type=repo_type, private=private, token=token)
-    api = HfApi(token=token)
+    check_folder(folder, allow_patterns, checkpoint)
+    repo_id = make_repo(repo_id, repo_type=repo_type, private=private, token=token, revision=revision)
     try:
-        api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True)
-        if revision is not None:
-            api.create_branch(repo_id, branch=revision, repo_type=repo_type, exist_ok=True)
-        return api.upload_folder(
+        return HfApi(token=token).upload_folder(
             repo_id=repo_id,
             repo_type=repo_type,
             folder_path=folder,
@@ -135,8 +154,25 @@ def push_folder(
         raise OSError(f"Cannot push to {repo_id}: {_reason(error, repo_id, repo_type)}.") from error
 
 
-def check_folder(folder: str | os.PathLike, allow_patterns: Sequence[str] | None = None) -> list[str]:
+def push_with_card(folder: Path, repo_id: str, card: str, **push: Any) -> CommitInfo:
+    """:func:`push_folder`, with a card where neither the folder nor the repository has one at its top."""
+    api = HfApi(token=push.get("token"))
+    bare = not push.get("path_in_repo") and not (folder / "README.md").exists()
+    if bare and not (api.repo_exists(repo_id) and api.file_exists(repo_id, "README.md")):
+        write_text(folder / "README.md", card)
+    return push_folder(folder, repo_id, **push)
+
+
+def check_folder(
+    folder: str | os.PathLike, allow_patterns: Sequence[str] | None = None, checkpoint: str | None = None
+) -> list[str]:
     """The files that :func:`push_folder` would upload, relative to the folder.
+
+    Args:
+        folder: what would be uploaded.
+        allow_patterns: only these of the files.
+        checkpoint: name of a folder in it that a training resumes from: the optimiser's state in it is a pickle, which
+            transformers reads as plain tensors (``weights_only=True``) and no model is loaded from.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -154,7 +190,7 @@ def check_folder(folder: str | os.PathLike, allow_patterns: Sequence[str] | None
             raise ValueError(f"{path} leads out of the folder, to {path.resolve()}; push a copy of what is meant.")
         if not path.is_file():
             continue
-        if path.suffix in PICKLES:
+        if path.suffix in PICKLES and not (checkpoint and name.startswith(f"{checkpoint}/")):
             raise ValueError(f"{path} is a pickle, which is never pushed; save the weights as safetensors.")
         if path.suffix == ".safetensors":
             refuse_damaged(path)
@@ -180,7 +216,8 @@ def fetch(repo_id: str, patterns: Sequence[str], *, repo_type: str = "model", **
         repo_id: ``namespace/name``.
         patterns: names of the files, with wildcards.
         repo_type: ``model`` or ``dataset``.
-        options: huggingface_hub's ``revision``, ``token``, ``cache_dir``, ``force_download``, ``local_files_only``.
+        options: huggingface_hub's ``revision``, ``token``, ``cache_dir``, ``force_download``, ``local_files_only``,
+            ``ignore_patterns``.
 
     Returns:
         The folder of that commit, named by its digest.
@@ -205,10 +242,12 @@ def fetch(repo_id: str, patterns: Sequence[str], *, repo_type: str = "model", **
 
 def fetch_component(name: str | os.PathLike, kwargs: dict[str, Any]) -> Path:
     """The folder of a model's ``from_pretrained``: a local one as it is, else :func:`fetch`; takes its options out."""
-    options = {key: kwargs.pop(key) for key in _LOAD_OPTIONS if key in kwargs}
+    options = {key: kwargs.pop(key) for key in LOAD_OPTIONS if key in kwargs}
     if Path(name).is_dir():
         return Path(name)
     start = f"{kwargs['subfolder']}/" if kwargs.get("subfolder") else ""
+    # A folder beside the weights is another matter: a checkpoint of the training, say.
+    options["ignore_patterns"] = [f"{start}*/*"]
     folder = fetch(str(name), [f"{start}*.json", f"{start}*.safetensors"], **options)
     _refuse_pickles(str(name), start, folder, options.get("cache_dir"))
     return folder
@@ -216,7 +255,7 @@ def fetch_component(name: str | os.PathLike, kwargs: dict[str, Any]) -> Path:
 
 def fetch_pipeline(name: str, kwargs: dict[str, Any]) -> Path:
     """The folder of a pipeline on the Hub: all components at one commit, but for those that are given in ``kwargs``."""
-    options = {key: kwargs.pop(key) for key in _LOAD_OPTIONS if key in kwargs}
+    options = {key: kwargs.pop(key) for key in LOAD_OPTIONS if key in kwargs}
     folder = fetch(name, ["model_index.json", "pipeline.py"], **options)
     # What else a repository holds (checkpoints of the training, evaluations) stays there.
     components = [path for path in _component_names(folder) if path not in kwargs]
@@ -313,7 +352,7 @@ class HubMixin:
             ValueError: a bad name, a name that another type of repository has, or a public one for what is private.
             OSError: no token, a wrong one, one that may not write there, or no connection.
         """
-        push = {key: options.pop(key) for key in _PUSH_OPTIONS if key in options}
+        push = {key: options.pop(key) for key in PUSH_OPTIONS if key in options}
         with tempfile.TemporaryDirectory() as folder:
             return self._save_and_push(Path(folder), repo_id, options, push | {"path_in_repo": subfolder})
 
@@ -347,7 +386,7 @@ class HubMixin:
         folder = Path(save_directory)
         if push_to_hub:
             repo_id = options.pop("repo_id", folder.resolve().name)
-            push = {key: options.pop(key) for key in _PUSH_OPTIONS if key in options}
+            push = {key: options.pop(key) for key in PUSH_OPTIONS if key in options}
             self._save_and_push(folder, repo_id, options, push)
         else:
             self._save(folder, options)
@@ -373,12 +412,9 @@ class HubMixin:
         checked = {key: push[key] for key in ("private", "token") if key in push}
         repo_id = check_repo(repo_id, **checked)
         self._save(folder, options)
-        api = HfApi(token=push.get("token"))
-        bare = not push.get("path_in_repo") and not (folder / "README.md").exists()
-        if bare and not (api.repo_exists(repo_id) and api.file_exists(repo_id, "README.md")):
-            write_text(folder / "README.md", _CARD.format(repo_id=repo_id, name=type(self).__name__))
-        message = push.get("commit_message") or f"Upload {type(self).__name__}"
-        return push_folder(folder, repo_id, **push | {"commit_message": message})
+        name = type(self).__name__
+        push |= {"commit_message": push.get("commit_message") or f"Upload {name}"}
+        return push_with_card(folder, repo_id, _CARD.format(repo_id=repo_id, name=name), **push)
 
 
 def _refuse_pickling(options: dict[str, Any]) -> None:

@@ -49,21 +49,31 @@ def api(online) -> HfApi:
 
 
 @pytest.fixture
-def fresh_process(server, tmp_path) -> Callable[..., dict]:
+def surroundings(server, tmp_path) -> Callable[..., dict[str, str]]:
+    """Environment variables of a process that knows of this Hub; ``changes`` set and (None) unset more."""
+
+    def build(home: str = "home", **changes: str | None) -> dict[str, str]:
+        settings = {"HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / home), "HF_TOKEN": "hf_me"}
+        settings |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": None}
+        settings |= {"PYTHONPATH": str(ROOT), **changes}
+        known = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
+        return {key: value for key, value in (known | settings).items() if value is not None}
+
+    return build
+
+
+@pytest.fixture
+def fresh_process(surroundings) -> Callable[..., dict]:
     """Runs ``tests/hub/processes/NAME.py`` in a process of its own and returns the JSON that it prints last.
 
     Its home is HOME/, so that processes share a cache or do not; ``environment`` may set and (None) unset variables.
     """
 
     def run(name: str, *arguments: object, home: str = "home", **environment: str | None) -> dict:
-        settings = {"HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / home), "HF_TOKEN": "hf_me"}
-        settings |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": None}
-        settings |= {"PYTHONPATH": str(ROOT), **environment}
-        known = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
         command = [sys.executable, str(Path(__file__).parent / "processes" / f"{name}.py"), *map(str, arguments)]
         result = subprocess.run(
             command,
-            env={key: value for key, value in (known | settings).items() if value is not None},
+            env=surroundings(home, **environment),
             capture_output=True,
             text=True,
             check=False,

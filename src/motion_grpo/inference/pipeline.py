@@ -16,6 +16,7 @@ from torch import Tensor
 from motion_grpo.body import Skeleton
 from motion_grpo.conditioning import HeadPoses
 from motion_grpo.hub import PICKLES, HubMixin, fetch_pipeline, refuse_damaged
+from motion_grpo.inference.lora import LoraMixin
 from motion_grpo.inference.sampling import sample_latents
 from motion_grpo.models import EgoMotionDenoiser
 from motion_grpo.motion import Motion, MotionState
@@ -52,7 +53,7 @@ class EgoMotionPipelineOutput(BaseOutput):
         return self.motions[0]
 
 
-class EgoMotionPipeline(HubMixin, DiffusionPipeline):
+class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
     """Recovers SMPL-H motion from the trajectory of a head-mounted device (MotionGRPO, Eq. 6; EgoAllo, Sec. 3).
 
     Args:

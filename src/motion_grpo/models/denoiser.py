@@ -1,7 +1,8 @@
 """The denoising transformer: EgoAllo's network, with a few options that make a small one train well."""
 
 import os
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -163,6 +164,14 @@ class EgoMotionDenoiser(MotionModelMixin, ModelMixin, ConfigMixin, PeftAdapterMi
         self.encoder_layers = nn.ModuleList(block(False, film and noise_in_encoder) for _ in range(num_encoder_layers))
         self.decoder_layers = nn.ModuleList(block(True, film) for _ in range(num_decoder_layers))
         self.gradient_checkpointing = False
+
+    def _save(self, folder: Path, options: dict[str, Any]) -> None:
+        if self._hf_peft_config_loaded:
+            raise ValueError(
+                "The denoiser has an adapter, which its weights would be saved without: save_lora_weights() of the "
+                "pipeline saves it alone; fuse_lora() and then unload_lora_weights() make it part of the weights."
+            )
+        super()._save(folder, options)
 
     @classmethod
     def from_egoallo(cls, folder: str | os.PathLike) -> "EgoMotionDenoiser":

@@ -1,6 +1,8 @@
 """Pre-training and supervised fine-tuning of the denoiser (MotionGRPO, Eq. 3), as a transformers Trainer."""
 
+import contextlib
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -14,6 +16,7 @@ from transformers import TrainerCallback, TrainingArguments
 from motion_grpo.body import Skeleton
 from motion_grpo.cards import NOT_EVALUATED, write_run_card
 from motion_grpo.data import Clip, MotionWindows, collate_windows
+from motion_grpo.inference import EgoMotionPipeline
 from motion_grpo.inference.sampling import recover_state
 from motion_grpo.metrics import jitter, mpjpe, mpjve
 from motion_grpo.models import EgoMotionDenoiser
@@ -79,7 +82,11 @@ class DenoisingTrainer(DiffusersTrainer):
         train_dataset: windows.
         eval_clips: whole clips for the evaluation.
         skeleton: body of the data set's betas; the default body when None.
+        sampler: scheduler of the pipeline that :meth:`save_result` writes; the default one when None.
+        num_inference_steps: sampling steps which that pipeline defaults to.
     """
+
+    kind = "pipeline"
 
     def __init__(
         self,
@@ -89,9 +96,14 @@ class DenoisingTrainer(DiffusersTrainer):
         eval_clips: list[Clip] | None = None,
         skeleton: Skeleton | None = None,
         callbacks: list[TrainerCallback] | None = None,
+        *,
+        sampler: EgoMotionSDEScheduler | None = None,
+        num_inference_steps: int = 30,
     ) -> None:
         self.denoiser = model
         self.scheduler = EgoMotionSDEScheduler()
+        self.sampler = sampler or EgoMotionSDEScheduler()
+        self.num_inference_steps = num_inference_steps
         self.skeleton = (skeleton or Skeleton.default()).to(args.device)
         self.augmentation = Augmentation(mirror=args.mirror_probability, body_size=args.body_size_probability)
         self.geometric_weights = GeometricWeights(args.position_weight, args.velocity_weight, args.foot_contact_weight)
@@ -183,15 +195,11 @@ class DenoisingTrainer(DiffusersTrainer):
     ) -> dict[str, float]:
         """Recovers the evaluation clips with the averaged weights; means over clips."""
         sums: dict[str, float] = defaultdict(float)
-        self.ema.store(self.denoiser.parameters())
-        self.ema.copy_to(self.denoiser.parameters())
         self.denoiser.eval()
-        try:
+        with self.averaged():
             for index, clip in enumerate(self.eval_clips):
                 for name, value in self._clip_metrics(clip, seed=index).items():
                     sums[name] += value / len(self.eval_clips)
-        finally:
-            self.ema.restore(self.denoiser.parameters())
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in sums.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -219,14 +227,29 @@ class DenoisingTrainer(DiffusersTrainer):
         }
         return {name: float(value) for name, value in values.items()}
 
-    def save_averaged(self, folder: str | Path) -> None:
-        """Writes the averaged weights as a denoiser that ``from_pretrained`` reads."""
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The denoiser with its averaged weights."""
         self.ema.store(self.denoiser.parameters())
         self.ema.copy_to(self.denoiser.parameters())
         try:
-            self.denoiser.save_pretrained(folder)
+            yield
         finally:
             self.ema.restore(self.denoiser.parameters())
+
+    def save_averaged(self, folder: str | Path) -> None:
+        """Writes the averaged weights as a denoiser that ``from_pretrained`` reads."""
+        with self.averaged():
+            self.denoiser.save_pretrained(folder)
+
+    def save_result(self, folder: str | Path) -> None:
+        """Writes a pipeline with the averaged weights. To be called by all processes; the first one writes."""
+        if self.is_world_process_zero():
+            window = self.args.window
+            with self.averaged():
+                EgoMotionPipeline(
+                    self.denoiser, self.sampler, self.num_inference_steps, window=window, overlap=window // 4
+                ).save_pretrained(folder)
 
     def create_model_card(
         self,
@@ -262,6 +285,7 @@ class DenoisingTrainer(DiffusersTrainer):
                 base_model=finetuned_from,
                 body=self.skeleton.name,
                 licence=license,
+                sampling={"num_inference_steps": self.num_inference_steps, "eta": self.sampler.config.eta},
                 tags=[tags] if isinstance(tags, str) else tags or (),
             )
 

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import roma
@@ -114,6 +115,8 @@ class PerceptualTrainer(DiffusersTrainer):
         ValueError: settings out of range, no policy for ``rollout``, a policy of another body or window than the data's
             or with a scheduler of diffusers, a stream, or fewer windows than a step takes.
     """
+
+    kind = "perceptual"
 
     def __init__(
         self,
@@ -351,6 +354,11 @@ class PerceptualTrainer(DiffusersTrainer):
             logs |= {name: float(torch.stack(values).mean()) for name, values in self._terms.items()}
             self._terms.clear()
         super().log(logs, start_time)
+
+    def save_result(self, folder: str | Path) -> None:
+        """Writes the model. To be called by all processes; the first one writes."""
+        if self.is_world_process_zero():
+            self.diffusers_model.save_pretrained(folder)
 
     def create_model_card(
         self,

@@ -1,14 +1,30 @@
-"""What the trainers share about checkpoints: which one to resume from, and weights as diffusers writes them."""
+"""What the trainers share: which checkpoint to resume from, weights as diffusers writes them, and what is pushed."""
 
 import json
+import logging
 import re
+import shutil
+from concurrent.futures import Future
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from accelerate.utils import broadcast_object_list
 from diffusers.models.modeling_utils import ModelMixin
+from huggingface_hub import CommitInfo, HfApi
 from torch import nn
 from transformers import Trainer, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import HubStrategy
+from transformers.utils import PushInProgress
+
+from motion_grpo.cards import CURVES_FILE, RESULTS, RUN_FILE, draw_curves, shown
+from motion_grpo.files import write_text
+from motion_grpo.hub import fetch, make_repo, push_folder
+
+LOG_FILE = "training_log.json"
+_LAST_CHECKPOINT = "last-checkpoint"
+_LOGGER = logging.getLogger(__name__)
 
 
 def newest_checkpoint(output_dir: str | Path) -> str | None:
@@ -27,7 +43,205 @@ def newest_checkpoint(output_dir: str | Path) -> str | None:
     return None
 
 
-class DiffusersTrainer(Trainer):
+def pushed_checkpoint(repo_id: str, revision: str | None = None, token: str | None = None) -> tuple[str, str] | None:
+    """The newest checkpoint that a run has pushed: commit, and folder in it; None where there is none.
+
+    ``hub_strategy`` ``checkpoint`` pushes it as ``last-checkpoint``, ``all_checkpoints`` as ``checkpoint-STEP``.
+    """
+    commit = fetch(repo_id, [f"*checkpoint*/{TRAINER_STATE_NAME}"], revision=revision, token=token)
+    steps = {
+        path.parent.name: json.loads(path.read_text())["global_step"]
+        for path in commit.glob(f"*/{TRAINER_STATE_NAME}")
+        if re.fullmatch(rf"{_LAST_CHECKPOINT}|checkpoint-\d+", path.parent.name)
+    }
+    return (commit.name, max(steps, key=steps.__getitem__)) if steps else None
+
+
+class HubTrainerMixin:
+    """What a run leaves in its output folder, and on the Hub; comes before a transformers Trainer among the bases.
+
+    The output folder holds what the training is for in ``pipeline/`` or ``model/``, and beside it the card, its curves,
+    ``training_log.json``, ``run.json`` and the checkpoints. On the Hub what the training is for lies at the top, so
+    that ``from_pretrained("me/x")`` loads it; checkpoints are there only if ``hub_strategy`` asks for them, each in a
+    folder of its own, and nothing but they holds pickles. Every push is one commit; those of a running training go on
+    in the background, and one that fails does not end it.
+    """
+
+    kind: str
+    """One of :data:`motion_grpo.cards.KINDS`."""
+
+    def save_result(self, folder: str | Path) -> None:
+        """Writes what the training is for. To be called by all processes; the first one writes."""
+        raise NotImplementedError
+
+    def save_log(self) -> None:
+        """Writes ``training_log.json`` and its curves into the output folder."""
+        if self.is_world_process_zero():
+            self._write_log()
+            draw_curves(self.kind, self.state.log_history, Path(self.args.output_dir))
+
+    def save_run(self) -> None:
+        """Writes into the output folder what a finished run leaves. To be called by all processes."""
+        self.save_result(Path(self.args.output_dir) / RESULTS[self.kind])
+        if self.is_world_process_zero():
+            self._write_log()
+            self.create_model_card()  # draws the curves too
+
+    def checkpoint_to_resume(self) -> str | None:
+        """The newest checkpoint in the output folder or, where it has none and the run is pushed, on the Hub.
+
+        To be called by all processes: the first one decides. None where the run has not begun.
+        """
+        found: list[tuple[str | None, str] | None] = [None]
+        if self.is_world_process_zero():
+            if (local := newest_checkpoint(self.args.output_dir)) is not None:
+                found = [(None, local)]
+            elif self.args.push_to_hub:
+                found = [pushed_checkpoint(self.hub_model_id, self.args.hub_revision, self.args.hub_token)]
+        [(found, repo_id)] = broadcast_object_list([(found[0], self.hub_model_id)])
+        if found is None:
+            return None
+        commit, name = found
+        if commit is None:
+            return name
+        return str(fetch(repo_id, [f"{name}/*"], revision=commit, token=self.args.hub_token) / name)
+
+    def train(self, *arguments: Any, **options: Any) -> Any:
+        """Trains; a run that is pushed makes its card before it begins, lest a fact be missing at its end."""
+        if self.args.push_to_hub:
+            self.create_model_card()
+        return super().train(*arguments, **options)
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Makes the repository that is pushed to; transformers calls it when a trainer is made.
+
+        Raises:
+            ValueError: a bad name, one that another type of repository has, or a public one for what is private.
+            OSError: no token, a wrong one, one that may not write there, or no connection.
+        """
+        if not self.is_world_process_zero():
+            return
+        self.hub_model_id = make_repo(
+            self.args.hub_model_id or Path(self.args.output_dir).resolve().name,
+            private=self.args.hub_private_repo if private is None else private,
+            token=token or self.args.hub_token,
+            revision=self.args.hub_revision,
+        )
+        self.args.hub_model_id = self.hub_model_id  # for the card
+        self.push_in_progress = None
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **card: Any,
+    ) -> CommitInfo | Future | None:
+        """Uploads what a finished run leaves. To be called by all processes; the first one uploads.
+
+        Args:
+            commit_message: what it says.
+            blocking: False uploads in the background and returns a future.
+            token: in place of ``hub_token``.
+            revision: branch, in place of ``hub_revision``.
+            private: in place of ``hub_private_repo``.
+            card: arguments of ``create_model_card``.
+
+        Raises:
+            ValueError: a fact is missing from the card, or as for :meth:`init_hf_repo`.
+            OSError: as for :meth:`init_hf_repo`.
+        """
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        if self.hub_model_id is None:
+            self.init_hf_repo(token=token, private=private)
+        stage = self._stage(**card)
+        if not self.is_world_process_zero():
+            stage.cleanup()
+            return None
+        self._finish_current_push()
+        options = {"commit_message": commit_message, "token": token or self.args.hub_token}
+        options["revision"] = revision or self.args.hub_revision
+        if blocking:
+            return _upload(stage, self.hub_model_id, **options)
+        return HfApi().run_as_future(_upload, stage, self.hub_model_id, **options)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Uploads what there is so far; transformers calls it when it has saved a checkpoint."""
+        args = self.args
+        if args.hub_strategy == HubStrategy.END:
+            return
+        self.callback_handler.on_push_begin(args, self.state, self.control)
+        checkpoint = None
+        if args.hub_strategy != HubStrategy.EVERY_SAVE:
+            is_last = args.hub_strategy == HubStrategy.CHECKPOINT
+            checkpoint = _LAST_CHECKPOINT if is_last else Path(checkpoint_folder).name
+        try:
+            stage = self._stage(checkpoint_folder, checkpoint)
+        except Exception as error:  # the checkpoint itself is safe, and the training is worth more
+            _LOGGER.warning("Step %d is not pushed: %s", self.state.global_step, error)
+            return
+        busy = self.push_in_progress is not None and not self.push_in_progress.is_done()
+        if not self.is_world_process_zero() or (busy and not args.hub_always_push):
+            stage.cleanup()
+            return
+        options = {"commit_message": f"Training in progress, step {self.state.global_step}", "token": args.hub_token}
+        if checkpoint is not None:
+            # What the checkpoint before had and this one has not.
+            options |= {"checkpoint": checkpoint, "delete_patterns": [f"{checkpoint}/*"]}
+        job = HfApi().run_as_future(_try_to_upload, stage, self.hub_model_id, revision=args.hub_revision, **options)
+        if busy:
+            self.push_in_progress.jobs.append(job)
+        else:
+            self.push_in_progress = PushInProgress([job])
+
+    def _stage(
+        self, checkpoint_folder: str | None = None, checkpoint: str | None = None, **card: Any
+    ) -> TemporaryDirectory:
+        """A copy of what is to be pushed: the training goes on, and deletes old checkpoints, while it is uploaded."""
+        stage = TemporaryDirectory(prefix="motion-grpo-push-")
+        folder, output = Path(stage.name), Path(self.args.output_dir)
+        self.save_result(folder)
+        if self.is_world_process_zero():
+            self._write_log()
+            self.create_model_card(**card)
+            for name in ("README.md", CURVES_FILE, LOG_FILE):
+                if (output / name).is_file():
+                    shutil.copyfile(output / name, folder / name)
+            if (output / RUN_FILE).is_file():
+                recorded = _without_places(json.loads((output / RUN_FILE).read_text()))
+                write_text(folder / RUN_FILE, json.dumps(recorded, indent=1))
+            if checkpoint is not None:
+                shutil.copytree(checkpoint_folder, folder / checkpoint)
+        return stage
+
+    def _write_log(self) -> None:
+        write_text(Path(self.args.output_dir) / LOG_FILE, json.dumps(self.state.log_history, indent=1))
+
+
+def _upload(stage: TemporaryDirectory, repo_id: str, **options: Any) -> CommitInfo:
+    with stage as folder:
+        return push_folder(folder, repo_id, **options)
+
+
+def _try_to_upload(stage: TemporaryDirectory, repo_id: str, **options: Any) -> None:
+    try:
+        _upload(stage, repo_id, **options)
+    except Exception as error:  # likewise
+        _LOGGER.warning("%r could not be pushed; the training goes on: %s", options["commit_message"], error)
+
+
+def _without_places(recorded: Any) -> Any:
+    """Where things lie on this machine is nobody's business."""
+    if isinstance(recorded, dict):
+        return {name: _without_places(value) for name, value in recorded.items()}
+    if isinstance(recorded, list):
+        return [_without_places(value) for value in recorded]
+    return shown(recorded) if isinstance(recorded, str) else recorded
+
+
+class DiffusersTrainer(HubTrainerMixin, Trainer):
     """A transformers Trainer of one diffusers model: checkpoints hold ``config.json`` and diffusers' weight file.
 
     transformers would write its own file name, which ``from_pretrained`` does not find, and no configuration.

@@ -1,0 +1,297 @@
+"""Rewards of a sampled motion (MotionGRPO, Eq. 10-15): a batch of samples in, one value a sample out, higher is better.
+
+Every built-in reward but ``visual`` is exp(-omega * error), 1 for a perfect motion. Its error is a metric of
+:mod:`motion_grpo.metrics` over short runs of frames, so it can also be told frame by frame
+(:meth:`ErrorReward.per_frame`). The paper gives no units: here they are metres, seconds and radians.
+
+Anybody's function of :class:`RewardInputs` that returns one value a sample is a reward too.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import import_module
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from motion_grpo import metrics
+from motion_grpo.conditioning import HeadPoses
+from motion_grpo.models.perceptual import MotionPerceptualModel, perceptual_inputs
+
+
+@dataclass(frozen=True)
+class RewardInputs:
+    """A batch of samples beside what was recorded, float32, all on one device.
+
+    World frames are z up with the floor at z = 0, metres. What lies in frames that the mask leaves out counts nowhere.
+    """
+
+    body_rotmats: Float[Tensor, "samples frames 21 3 3"]
+    """Local rotations of the sampled body."""
+    joints: Float[Tensor, "samples frames 22 3"]
+    """World positions of the sampled body's joints, root first, hung from the clean head."""
+    contacts: Float[Tensor, "samples frames 21"]
+    """Sampled contact probabilities."""
+    head: HeadPoses
+    """Clean head, not perturbed."""
+    mask: Bool[Tensor, "samples frames"]
+    """True for frames that count."""
+    fps: float
+    true_body_rotmats: Float[Tensor, "samples frames 21 3 3"] | None = None
+    true_joints: Float[Tensor, "samples frames 22 3"] | None = None
+
+
+_MM = 1000.0
+
+Reward = Callable[[RewardInputs], Tensor]
+"""From a batch to one value a sample, (samples,)."""
+
+
+@dataclass(frozen=True)
+class ErrorReward:
+    """exp(-omega * mean error over the frames): the form of Eq. 11-14."""
+
+    error: Callable[[RewardInputs], Float[Tensor, "samples steps"]]
+    """An error for every run of d + 1 successive frames: T - d of them, d = 0 for poses, 1 for velocities."""
+    omega: float = 1.0
+    smooth_frames: int = 9
+    """Frames that :meth:`per_frame` averages the error over, centred (an even number counts as the next odd one)."""
+    needs_truth: bool = True
+
+    def __call__(self, inputs: RewardInputs) -> Float[Tensor, "samples"]:
+        """The paper's scalar. NaN where no run of frames counts."""
+        error, counts = self._errors(inputs)
+        return torch.exp(-self.omega * error.sum(dim=1) / counts.sum(dim=1))
+
+    def per_frame(self, inputs: RewardInputs) -> Float[Tensor, "samples frames"]:
+        """The same formula over the frames around each one; 0 in frames that do not count.
+
+        Every run of frames that touches the ``smooth_frames`` around a frame counts there alike, the ends of the window
+        and padding being left out of the mean. With ``smooth_frames`` of twice the window all frames have the scalar.
+        """
+        error, counts = self._errors(inputs)
+        half, order = self.smooth_frames // 2, inputs.mask.shape[1] - error.shape[1]
+        total, number = (
+            F.avg_pool1d(F.pad(values, (half + order, half + order)), 2 * half + order + 1, stride=1)
+            for values in (error, counts)
+        )
+        return torch.where(inputs.mask, torch.exp(-self.omega * total / number), 0.0)
+
+    def _errors(self, inputs: RewardInputs) -> tuple[Tensor, Tensor]:
+        """Errors, 0 where they do not count, and where they do (0 or 1)."""
+        error = self.error(inputs)
+        counts = _runs(inputs.mask, inputs.mask.shape[1] - error.shape[1] + 1).all(dim=-1)
+        return torch.where(counts, error, 0.0), counts.to(error.dtype)
+
+
+@dataclass(frozen=True)
+class VisualReward:
+    """exp(omega * s), s the perceptual model's score of the motion under the clean head (Eq. 10): 1 to e^omega."""
+
+    model: MotionPerceptualModel
+    """In eval mode, on the device of the inputs."""
+    omega: float = 1.0
+    batch_size: int = 64
+    """Samples that are scored at once. The paper's model has a token for every joint and frame: 11 GB an activation for
+    the 1024 samples of a rollout."""
+
+    def __call__(self, inputs: RewardInputs) -> Float[Tensor, "samples"]:
+        head = inputs.head
+        body, head = perceptual_inputs(inputs.body_rotmats, inputs.joints, head.R_world_cpf, head.p_world_cpf)
+        parts = zip(*(x.split(self.batch_size) for x in (body, head, inputs.mask)), strict=True)
+        return torch.exp(self.omega * torch.cat([self.model(*part) for part in parts]))
+
+
+def rotation_error(inputs: RewardInputs) -> Float[Tensor, "samples frames"]:
+    """Mean angle between sampled and true local rotations of the 21 body joints, radians (Eq. 11).
+
+    Eq. 11 writes an L1 norm and names no parameters. Eq. 19 writes the same norm for the metric that the text beside it
+    calls the mean geodesic distance: that is taken here. Unlike components of an axis-angle vector or a quaternion it
+    depends neither on the axes nor on which of several vectors stands for a rotation.
+    """
+    return torch.deg2rad(metrics.mpjre(_runs(inputs.body_rotmats, 1), _runs(inputs.true_body_rotmats, 1)))
+
+
+def position_error(inputs: RewardInputs) -> Float[Tensor, "samples frames"]:
+    """Mean distance of the 22 joints from the true ones, metres (Eq. 12)."""
+    return metrics.mpjpe(_runs(inputs.joints, 1), _runs(inputs.true_joints, 1)) / _MM
+
+
+def aligned_position_error(inputs: RewardInputs) -> Float[Tensor, "samples frames"]:
+    """The same after every frame was moved, turned and scaled onto the truth, metres (Eq. 13; Umeyama).
+
+    The text says that R_pos is computed with and R'_pos without alignment, but p' is the position after it: primed is
+    aligned here, and has the weight 0.5 of omega'_pos.
+    """
+    return metrics.pa_mpjpe(_runs(inputs.joints, 1), _runs(inputs.true_joints, 1)) / _MM
+
+
+def velocity_error(inputs: RewardInputs) -> Float[Tensor, "samples steps"]:
+    """Mean distance of the 22 joints' velocities from the true ones, metres per second (Eq. 14)."""
+    return metrics.mpjve(_runs(inputs.joints, 2), _runs(inputs.true_joints, 2), inputs.fps) / _MM
+
+
+def ground_penetration_error(inputs: RewardInputs) -> Float[Tensor, "samples frames"]:
+    """Depth of the joints below the floor, summed over the 22, metres."""
+    return metrics.ground_penetration(_runs(inputs.joints, 1))
+
+
+def foot_skating_error(inputs: RewardInputs) -> Float[Tensor, "samples steps"]:
+    """Horizontal speed of ankles and toes while within 2 cm of the floor, summed over the four, metres per second."""
+    return metrics.foot_skating(_runs(inputs.joints, 2)) * inputs.fps
+
+
+def jitter_error(inputs: RewardInputs) -> Float[Tensor, "samples steps"]:
+    """Mean size of the 22 joints' third derivative, 100 m/s^3."""
+    return metrics.jitter(_runs(inputs.joints, 4), inputs.fps)
+
+
+REWARDS: dict[str, ErrorReward] = {
+    "rotation": ErrorReward(rotation_error),
+    "position": ErrorReward(position_error),
+    "aligned_position": ErrorReward(aligned_position_error, omega=0.5),
+    "velocity": ErrorReward(velocity_error),
+    "ground_penetration": ErrorReward(ground_penetration_error, omega=10.0, needs_truth=False),
+    "foot_skating": ErrorReward(foot_skating_error, needs_truth=False),
+    "jitter": ErrorReward(jitter_error, omega=0.1, needs_truth=False),
+}
+"""Rewards by name, with the paper's omega (Appendix C) for its own four; ``visual`` joins them once it has a model."""
+
+
+def build_rewards(
+    names: Sequence[str],
+    *,
+    omegas: Mapping[str, float] | None = None,
+    smooth_frames: int = 9,
+    perceptual_model: MotionPerceptualModel | None = None,
+) -> dict[str, Reward]:
+    """Rewards in the order of their names, as a YAML file gives them.
+
+    Args:
+        names: ``visual``, keys of `REWARDS`, and ``module:function`` for anybody's own, which is listed under the
+            function's name. An :class:`ErrorReward` of one's own can be told frame by frame like those here.
+        omegas: by name, instead of the default; not for one's own.
+        smooth_frames: see :class:`ErrorReward`.
+        perceptual_model: what ``visual`` asks; it is put into eval mode and its weights are frozen.
+
+    Raises:
+        ValueError: no names, an unknown or repeated one, an omega for none of them, or ``visual`` without a model.
+        ImportError: no such module or function.
+    """
+    if not names:
+        raise ValueError(f"There are no rewards; name some of visual, {', '.join(REWARDS)} or module:function.")
+    omegas = dict(omegas or {})
+    rewards: dict[str, Reward] = {}
+    for name in names:
+        key = name.rpartition(":")[2]
+        if key in rewards:
+            raise ValueError(f"Two rewards are named {key!r}; every reward needs a name of its own.")
+        if ":" in name:
+            rewards[key] = _imported(name)
+        elif name == "visual":
+            if perceptual_model is None:
+                raise ValueError("The reward 'visual' needs a perceptual model; give one or leave the reward out.")
+            model = perceptual_model.requires_grad_(False).eval()
+            rewards[key] = VisualReward(model, omegas.pop(name, VisualReward.omega))
+        elif name in REWARDS:
+            omega = omegas.pop(name, REWARDS[name].omega)
+            rewards[key] = replace(REWARDS[name], omega=omega, smooth_frames=smooth_frames)
+        else:
+            raise ValueError(f"There is no reward {name!r}; there are visual, {', '.join(REWARDS)}, module:function.")
+    if omegas:
+        raise ValueError(f"omegas has a value for {', '.join(omegas)}, which is no built-in reward of this list.")
+    return rewards
+
+
+def needing_truth(rewards: Mapping[str, Reward]) -> list[str]:
+    """Names of the rewards that are known to compare with recorded motion."""
+    return [name for name, reward in rewards.items() if isinstance(reward, ErrorReward) and reward.needs_truth]
+
+
+@torch.no_grad()
+def score(rewards: Mapping[str, Reward], inputs: RewardInputs) -> dict[str, Float[Tensor, "samples"]]:
+    """One value a sample of every reward, float32 whatever the autocast, checked (:func:`check_rewards`).
+
+    Raises:
+        ValueError: a reward needs the truth and the inputs have none, or what it returns is no reward.
+    """
+    return _evaluated(rewards, inputs, (len(inputs.mask),))
+
+
+@torch.no_grad()
+def score_frames(
+    rewards: Mapping[str, Reward], inputs: RewardInputs, scored: Mapping[str, Tensor] | None = None
+) -> dict[str, Float[Tensor, "samples frames"]]:
+    """One value a frame of every reward, 0 in frames that do not count; otherwise as :func:`score`.
+
+    A reward that cannot say where in time it was earned has its one value in every frame. Where ``scored``, what
+    :func:`score` found of the same inputs, is given, such rewards are not asked again.
+    """
+    in_time = {name: reward for name, reward in rewards.items() if isinstance(reward, ErrorReward)}
+    whole = {name: reward for name, reward in rewards.items() if name not in in_time}
+    scored = score(whole, inputs) if scored is None else scored
+    spread = {name: torch.where(inputs.mask, scored[name][:, None], 0.0) for name in whole}
+    _check_truth(in_time, inputs)
+    frames = _evaluated({name: reward.per_frame for name, reward in in_time.items()}, inputs, tuple(inputs.mask.shape))
+    return {name: (frames | spread)[name] for name in rewards}
+
+
+def check_rewards(values: Mapping[str, object], shape: tuple[int, ...]) -> None:
+    """Refuses what is no reward, at the cost of one wait for the device.
+
+    Raises:
+        ValueError: values that are no tensor, have another shape or are not all finite; the reward is named.
+    """
+    for name, value in values.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"The reward {name!r} returned a {type(value).__name__}; it must return a tensor.")
+        if value.shape != shape:
+            raise ValueError(f"The reward {name!r} returned the shape {tuple(value.shape)}; it must be {shape}.")
+    if not values:
+        return
+    finite = torch.stack([value.isfinite().all() for value in values.values()]).tolist()
+    for name, good in zip(values, finite, strict=True):
+        if not good:
+            sample = int((~values[name].isfinite()).nonzero()[0, 0])
+            raise ValueError(
+                f"The reward {name!r} is NaN or infinite for sample {sample} of {shape[0]}; a reward must be finite "
+                "for every motion, and a window needs as many frames as the reward looks at together."
+            )
+
+
+def _evaluated(rewards: Mapping[str, Reward], inputs: RewardInputs, shape: tuple[int, ...]) -> dict[str, Tensor]:
+    _check_truth(rewards, inputs)
+    # Kinematics in bfloat16 would be off by centimetres.
+    with torch.autocast(inputs.joints.device.type, enabled=False):
+        values = {name: reward(inputs) for name, reward in rewards.items()}
+    check_rewards(values, shape)
+    return {name: value.to(inputs.joints) for name, value in values.items()}
+
+
+def _check_truth(rewards: Mapping[str, Reward], inputs: RewardInputs) -> None:
+    without = inputs.true_body_rotmats is None or inputs.true_joints is None
+    if without and (names := needing_truth(rewards)):
+        raise ValueError(
+            f"The rewards {', '.join(names)} compare with recorded motion, which these conditions have none of; use a "
+            "data set with ground truth, or other rewards."
+        )
+
+
+def _imported(name: str) -> Reward:
+    module, _, function = name.partition(":")
+    try:
+        reward = getattr(import_module(module), function)
+    except AttributeError as error:
+        raise ImportError(f"The reward {name!r}: module {module} has no {function}.") from error
+    except ImportError as error:
+        raise ImportError(f"The reward {name!r} cannot be imported: {error}; is {module} on PYTHONPATH?") from error
+    if not callable(reward):
+        raise ValueError(f"The reward {name!r} is a {type(reward).__name__}; it must be a function of RewardInputs.")
+    return reward
+
+
+def _runs(values: Tensor, length: int) -> Tensor:
+    """Every run of so many successive frames (axis 1), a sequence of its own on a new axis 2; a view."""
+    return values.unfold(1, length, 1).movedim(-1, 2)

@@ -1,0 +1,203 @@
+"""Rollouts of GRPO: groups of samples for a batch of conditions, with everything that an update needs of them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from motion_grpo.conditioning import HeadPoses
+from motion_grpo.models import EgoMotionDenoiser
+from motion_grpo.perlin import perlin_noise, perturb_head
+from motion_grpo.schedulers import EgoMotionSDEScheduler
+from motion_grpo.training.batches import TrainingBatch
+from motion_grpo.training.exploration import (
+    ExplorationNoise,
+    generator,
+    smooth_basis,
+    stochastic_window,
+    trained_transitions,
+)
+from motion_grpo.training.grpo_config import MotionGRPOConfig
+from motion_grpo.training.grpo_objective import log_density, step_weights
+from motion_grpo.training.rollout import Transition, transitions, walk
+
+FPS = 30.0
+
+Predict = Callable[[Tensor, int, Tensor, Tensor, Tensor], Tensor]
+"""The policy's clean state, see :meth:`~motion_grpo.training.policy.MotionPolicy.forward`."""
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The samples of one process in a rollout."""
+
+    conditions: list[int]
+    """Number of each condition, in the data set."""
+    rows: list[int]
+    """Place in ``conditions`` of each sample's condition, never falling."""
+    members: list[int]
+    """Number of each sample in its group, which may continue on the next process."""
+
+    @staticmethod
+    def of(numbers: Sequence[int], first: int, group_size: int) -> "Groups":
+        """Samples of these conditions, the first of them at place ``first`` of the whole batch."""
+        conditions = list(dict.fromkeys(numbers))
+        place = {number: row for row, number in enumerate(conditions)}
+        members = [(first + i) % group_size for i in range(len(numbers))]
+        return Groups(conditions, [place[number] for number in numbers], members)
+
+
+@dataclass(frozen=True)
+class Experience:
+    """What an update learns from: samples, of whole groups or parts of them, and how they were come by."""
+
+    args: MotionGRPOConfig
+    transitions: list[Transition]
+    trained: list[int]
+    """Which of the transitions are."""
+    weights: list[float]
+    """Of each trained transition in the objective."""
+    latents: list[Tensor]
+    """States (samples, frames, d_state), one for each level; transition k leads from k to k + 1."""
+    log_probs: list[Tensor]
+    """Under the policy that drew them: (samples,) or (samples, frames) for each trained transition."""
+    advantages: Float[Tensor, "samples *frames"]
+    rows: Int64[Tensor, "samples"]
+    """Row of each sample in what follows, never falling."""
+    cond: Float[Tensor, "rows frames d_cond"]
+    """Features of the head that the policy sees."""
+    mask: Bool[Tensor, "rows frames"]
+    basis: Float[Tensor, "rows frames components"]
+    """See :func:`~motion_grpo.training.exploration.smooth_basis`."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def part(self, start: int, stop: int) -> "Experience":
+        """Samples [start, stop); views."""
+        rows = self.rows[start:stop]
+        first, last = int(rows[0]), int(rows[-1]) + 1
+        return replace(
+            self,
+            latents=[x[start:stop] for x in self.latents],
+            log_probs=[x[start:stop] for x in self.log_probs],
+            advantages=self.advantages[start:stop],
+            rows=rows - first,
+            cond=self.cond[first:last],
+            mask=self.mask[first:last],
+            basis=self.basis[first:last],
+        )
+
+    def log_density(self, number: int, following: Tensor, mean: Tensor) -> Float[Tensor, "samples *frames"]:
+        """Of the states that a transition leads to, under a policy that has this mean."""
+        is_smooth = self.args.exploration != "white" or number == len(self.transitions) - 1
+        return log_density(
+            (following - mean) / self.transitions[number].std,
+            self.mask[self.rows],
+            credit=self.args.credit,
+            reduction=self.args.log_prob_reduction,
+            basis=self.basis[self.rows] if is_smooth else None,
+        )
+
+
+def path(
+    args: MotionGRPOConfig, scheduler: EgoMotionSDEScheduler, generation: int
+) -> tuple[list[Transition], list[int]]:
+    """The transitions of a rollout and which of them are trained, the same on every process."""
+    stream = generator(args.seed, generation, "transitions")
+    stochastic = stochastic_window(args.num_sampling_steps, args.sde_window_size, args.sde_window_start, stream)
+    etas = [args.eta if step in stochastic else 0.0 for step in range(args.num_sampling_steps)]
+    steps = transitions(scheduler, args.num_sampling_steps, etas)
+    if args.last_step_std > 0:
+        # Of a coordinate along the basis, so that a frame of a full window has the deviation asked for.
+        share = (args.window / args.exploration_components) ** 0.5
+        steps[-1] = steps[-1]._replace(std=args.last_step_std * share)
+        stochastic = [*stochastic, len(steps) - 1]
+    return steps, trained_transitions(stochastic, args.timestep_fraction, stream)
+
+
+def perturbed_head(args: MotionGRPOConfig, head: HeadPoses, generation: int, groups: Groups) -> HeadPoses:
+    """The head that the policy sees (Eq. 16), one a condition, or one a sample if ``head`` has as many rows.
+
+    Bodies are hung from, and rewarded on, the clean one.
+    """
+    if args.head_noise == 0:
+        return head
+    keys: list[tuple[int, ...]] = [(condition,) for condition in groups.conditions]
+    if args.head_noise_per_sample:
+        keys = [(groups.conditions[row], member) for row, member in zip(groups.rows, groups.members, strict=True)]
+    offsets = perlin_noise(
+        args.window + 1,
+        [generator(args.seed, generation, "head", *key) for key in keys],
+        frequency=args.head_noise_frequency,
+        octaves=args.head_noise_octaves,
+        fps=FPS,
+    )
+    return perturb_head(head, offsets.to(head.p_world_cpf.device), args.head_noise)
+
+
+@torch.no_grad()
+def draw(
+    args: MotionGRPOConfig,
+    predict: Predict,
+    denoiser: EgoMotionDenoiser,
+    scheduler: EgoMotionSDEScheduler,
+    truth: TrainingBatch,
+    generation: int,
+    groups: Groups,
+) -> Experience:
+    """Draws the samples (Eq. 7) and remembers how likely they were; their advantages are still to come.
+
+    Args:
+        args: settings.
+        predict: the policy.
+        denoiser: of the policy; tells the state's layout and the head's features.
+        scheduler: of the rollout.
+        truth: one row a condition.
+        generation: number of the rollout in the run.
+        groups: which samples.
+    """
+    device = truth.mask.device
+    head, mask, basis = truth.head, truth.mask, smooth_basis(truth.mask, args.exploration_components)
+    noise = ExplorationNoise(
+        args.seed,
+        generation,
+        groups.conditions,
+        groups.rows,
+        groups.members,
+        (args.window, denoiser.state_layout.dim),
+        basis,
+        args.exploration,
+    )
+    rows = torch.tensor(groups.rows, device=device)
+    if args.head_noise_per_sample:
+        head, mask, basis = HeadPoses(*(x[rows] for x in head)), mask[rows], basis[rows]
+        rows = torch.arange(len(rows), device=device)
+    steps, trained = path(args, scheduler, generation)
+    experience = Experience(
+        args=args,
+        transitions=steps,
+        trained=trained,
+        weights=step_weights(steps, trained, args.step_weights),
+        latents=[noise.start()],
+        log_probs=[],
+        advantages=torch.zeros(len(rows), device=device),
+        rows=rows,
+        cond=denoiser.condition(perturbed_head(args, head, generation, groups)),
+        mask=mask,
+        basis=basis,
+    )
+    last = len(steps) - 1
+    walked = walk(
+        lambda latents, level: predict(latents, level, experience.cond, mask, rows),
+        steps,
+        experience.latents[0],
+        lambda number: noise.smooth() if number == last else noise.step(),
+    )
+    for number, step in enumerate(walked):
+        experience.latents.append(step.following)
+        if number in trained:
+            experience.log_probs.append(experience.log_density(number, step.following, step.mean))
+    return experience

@@ -1,0 +1,213 @@
+"""Settings of :class:`~motion_grpo.training.MotionGRPOTrainer`."""
+
+from dataclasses import dataclass, field
+from importlib.metadata import version
+
+from packaging.version import Version
+from trl import GRPOConfig
+
+from motion_grpo.perlin import FREQUENCY
+from motion_grpo.training.exploration import EXPLORATION
+from motion_grpo.training.grpo_objective import AGGREGATIONS, CREDITS, REDUCTIONS, STEP_WEIGHTS
+
+TESTED_TRL = ("1.16", "1.17")
+"""From the first, below the second: the trainer relies on private names of TRL."""
+_CHOICES = {
+    "credit": CREDITS,
+    "exploration": EXPLORATION,
+    "aggregation": AGGREGATIONS,
+    "log_prob_reduction": REDUCTIONS,
+    "step_weights": STEP_WEIGHTS,
+}
+
+
+@dataclass
+class MotionGRPOConfig(GRPOConfig):
+    """Settings beyond those of TRL; the defaults are the paper's where it tells them (Appendix C).
+
+    Batch sizes count samples, as in TRL: ``per_device_train_batch_size`` x processes x
+    ``gradient_accumulation_steps`` = conditions of an update x ``num_generations``. Settings of TRL about text
+    (prompts, completions, vLLM, loss types) have no effect.
+
+    Raises:
+        ValueError: settings that contradict each other or have no meaning.
+        ImportError: another TRL than the tested ones.
+    """
+
+    learning_rate: float = field(default=1e-5, metadata={"help": "AdamW's."})
+    num_generations: int = field(default=16, metadata={"help": "Samples of a condition, the group size (G)."})
+    per_device_train_batch_size: int = field(
+        default=64, metadata={"help": "Samples of a forward pass of the update, on a device."}
+    )
+    gradient_accumulation_steps: int = field(
+        default=16, metadata={"help": "Such passes an update; the default makes 64 conditions on one device."}
+    )
+    num_generations_eval: int = field(default=1, metadata={"help": "Not used: evaluation recovers whole clips."})
+    gradient_checkpointing: bool = field(default=False, metadata={"help": "Less memory for about a third more time."})
+    bf16: bool = field(
+        default=False,
+        metadata={"help": "Forward passes in bfloat16; densities and kinematics stay float32."},
+    )
+    epsilon: float = field(
+        default=1e-4,
+        metadata={"help": "Clip range of the ratio; depends on log_prob_reduction: 0.2 with 'mean' never binds."},
+    )
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay off."})
+
+    window: int = field(default=128, metadata={"help": "Frames of a condition (T)."})
+    num_sampling_steps: int = field(default=10, metadata={"help": "Steps of a rollout (n)."})
+    eta: float = field(default=1.0, metadata={"help": "Stochasticity of a rollout's steps, above 0 to 1."})
+    timestep_spacing: str | None = field(
+        default=None, metadata={"help": "Noise levels of a rollout: quadratic, leading, trailing; the pipeline's own."}
+    )
+    head_noise: float = field(
+        default=0.1, metadata={"help": "Lambda: metres that Perlin noise moves the head the policy sees; 0 is none."}
+    )
+    head_noise_frequency: float = field(default=FREQUENCY, metadata={"help": "Its cells per second."})
+    head_noise_octaves: int = field(default=1, metadata={"help": "Its octaves."})
+    head_noise_per_sample: bool = field(
+        default=False, metadata={"help": "Another perturbation for every sample instead of one a condition."}
+    )
+
+    rewards: list[str] = field(
+        default_factory=lambda: ["visual", "rotation", "position", "aligned_position", "velocity"],
+        metadata={"help": "Names, see motion_grpo.rewards; module:function for one's own."},
+    )
+    reward_weights: list[float] | None = field(
+        default=None,
+        metadata={"help": "Weight of each reward's advantage; 1 for all if unset: the paper weights by omega alone."},
+    )
+    reward_omegas: dict = field(
+        default_factory=dict,
+        metadata={"help": "Omega by name, as in exp(-omega error), in the YAML; else the paper's: 1, 1, 1, 0.5, 1."},
+    )
+    reward_smooth_frames: int = field(
+        default=9, metadata={"help": "Frames that a reward per frame is averaged over, for credit 'frame'."}
+    )
+    perceptual_model: str | None = field(
+        default=None, metadata={"help": "Perceptual model that the reward 'visual' asks."}
+    )
+    aggregation: str = field(
+        default="mean", metadata={"help": "mean (Algorithm 1), sum, sum_then_normalize or normalize_then_sum."}
+    )
+    group_std_floor: float = field(
+        default=1e-4, metadata={"help": "A reward whose std in a group is below gives that group no advantage."}
+    )
+    advantage_clip: float | None = field(default=5.0, metadata={"help": "Largest absolute advantage; None: no limit."})
+    credit: str = field(
+        default="sequence", metadata={"help": "sequence (the paper) or frame: advantages and ratios frame by frame."}
+    )
+
+    exploration: str = field(
+        default="white",
+        metadata={"help": "white (the paper); smooth_credit: only low frequencies count; smooth: are drawn."},
+    )
+    exploration_components: int = field(default=8, metadata={"help": "Temporal frequencies that are low."})
+    last_step_std: float = field(
+        default=0.0,
+        metadata={"help": "Beyond the paper: smooth noise on the clean state, so that the last step is trained too."},
+    )
+    log_prob_reduction: str = field(
+        default="mean", metadata={"help": "mean or sum of the log density over a state's numbers."}
+    )
+    step_weights: str = field(
+        default="raw", metadata={"help": "raw (the paper), or even: every step's score has the same size."}
+    )
+    timestep_fraction: float = field(default=1.0, metadata={"help": "Share of the stochastic steps that is trained."})
+    sde_window_size: int | None = field(
+        default=None, metadata={"help": "Only so many steps are stochastic and trained; all but the last if unset."}
+    )
+    sde_window_start: int | None = field(
+        default=None, metadata={"help": "First of them, from 0; another at every rollout if unset."}
+    )
+
+    lora_r: int = field(default=0, metadata={"help": "Rank of a LoRA adapter to train; 0 trains all weights."})
+    lora_alpha: int = field(default=32, metadata={"help": "Its scale, over the rank."})
+    ema_decay: float = field(
+        default=0.0, metadata={"help": "Of averaged weights, which are evaluated and shipped then; 0 is none."}
+    )
+    eval_num_inference_steps: int | None = field(
+        default=None, metadata={"help": "Sampling steps of the evaluation; the pipeline's own if unset."}
+    )
+
+    def __post_init__(self) -> None:
+        _check_trl()
+        for name, choices in _CHOICES.items():
+            if (value := vars(self)[name]) not in choices:
+                raise ValueError(f"{name} is {value!r}; choose one of {', '.join(choices)}.")
+        self._check_rollout()
+        self._check_training()
+        super().__post_init__()
+        self._check_batches()
+
+    def _check_rollout(self) -> None:
+        if self.num_generations < 2:
+            raise ValueError(
+                f"num_generations is {self.num_generations}; a group needs 2 samples or more to be compared."
+            )
+        if self.num_sampling_steps < 2:
+            raise ValueError(
+                f"num_sampling_steps is {self.num_sampling_steps}; the last step is deterministic, so 2 are needed for "
+                "one that can be trained."
+            )
+        if not 0 < self.eta <= 1:
+            raise ValueError(
+                f"eta is {self.eta}; it must be above 0 (a deterministic step has no density to improve) and at most 1."
+            )
+        if self.window < 4:
+            raise ValueError(f"window is {self.window} frames; at least 4 are needed.")
+        if self.head_noise < 0:
+            raise ValueError(f"head_noise is {self.head_noise} m; it must be 0 or more.")
+        if not 1 <= self.exploration_components <= self.window:
+            raise ValueError(
+                f"exploration_components is {self.exploration_components}; a window has {self.window} frequencies."
+            )
+        if self.last_step_std < 0:
+            raise ValueError(f"last_step_std is {self.last_step_std}; it must be 0 or more.")
+        stochastic = self.num_sampling_steps - 1
+        if self.sde_window_size is None:
+            if self.sde_window_start is not None:
+                raise ValueError("sde_window_start needs sde_window_size.")
+        elif not 1 <= self.sde_window_size <= stochastic - (self.sde_window_start or 0):
+            raise ValueError(
+                f"sde_window_size is {self.sde_window_size} from step {self.sde_window_start or 0} on, but of "
+                f"{self.num_sampling_steps} steps only the first {stochastic} can be stochastic."
+            )
+        if (self.sde_window_start or 0) < 0:
+            raise ValueError(f"sde_window_start is {self.sde_window_start}; steps count from 0.")
+
+    def _check_training(self) -> None:
+        if not 0 < self.timestep_fraction <= 1:
+            raise ValueError(f"timestep_fraction is {self.timestep_fraction}; it must be above 0 and at most 1.")
+        if self.group_std_floor <= 0:
+            raise ValueError(f"group_std_floor is {self.group_std_floor}; it must be above 0.")
+        if self.advantage_clip is not None and self.advantage_clip <= 0:
+            raise ValueError(f"advantage_clip is {self.advantage_clip}; it must be above 0, or None for no limit.")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay is {self.ema_decay}; it must be in [0, 1).")
+        if self.lora_r < 0:
+            raise ValueError(f"lora_r is {self.lora_r}; it must be 0 (all weights) or more.")
+        if self.reward_weights is not None and len(self.reward_weights) != len(self.rewards):
+            raise ValueError(f"There are {len(self.reward_weights)} reward_weights for {len(self.rewards)} rewards.")
+
+    def _check_batches(self) -> None:
+        if (self.steps_per_generation * self.num_iterations) % self.gradient_accumulation_steps:
+            raise ValueError(
+                f"steps_per_generation x num_iterations is {self.steps_per_generation * self.num_iterations} passes, "
+                f"not a multiple of gradient_accumulation_steps {self.gradient_accumulation_steps}: an update would "
+                "mix two rollouts."
+            )
+
+    @property
+    def conditions_per_generation(self) -> int:
+        """Conditions of a rollout, on all processes together."""
+        return self.generation_batch_size // self.num_generations
+
+
+def _check_trl() -> None:
+    lowest, beyond = TESTED_TRL
+    if not Version(lowest) <= Version(version("trl")) < Version(beyond):
+        raise ImportError(
+            f"motion-grpo's GRPO trainer is tested with trl >= {lowest}, < {beyond}; {version('trl')} is installed: "
+            f"pip install 'trl>={lowest},<{beyond}'."
+        )
