@@ -5,8 +5,8 @@
 
 Add ``--resume`` to go on from the newest checkpoint in the output folder, and ``--push_to_hub --hub_model_id me/x`` for
 ``EgoMotionPipeline.from_pretrained("me/x")`` to load what was trained. With ``--hub_strategy checkpoint`` checkpoints
-are pushed too, and ``--resume`` goes on from there where the output folder has none. SIGTERM writes a checkpoint after the
-present update and ends the run with status 143.
+are pushed too, and ``--resume`` goes on from there where the output folder has none. SIGTERM writes a checkpoint after
+the present update and ends the run with status 143.
 """
 
 import sys

@@ -269,8 +269,6 @@ def test_the_lines_of_the_readme(server, surroundings, tmp_path):
     assert "Post-trained from **me/ego-motion**" in pushed(server, "me/ego-motion-grpo")["README.md"].decode()
     assert "motions that me/ego-motion drew" in pushed(server, "me/critic")["README.md"].decode()
     assert server.store.repos["model", "me/ego-motion-for-friends"].private
-    theirs = pushed(server, "me/ego-motion-for-friends")
-    ours = pushed(server, "me/ego-motion-grpo")
-    assert (
-        theirs["denoiser/diffusion_pytorch_model.safetensors"] == ours["denoiser/diffusion_pytorch_model.safetensors"]
-    )
+    path = "denoiser/diffusion_pytorch_model.safetensors"
+    theirs, ours = (pushed(server, f"me/ego-motion-{name}") for name in ("for-friends", "grpo"))
+    assert theirs[path] == ours[path]

@@ -124,6 +124,6 @@ def test_bad_requests_end_in_one_sentence(places, tmp_path) -> None:
         module.evaluate_critic([ours], pack, tmp_path, [smooth, smooth])
     with pytest.raises(ValueError, match="--split is 'test,'"):
         module.evaluate_critic([ours], pack, tmp_path, [smooth], split="test,")
-    with pytest.raises(OSError, match="is no folder, no perceptual model"):
+    with pytest.raises(OSError, match="is no folder and no model that ships with this package"):
         module.evaluate_critic(["nowhere"], pack, tmp_path, [smooth])
     assert list(tmp_path.iterdir()) == []

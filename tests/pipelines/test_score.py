@@ -49,7 +49,7 @@ def test_without_a_trajectory_the_motions_own_head_counts(monkeypatch, model: Pa
     [
         (("nowhere.npz", "--model", "MODEL"), "nowhere.npz"),
         (("WALK", "--trajectory", "OTHER", "--model", "MODEL"), "each frame needs one pose. Resample"),
-        (("WALK", "--model", "nowhere"), "no perceptual model that ships"),
+        (("WALK", "--model", "nowhere"), "no model that ships with this package"),
     ],
 )
 def test_bad_input_ends_in_one_sentence(arguments, message, monkeypatch, model: Path, capsys) -> None:

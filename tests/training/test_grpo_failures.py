@@ -112,7 +112,7 @@ def test_a_checkpoint_of_another_architecture(tmp_path):
 
 def test_an_adapter_of_another_rank(tmp_path):
     trainer(tmp_path, lora_r=2, **SAVING | {"max_steps": 1}).train()
-    with pytest.raises(ValueError, match=r"adapter.safetensors is of another network or rank"):
+    with pytest.raises(ValueError, match=r"lora_weights\.safetensors is of another network or rank"):
         trainer(tmp_path, lora_r=4, **SAVING).train(resume_from_checkpoint=newest_checkpoint(tmp_path))
 
 

@@ -1,6 +1,7 @@
 """LoRA adapters of a pipeline, by diffusers' verbs: loaded, saved and pushed here; switched and fused by diffusers."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ pipe.load_lora_weights("{repo_id}")
 class LoraMixin(LoraBaseMixin):
     """``load_lora_weights`` and ``save_lora_weights`` of a pipeline with a ``denoiser``.
 
-    ``set_adapters``, ``fuse_lora``, ``unload_lora_weights`` and so on are diffusers'. All need the extra ``lora``.
+    ``set_adapters``, ``unload_lora_weights`` and so on are diffusers'. All need the extra ``lora``.
     """
 
     _lora_loadable_modules = ["denoiser"]  # noqa: RUF012  (diffusers' name)
@@ -110,3 +111,11 @@ class LoraMixin(LoraBaseMixin):
         if push_to_hub:
             push |= {"commit_message": push.get("commit_message") or "Upload LoRA adapter"}
             push_with_card(folder, repo_id, _CARD.format(repo_id=repo_id), **push)
+
+    def fuse_lora(self, components: Sequence[str] = ("denoiser",), **options: Any) -> None:
+        """Adds the adapters to the denoiser's weights, after which ``unload_lora_weights()`` keeps them."""
+        super().fuse_lora(components=list(components), **options)
+
+    def unfuse_lora(self, components: Sequence[str] = ("denoiser",), **options: Any) -> None:
+        """Undoes :meth:`fuse_lora`."""
+        super().unfuse_lora(components=list(components), **options)

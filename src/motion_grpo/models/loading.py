@@ -45,7 +45,13 @@ class MotionModelMixin(HubMixin):
         # Files in half precision are only a smaller way to store the same weights.
         if kwargs.get("torch_dtype") is None:
             kwargs.setdefault("dtype", torch.float32)
-        folder = fetch_component(name, kwargs)
+        try:
+            folder = fetch_component(name, kwargs)
+        except FileNotFoundError as error:
+            if cls._shipped_as is None:
+                raise
+            ships = f"no model that ships with this package ({cls._shipped_as})"
+            raise FileNotFoundError(f"{name!r} is no folder and {ships}, and {error}") from error
         try:
             model, info = super().from_pretrained(folder, output_loading_info=True, **kwargs)
         except ValueError as error:
