@@ -1,0 +1,140 @@
+"""How much of GRPO's gradient is signal: its cosine with the exact gradient of the normalised rewards.
+
+    python benchmarks/grpo_gradient.py --dataset DATA [--policy paper_base] [--batches 6]
+
+Everything in a rollout is differentiable, so the gradient that GRPO estimates from rewards alone can be had exactly, by
+backpropagation through the sampling steps (with noise of its own; the mean over a few rollouts). For several settings
+the table has the cosine of one update's gradient with it, and of the mean of all updates' (the weights do not move
+between them). The conditions are the same throughout: one window of each of eight training clips. More cosine is more
+progress for each update; what the settings do is in docs/grpo.md.
+"""
+
+import argparse
+import logging
+import tempfile
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+from transformers import PrinterCallback, TrainerCallback
+
+from motion_grpo import EgoMotionPipeline, Skeleton
+from motion_grpo.conditioning import HeadPoses
+from motion_grpo.data import MotionWindows, collate_windows, load_clips
+from motion_grpo.motion import MotionState
+from motion_grpo.rewards import RewardInputs, build_rewards
+from motion_grpo.schedulers import EgoMotionSDEScheduler
+from motion_grpo.training import MotionGRPOConfig, MotionGRPOTrainer
+from motion_grpo.training.batches import TrainingBatch, training_batch
+from motion_grpo.training.rollout import predict_clean, transitions
+
+REWARDS = ["rotation", "position", "aligned_position", "velocity"]
+CONDITIONS, GROUP, FRAMES, STEPS, FPS = 8, 16, 64, 3, 30.0
+FRAME = {"credit": "frame", "exploration": "smooth_credit"}
+SETTINGS = {
+    "the paper's: sequence, white": {},
+    "frame, smooth_credit": FRAME,
+    "frame, smooth_credit, even": FRAME | {"step_weights": "even"},
+    "frame, smooth_credit, even, last_step_std 0.02": FRAME | {"step_weights": "even", "last_step_std": 0.02},
+    "frame, smooth_credit, last_step_std 0.02": FRAME | {"last_step_std": 0.02},
+    "sequence, white, last_step_std 0.02": {"last_step_std": 0.02},
+    "frame, smooth, last_step_std 0.02": FRAME | {"exploration": "smooth", "last_step_std": 0.02},
+    "frame, smooth, last_step_std 0.05": FRAME | {"exploration": "smooth", "last_step_std": 0.05},
+}
+
+
+def gradient(policy: torch.nn.Module) -> Tensor:
+    """Of all weights, in one vector."""
+    return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in policy.parameters()])
+
+
+def exact(pipeline: EgoMotionPipeline, truth: TrainingBatch, rollouts: int) -> Tensor:
+    """Gradient of the mean over rewards and samples of reward / group std, through the sampling steps."""
+    denoiser, skeleton = pipeline.denoiser.eval(), Skeleton.default()
+    layout, rewards = denoiser.state_layout, build_rewards(REWARDS)
+    scheduler = EgoMotionSDEScheduler.from_config(pipeline.scheduler.config, variance="jump", direction_offset=0.0)
+    stream = torch.Generator().manual_seed(5)
+    repeat = lambda x: x.repeat_interleave(GROUP, dim=0)  # noqa: E731
+    head, mask = HeadPoses(*map(repeat, truth.head)), repeat(truth.mask)
+    denoiser.zero_grad()
+    for _ in range(rollouts):
+        cond = denoiser.condition(truth.head)
+        encoded = None if denoiser.config.noise_in_encoder else repeat(denoiser.encode(cond, None, truth.mask))
+        x = repeat(torch.randn(len(truth.mask), FRAMES, layout.dim, generator=stream))
+        for step in transitions(scheduler, STEPS, 1.0):
+            clean = predict_clean(denoiser, layout, x, step.level, repeat(cond), mask, encoded)
+            x = step.mean(clean, x)
+            if step.std > 0:
+                x = x + step.std * torch.randn(x.shape, generator=stream)
+        state = MotionState.unpack(x, layout)
+        betas = state.betas.mean(1, keepdim=True)
+        body = skeleton.place_by_head(betas, state.body_rotmats, head.R_world_cpf, head.p_world_cpf)
+        inputs = RewardInputs(
+            state.body_rotmats,
+            body.joints,
+            state.contacts,
+            head,
+            mask,
+            FPS,
+            repeat(truth.state.body_rotmats),
+            repeat(truth.joints),
+        )
+        values = [reward(inputs).view(-1, GROUP) for reward in rewards.values()]
+        (sum((v / v.std(1, keepdim=True).detach()).mean() for v in values) / (len(values) * rollouts)).backward()
+    return gradient(denoiser)
+
+
+class Collect(TrainerCallback):
+    """Keeps the gradient of every update."""
+
+    def __init__(self) -> None:
+        self.gradients: list[Tensor] = []
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs) -> None:
+        self.gradients.append(-gradient(model.denoiser))
+
+
+def estimated(policy: str, windows: MotionWindows, batches: int, settings: dict) -> list[Tensor]:
+    """Ascent directions of so many updates, at weights that do not move."""
+    collect = Collect()
+    with tempfile.TemporaryDirectory() as folder:
+        args = MotionGRPOConfig(
+            folder, rewards=REWARDS, window=FRAMES, num_sampling_steps=STEPS, num_generations=GROUP, head_noise=0.0,
+            per_device_train_batch_size=CONDITIONS * GROUP, gradient_accumulation_steps=1, max_steps=batches,
+            learning_rate=0.0, weight_decay=0.0, max_grad_norm=0.0, use_cpu=True, save_strategy="no", disable_tqdm=True,
+            report_to="none", **settings,
+        )  # fmt: skip
+        trainer = MotionGRPOTrainer(EgoMotionPipeline.from_pretrained(policy), args, windows, callbacks=[collect])
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    return collect.gradients
+
+
+def main() -> None:
+    """Prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", required=True, type=str)
+    parser.add_argument("--policy", default="paper_base")
+    parser.add_argument("--batches", default=6, type=int)
+    options = parser.parse_args()
+    logging.disable(logging.WARNING)
+    clips = [clip for clip in load_clips(options.dataset, "train") if len(clip.motion) >= FRAMES]
+    clips = clips[:: len(clips) // CONDITIONS][:CONDITIONS]
+    every = MotionWindows(clips, FRAMES, random=False)
+    starts = [index for index, (_, start) in enumerate(every.items) if start == 0]
+    every.items = [every.items[index] for index in starts]
+    truth = training_batch(collate_windows([every[i] for i in range(CONDITIONS)]), Skeleton.default(), False)
+    reference = exact(EgoMotionPipeline.from_pretrained(options.policy), truth, rollouts=4)
+    print(
+        f"| {options.policy}, {STEPS} steps, {CONDITIONS} x {GROUP} samples | one update | {options.batches} updates |"
+    )
+    print("|---|---|---|")
+    for name, settings in SETTINGS.items():
+        found = estimated(options.policy, every, options.batches, settings)
+        single = sum(float(cosine_similarity(g, reference, 0)) for g in found) / len(found)
+        together = float(cosine_similarity(sum(found), reference, 0))
+        print(f"| {name} | {single:.3f} | {together:.3f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
