@@ -4,7 +4,6 @@ The output folder gets ``results.json`` (everything), ``results.md`` (accuracy o
 Spearman correlation with the severity of artefacts, cost) and ``severity.png``. All models see the same pairs.
 """
 
-import hashlib
 import json
 import platform
 from collections.abc import Iterable
@@ -22,6 +21,7 @@ from rich.markdown import Markdown
 
 import motion_grpo
 from motion_grpo import EgoMotionPipeline
+from motion_grpo.card_results import state_dict_digest
 from motion_grpo.data import Clip, load_clips, resample
 from motion_grpo.evaluation import FPS
 from motion_grpo.files import write_text
@@ -115,7 +115,7 @@ def evaluate_critic(
         },
         "policies": {
             name: {
-                "state_dict_sha256": _weights_sha256(pipeline.denoiser),
+                "state_dict_sha256": state_dict_digest(pipeline.denoiser),
                 "pairs": {
                     part: {
                         "windows": len(of.windows),
@@ -222,19 +222,10 @@ def _model_settings(model: MotionPerceptualModel) -> dict[str, Any]:
     shape = ("d_latent", "num_blocks", "num_heads", "mlp_ratio", "frames_per_token")
     return {
         "checkpoint": Path(model.config._name_or_path).name,
-        "state_dict_sha256": _weights_sha256(model),
+        "state_dict_sha256": state_dict_digest(model),
         "parameters": model.num_parameters(),
         **{name: model.config[name] for name in shape},
     }
-
-
-def _weights_sha256(model: diffusers.ModelMixin) -> str:
-    """Of names and values as they are computed with, wherever the model was loaded from."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 if __name__ == "__main__":

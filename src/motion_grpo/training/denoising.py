@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers.training_utils import EMAModel
@@ -14,7 +15,6 @@ from torch.utils.data import Dataset, IterableDataset
 from transformers import TrainerCallback, TrainingArguments
 
 from motion_grpo.body import Skeleton
-from motion_grpo.cards import NOT_EVALUATED, write_run_card
 from motion_grpo.data import Clip, MotionWindows, collate_windows
 from motion_grpo.inference import EgoMotionPipeline
 from motion_grpo.inference.sampling import recover_state
@@ -251,43 +251,9 @@ class DenoisingTrainer(DiffusersTrainer):
                     self.denoiser, self.sampler, self.num_inference_steps, window=window, overlap=window // 4
                 ).save_pretrained(folder)
 
-    def create_model_card(
-        self,
-        model_name: str | None = None,
-        dataset: str | None = None,
-        finetuned_from: str | None = None,
-        license: str | None = None,
-        tags: str | list[str] | None = None,
-        **others: object,
-    ) -> None:
-        """Writes the output folder's README.md (see :func:`~motion_grpo.cards.write_run_card`); every push does.
-
-        Args:
-            model_name: the output folder's name, or that on the Hub, when None.
-            dataset: what it was trained on; what ``run.json`` says when None.
-            finetuned_from: the model it started from; likewise.
-            license: of the weights; follows from the data when None.
-            tags: beside the usual ones.
-            others: of transformers', without effect.
-
-        Raises:
-            ValueError: nobody has said what it was trained on.
-        """
-        if self.is_world_process_zero():
-            write_run_card(
-                "pipeline",
-                self.denoiser,
-                self.args,
-                self.state.log_history,
-                evaluation=NOT_EVALUATED,
-                name=model_name,
-                dataset=dataset,
-                base_model=finetuned_from,
-                body=self.skeleton.name,
-                licence=license,
-                sampling={"num_inference_steps": self.num_inference_steps, "eta": self.sampler.config.eta},
-                tags=[tags] if isinstance(tags, str) else tags or (),
-            )
+    def card_facts(self) -> dict[str, Any]:
+        """How the pipeline samples."""
+        return {"sampling": {"num_inference_steps": self.num_inference_steps, "eta": self.sampler.config.eta}}
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         super()._save(output_dir, state_dict)

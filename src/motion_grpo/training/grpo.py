@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate.utils import gather_object
@@ -19,7 +20,6 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOTrainer
 
-from motion_grpo.cards import NOT_EVALUATED, write_run_card
 from motion_grpo.conditioning import HeadPoses
 from motion_grpo.data import Clip, collate_windows
 from motion_grpo.evaluation import PipelineSystem, evaluate_clip
@@ -78,7 +78,7 @@ class MotionGRPOTrainer(HubTrainerMixin, GRPOTrainer):
         check_windows(train_dataset, args)
         _check_pipeline(pipeline, args)
         self.pipeline = pipeline
-        self.denoiser = pipeline.denoiser
+        self.denoiser = self.diffusers_model = pipeline.denoiser
         self.skeleton = pipeline.skeleton.to(args.device)
         self.windows = train_dataset
         self.eval_clips = list(eval_clips or [])
@@ -138,41 +138,11 @@ class MotionGRPOTrainer(HubTrainerMixin, GRPOTrainer):
     def _send_telemetry(self) -> None:
         """Nothing is sent anywhere: TRL's telemetry reads a language model's configuration."""
 
-    def create_model_card(
-        self,
-        model_name: str | None = None,
-        dataset_name: str | None = None,
-        tags: str | list[str] | None = None,
-        **others: object,
-    ) -> None:
-        """Writes the output folder's README.md (see :func:`~motion_grpo.cards.write_run_card`); every push does.
-
-        Args:
-            model_name: the output folder's name, or that on the Hub, when None.
-            dataset_name: what it was trained on; what ``run.json`` says when None.
-            tags: beside the usual ones.
-            others: of transformers', without effect.
-
-        Raises:
-            ValueError: nobody has said what it was trained on.
-        """
-        if self.is_world_process_zero():
-            write_run_card(
-                "grpo",
-                self.denoiser,
-                self.args,
-                self.state.log_history,
-                evaluation=NOT_EVALUATED,
-                name=model_name,
-                dataset=dataset_name,
-                base_model=self.pipeline.config.get("_name_or_path"),
-                body=self.skeleton.name,
-                sampling={
-                    "num_inference_steps": self.pipeline.config.num_inference_steps,
-                    "eta": self.pipeline.scheduler.config.eta,
-                },
-                tags=[tags] if isinstance(tags, str) else tags or (),
-            )
+    def card_facts(self) -> dict[str, Any]:
+        """What was post-trained, and how it samples."""
+        config = self.pipeline.config
+        sampling = {"num_inference_steps": config.num_inference_steps, "eta": self.pipeline.scheduler.config.eta}
+        return {"base_model": config.get("_name_or_path"), "sampling": sampling}
 
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = ["condition"]

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import roma
 import torch
@@ -17,7 +17,6 @@ from trl.trainer.utils import RepeatSampler
 
 from motion_grpo.artefacts import ARTEFACTS
 from motion_grpo.body import Skeleton
-from motion_grpo.cards import NOT_EVALUATED, write_run_card
 from motion_grpo.conditioning import HeadPoses
 from motion_grpo.data import collate_windows
 from motion_grpo.inference import EgoMotionPipeline
@@ -360,40 +359,9 @@ class PerceptualTrainer(DiffusersTrainer):
         if self.is_world_process_zero():
             self.diffusers_model.save_pretrained(folder)
 
-    def create_model_card(
-        self,
-        model_name: str | None = None,
-        dataset: str | None = None,
-        license: str | None = None,
-        tags: str | list[str] | None = None,
-        **others: object,
-    ) -> None:
-        """Writes the output folder's README.md (see :func:`~motion_grpo.cards.write_run_card`); every push does.
-
-        Args:
-            model_name: the output folder's name, or that on the Hub, when None.
-            dataset: what it was trained on; what ``run.json`` says when None.
-            license: of the weights; follows from the data when None.
-            tags: beside the usual ones.
-            others: of transformers', without effect.
-
-        Raises:
-            ValueError: nobody has said what it was trained on.
-        """
-        if self.is_world_process_zero():
-            write_run_card(
-                "perceptual",
-                self.diffusers_model,
-                self.args,
-                self.state.log_history,
-                evaluation=NOT_EVALUATED,
-                name=model_name,
-                dataset=dataset,
-                policies=[name for policy in self.policies if (name := policy.config.get("_name_or_path"))],
-                body=self.skeleton.name,
-                licence=license,
-                tags=[tags] if isinstance(tags, str) else tags or (),
-            )
+    def card_facts(self) -> dict[str, Any]:
+        """Who made the negatives."""
+        return {"policies": [name for policy in self.policies if (name := policy.config.get("_name_or_path"))]}
 
 
 class _ReplaySampler(RepeatSampler):

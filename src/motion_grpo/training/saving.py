@@ -18,7 +18,8 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import PushInProgress
 
-from motion_grpo.cards import CURVES_FILE, RESULTS, RUN_FILE, draw_curves, shown
+from motion_grpo.body import Skeleton
+from motion_grpo.cards import CURVES_FILE, NOT_EVALUATED, RESULTS, RUN_FILE, draw_curves, shown, write_run_card
 from motion_grpo.files import write_text
 from motion_grpo.hub import fetch, make_repo, push_folder
 
@@ -69,10 +70,56 @@ class HubTrainerMixin:
 
     kind: str
     """One of :data:`motion_grpo.cards.KINDS`."""
+    diffusers_model: ModelMixin
+    """What is trained, whatever accelerate wraps it in."""
+    skeleton: Skeleton
+    """Body of the data set's betas."""
 
     def save_result(self, folder: str | Path) -> None:
         """Writes what the training is for. To be called by all processes; the first one writes."""
         raise NotImplementedError
+
+    def card_facts(self) -> dict[str, Any]:
+        """What the card says of this kind of run beyond what all runs have; see :func:`write_run_card`."""
+        return {}
+
+    def create_model_card(
+        self,
+        model_name: str | None = None,
+        dataset: str | None = None,
+        finetuned_from: str | None = None,
+        license: str | None = None,
+        tags: str | list[str] | None = None,
+        **others: object,
+    ) -> None:
+        """Writes the output folder's README.md (see :func:`~motion_grpo.cards.write_run_card`); every push does.
+
+        Args:
+            model_name: the output folder's name, or that on the Hub, when None.
+            dataset: what it was trained on; what ``run.json`` says when None. TRL's ``dataset_name`` is the same.
+            finetuned_from: the model it started from; likewise.
+            license: of the weights; follows from the data when None.
+            tags: beside the usual ones.
+            others: of transformers', without effect.
+
+        Raises:
+            ValueError: nobody has said what it was trained on.
+        """
+        if self.is_world_process_zero():
+            given = {} if finetuned_from is None else {"base_model": finetuned_from}
+            write_run_card(
+                self.kind,
+                self.diffusers_model,
+                self.args,
+                self.state.log_history,
+                evaluation=NOT_EVALUATED,
+                name=model_name,
+                dataset=dataset or others.get("dataset_name"),
+                body=self.skeleton.name,
+                licence=license,
+                tags=[tags] if isinstance(tags, str) else tags or (),
+                **self.card_facts() | given,
+            )
 
     def save_log(self) -> None:
         """Writes ``training_log.json`` and its curves into the output folder."""
@@ -249,7 +296,6 @@ class DiffusersTrainer(HubTrainerMixin, Trainer):
 
     def __init__(self, model: ModelMixin, args: TrainingArguments, **options: Any) -> None:
         self.diffusers_model = model
-        """The model itself, whatever accelerate wraps it in."""
         super().__init__(model=model, args=args, **options)
         if args.gradient_checkpointing:
             # transformers would call a method of its own models.
