@@ -16,7 +16,6 @@ from transformers import HfArgumentParser
 
 from motion_grpo import EgoMotionPipeline
 from motion_grpo.rewards import RewardInputs
-from tests.tiny import moving_motion, write_shard
 from tests.training.grpo_setup import SETTINGS, pipeline
 
 ROOT = Path(__file__).parents[2]
@@ -25,14 +24,10 @@ RUN = SETTINGS | {
 }  # fmt: skip
 
 
-@pytest.fixture
-def pack(tmp_path) -> Path:
-    folder = tmp_path / "pack"
-    folder.mkdir()
-    write_shard(folder, "cmu", "train", [moving_motion(40, seed) for seed in range(3)])
-    write_shard(folder, "cmu", "val", [moving_motion(20, seed) for seed in (7, 8)])
+@pytest.fixture(autouse=True)
+def base(tmp_path) -> Path:
     pipeline().save_pretrained(tmp_path / "base")
-    return folder
+    return tmp_path / "base"
 
 
 def load_script(monkeypatch) -> ModuleType:

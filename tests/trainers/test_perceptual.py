@@ -18,7 +18,7 @@ import yaml
 from transformers import HfArgumentParser
 
 from motion_grpo.models import MotionPerceptualModel
-from tests.tiny import moving_motion, tiny_pipeline, write_shard
+from tests.tiny import tiny_pipeline
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "trainers" / "perceptual.py"
@@ -28,15 +28,6 @@ TRAINING = {
     "logging_steps": 1.0, "save_steps": 2.0, "learning_rate": 1e-3, "max_steps": 4, "replay": 2,
     "per_device_train_batch_size": 2, "num_negatives": 3, "window": 16,
 }  # fmt: skip
-
-
-@pytest.fixture
-def pack(tmp_path) -> Path:
-    folder = tmp_path / "pack"
-    folder.mkdir()
-    write_shard(folder, "cmu", "train", [moving_motion(40, seed) for seed in range(3)])
-    write_shard(folder, "cmu", "val", [moving_motion(20, seed) for seed in (7, 8)])
-    return folder
 
 
 @pytest.fixture

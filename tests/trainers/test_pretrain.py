@@ -22,7 +22,7 @@ from motion_grpo.data import Clip, clip_to_row
 from motion_grpo.data.schema import rows_to_table
 from motion_grpo.models import EgoMotionDenoiser
 from tests.body.smplh import write_smplh
-from tests.tiny import head_trajectory, moving_motion, write_shard
+from tests.tiny import head_trajectory, moving_motion
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "trainers" / "pretrain.py"
@@ -37,15 +37,6 @@ TRAINING = {
     "logging_steps": 1.0, "save_steps": 2.0, "warmup_steps": 0.0, "learning_rate": 1e-3, "max_steps": 4,
     "per_device_train_batch_size": 2, "window": 16,
 }  # fmt: skip
-
-
-@pytest.fixture
-def pack(tmp_path) -> Path:
-    folder = tmp_path / "pack"
-    folder.mkdir()
-    write_shard(folder, "cmu", "train", [moving_motion(40, seed) for seed in range(3)])
-    write_shard(folder, "cmu", "val", [moving_motion(20, seed) for seed in (7, 8)])
-    return folder
 
 
 def load_script():
