@@ -1,14 +1,14 @@
 """The GRPO script, from a pack and a pipeline on disk to a pipeline on disk."""
 
-import importlib.util
 import json
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
+import grpo as script
 import pytest
 import torch
 import yaml
@@ -30,18 +30,9 @@ def base(tmp_path) -> Path:
     return tmp_path / "base"
 
 
-def load_script(monkeypatch) -> ModuleType:
-    monkeypatch.syspath_prepend(ROOT / "trainers")  # as when it is run
-    spec = importlib.util.spec_from_file_location("grpo_script", ROOT / "trainers" / "grpo.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "grpo_script", module)  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
 def run(monkeypatch, pack: Path, *, resume: bool = False, **settings) -> Path:
     """The script's ``main`` without the command line, whose parser is loose with types that the tests check."""
-    script, output = load_script(monkeypatch), pack.parent / "run"
+    output = pack.parent / "run"
     parsed = (
         script.DataArguments(str(pack)),
         script.ModelArguments(str(pack.parent / "base"), resume=resume),
@@ -102,7 +93,7 @@ def test_runs_under_accelerate(pack, tmp_path):
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("grpo*.yaml")), ids=lambda path: path.name)
 def test_presets_name_settings_that_exist(path, tmp_path, monkeypatch):
     """And the settings go with each other."""
-    script, preset = load_script(monkeypatch), yaml.safe_load(path.read_text())
+    preset = yaml.safe_load(path.read_text())
     parser = HfArgumentParser((script.DataArguments, script.ModelArguments, script.MotionGRPOConfig))
     assert set(preset) <= {action.dest for action in parser._actions}
     floats = {name: float(preset[name]) for name in ("logging_steps", "eval_steps", "save_steps", "warmup_steps")}

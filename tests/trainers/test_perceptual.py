@@ -1,6 +1,5 @@
 """The perceptual model's training script, from a pack and a base policy on disk to a model on disk."""
 
-import importlib.util
 import json
 import os
 import random
@@ -12,6 +11,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import perceptual as script
 import pytest
 import torch
 import yaml
@@ -36,17 +36,8 @@ def policy(tmp_path) -> str:
     return str(tmp_path / "policy")
 
 
-def load_script():
-    spec = importlib.util.spec_from_file_location("perceptual_script", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["perceptual_script"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
 def run(monkeypatch, pack: Path, output: Path, policies: list[str], training: dict | None = None, **model) -> None:
     """The script's ``main`` without the command line, whose parser is loose with types that the tests check."""
-    script = load_script()
     parsed = (
         script.DataArguments(str(pack), speeds=[1.0, 0.5]),
         script.ModelArguments(policies=policies, **model),
@@ -172,7 +163,7 @@ def test_survives_being_killed_at_any_moment(pack, policy, tmp_path):
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("perceptual*.yaml")), ids=lambda path: path.name)
 def test_presets_name_settings_that_exist(path):
     """And the network they describe can be built."""
-    script, preset = load_script(), yaml.safe_load(path.read_text())
+    preset = yaml.safe_load(path.read_text())
     parser = HfArgumentParser((script.DataArguments, script.ModelArguments, script.PerceptualConfig))
     known = {action.dest for action in parser._actions}
     assert set(preset) <= known

@@ -1,6 +1,5 @@
 """The pre-training script, from a pack on disk to a pipeline on disk."""
 
-import importlib.util
 import json
 import os
 import shutil
@@ -11,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import datasets
+import pretrain as script
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -39,17 +39,8 @@ TRAINING = {
 }  # fmt: skip
 
 
-def load_script():
-    spec = importlib.util.spec_from_file_location("pretrain", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["pretrain"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
 def run(monkeypatch, pack: Path, output: Path, **model) -> None:
     """The script's ``main`` without the command line, whose parser is loose with types that the tests check."""
-    script = load_script()
     settings = {"num_inference_steps": 5, "eta": 0.25, "timestep_spacing": "trailing"}
     parsed = (
         script.DataArguments(str(pack), speeds=[1.0, 0.5]),
@@ -124,7 +115,7 @@ def test_a_missing_pack_is_named(tmp_path, monkeypatch):
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("pretrain*.yaml")), ids=lambda path: path.name)
 def test_presets_name_settings_that_exist(path):
     """And the network they describe can be built."""
-    script, preset = load_script(), yaml.safe_load(path.read_text())
+    preset = yaml.safe_load(path.read_text())
     parser = HfArgumentParser((script.DataArguments, script.ModelArguments, script.DenoisingConfig))
     known = {action.dest for action in parser._actions}
     assert set(preset) <= known
@@ -141,7 +132,6 @@ def test_a_data_set_on_a_licensed_body(tmp_path, monkeypatch):
         (tmp_path / "data" / split).mkdir(parents=True)
         row = clip_to_row(Clip("a", "tiny", replace(moving_motion(20), skeleton=skeleton)))
         pq.write_table(rows_to_table([row]), tmp_path / "data" / split / "tiny-00000.parquet")
-    script = load_script()
     data = script.DataArguments(str(tmp_path / "data"), smplh=str(body))
     assert len(script.train_windows(data, 16, 0)) == 1
     assert script.val_clips(data)[0].motion.body.name == "smplh-neutral"

@@ -1,0 +1,276 @@
+"""The experiments of docs/grpo.md: what post-training does to a base, beside what the same time does otherwise.
+
+    python benchmarks/grpo_study.py row base --base paper_base --dataset DATA               # what it starts from
+    python benchmarks/grpo_study.py row frame --base paper_base --seed 0 --dataset DATA     # trains, evaluates
+    python benchmarks/grpo_study.py diversity --base paper_base --dataset DATA              # Table 3
+    python benchmarks/grpo_study.py write                                                   # tables and figure
+
+Every row trains for the same minutes of the clock on one core, starting and reading the data included, and is evaluated
+as it then is: no score chooses anything. Start two at a time on two cores. What is kept lies in
+``docs/results/grpo/BASE/ROW/seedN``: settings, log, results, and the difference to the base clip by clip. ``write``
+makes the tables and the figure of docs/grpo.md from it.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import typer
+
+from motion_grpo import EgoMotionPipeline
+from motion_grpo.files import write_text
+from motion_grpo.models import EgoMotionDenoiser
+from motion_grpo.training.saving import newest_checkpoint
+
+ROOT = Path(__file__).resolve().parents[1]
+KEPT, PAGE, FIGURE = ROOT / "docs/results/grpo", ROOT / "docs/grpo.md", ROOT / "docs/images/grpo_rewards.png"
+MARK, END = "<!-- {}: written by benchmarks/grpo_study.py -->", "<!-- end of {} -->"
+BASES = {"paper_base": "configs/pretrain_paper_base.yaml", "base": "configs/pretrain_small.yaml"}
+SCALAR = ["--credit", "sequence", "--exploration", "white", "--learning_rate", "5e-6"]
+VISUAL = ["--rewards", "visual", "rotation", "position", "aligned_position", "velocity"]
+VISUAL += ["--perceptual_model", "perceptual"]
+PERLIN = ["--head_noise", "0.1"]
+ROWS: dict[str, tuple[str, list[str]]] = {
+    "finetune": ("plain fine-tuning", ["--learning_rate", "1e-4", "--ema_decay", "0.99"]),
+    "paper": ("vanilla GRPO, last step untrained", [*SCALAR, "--last_step_std", "0"]),
+    "vanilla": ("vanilla GRPO", SCALAR),
+    "visual": ("+ visual", [*SCALAR, *VISUAL]),
+    "perlin": ("+ Perlin noise", [*SCALAR, *VISUAL, *PERLIN]),
+    "frame": ("credit `frame`", []),
+    "frame_visual": ("+ visual", VISUAL),
+    "frame_perlin": ("+ Perlin noise", [*VISUAL, *PERLIN]),
+}
+METRICS = {
+    "mpjpe": ("MPJPE", "mm"), "pa_mpjpe": ("PA", "mm"), "mpjve": ("MPJVE", "mm/s"), "mpjre": ("MPJRE", "deg"),
+    "jitter": ("jitter", "100 m/s³"), "ground_penetration": ("GP", "m"), "foot_skating": ("FS", "m"),
+}  # fmt: skip
+REWARDS = ("rotation", "position", "aligned_position", "velocity")
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+Base = Annotated[str, typer.Option(help=f"One of {', '.join(BASES)}.")]
+Dataset = Annotated[Path, typer.Option(exists=True, help="Data set of `motion-grpo data`, or a pack.")]
+Work = Annotated[Path, typer.Option(help="Where checkpoints and whole results go.")]
+
+
+# ---- a row
+
+
+@app.command()
+def row(
+    name: Annotated[str, typer.Argument(help=f"base, or one of {', '.join(ROWS)}.")],
+    base: Base,
+    dataset: Dataset,
+    seed: int = 0,
+    minutes: float = 12.0,
+    samples: int = 3,
+    splits: str = "id_test,test",
+    work: Work = Path("runs/study"),
+) -> None:
+    """Train a row of Table 2, evaluate it, keep what is small."""
+    folder = work.resolve() / base / name / f"seed{seed}"
+    checkpoint = base
+    if name != "base":
+        checkpoint = "pipeline"
+        if not (folder / checkpoint / "model_index.json").is_file():
+            _train(name, base, dataset.resolve(), seed, minutes, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    # In the folder, so that the results do not say where this machine keeps it.
+    baselines = ["--baselines", "mean_pose,smoothed"] if name == "base" else []
+    evaluate = ["evaluate", checkpoint, "--dataset", str(dataset.resolve()), "--seeds", str(samples)]
+    evaluate += ["--split", splits, *baselines]
+    subprocess.run([_tool(), *evaluate, "--output", "evaluation"], cwd=folder, check=True)
+    _keep(folder, base, name, seed)
+
+
+def _train(name: str, base: str, dataset: Path, seed: int, minutes: float, folder: Path) -> None:
+    script, config = ("grpo", "configs/grpo_small.yaml") if name != "finetune" else ("pretrain", BASES[base])
+    command = [sys.executable, f"trainers/{script}.py", "--config", config, "--model_name_or_path", base]
+    command += ["--dataset_name", str(dataset), "--output_dir", str(folder / "run"), "--seed", str(seed)]
+    command += ["--max_steps", "1000000", "--lr_scheduler_type", "constant_with_warmup", "--eval_strategy", "no"]
+    command += ["--save_steps", "20", "--save_total_limit", "2", "--logging_steps", "5", "--report_to", "none"]
+    started = time.monotonic()
+    with subprocess.Popen([*command, *ROWS[name][1]], cwd=ROOT) as process:
+        try:
+            process.wait(timeout=60 * minutes)
+            raise RuntimeError(f"{name} ended by itself, with status {process.returncode}; see what it printed.")
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGTERM)
+        process.wait()
+    checkpoint = Path(newest_checkpoint(folder / "run"))
+    state = json.loads((checkpoint / "trainer_state.json").read_text())
+    facts = {"base": base, "row": name, "seed": seed, "updates": state["global_step"], "arguments": ROWS[name][1]}
+    facts |= {"minutes": round((time.monotonic() - started) / 60, 2), "config": config}
+    write_text(folder / "training_log.json", json.dumps(state["log_history"]) + "\n")
+    pipeline = EgoMotionPipeline.from_pretrained(base)
+    pipeline.denoiser = EgoMotionDenoiser.from_pretrained(checkpoint / "ema")
+    pipeline.save_pretrained(folder / "pipeline")
+    write_text(folder / "row.json", json.dumps(facts, indent=1) + "\n")
+
+
+def _tool() -> str:
+    return str(Path(sys.executable).with_name("motion-grpo"))
+
+
+def _keep(folder: Path, base: str, name: str, seed: int) -> None:
+    kept = KEPT / base / name / f"seed{seed}"
+    kept.mkdir(parents=True, exist_ok=True)
+    for file in ("row.json", "training_log.json", "evaluation/results.json"):
+        if (folder / file).is_file():
+            shutil.copyfile(folder / file, kept / Path(file).name)
+    if name != "base":
+        reference = _clips(folder.parents[1] / "base" / "seed0" / "evaluation")
+        changes = _changes(reference, _clips(folder / "evaluation"))
+        write_text(kept / "change.json", json.dumps(changes, indent=1) + "\n")
+
+
+def _clips(evaluation: Path) -> dict[tuple[str, str], dict[str, list[float]]]:
+    rows = map(json.loads, (evaluation / "clips.jsonl").read_text().splitlines())
+    return {(row["split"], row["clip"]): row["metrics"] for row in rows if row["system"] == "model"}
+
+
+def _changes(before: Mapping, after: Mapping) -> dict[str, dict[str, dict[str, float]]]:
+    """Per cent of the base's mean, with a 95% bootstrap interval over clips, which have the same noise in both."""
+    changes: dict[str, dict[str, dict[str, float]]] = {}
+    for split in dict.fromkeys(split for split, _ in after):
+        keys = [key for key in after if key[0] == split]
+        draws = np.random.default_rng(0).integers(0, len(keys), (2000, len(keys)))
+        for metric in METRICS:
+            old, new = (np.array([np.mean(x[key][metric]) for key in keys]) for x in (before, after))
+            spread = 100 * (new[draws].mean(1) / old[draws].mean(1) - 1)
+            lo, hi = np.percentile(spread, [2.5, 97.5])
+            change = {"mean": 100 * (new.mean() / old.mean() - 1), "lo": lo, "hi": hi}
+            changes.setdefault(split, {})[metric] = {key: round(float(value), 3) for key, value in change.items()}
+    return changes
+
+
+# ---- Table 3
+
+
+@app.command()
+def diversity(base: Base, dataset: Dataset, work: Work = Path("runs/study")) -> None:
+    """Measure the spread within groups of the untrained base under Perlin noise."""
+    found: dict[str, list[float]] = {}
+    for noise in (0.0, 0.05, 0.1):
+        for kind in ("shared", "per_sample") if noise else ("shared",):
+            folder = work.resolve() / base / "diversity" / f"{kind}_{noise}"
+            command = [sys.executable, "trainers/grpo.py", "--config", "configs/grpo_small.yaml", *SCALAR]
+            command += ["--model_name_or_path", base, "--dataset_name", str(dataset.resolve()), "--learning_rate", "0"]
+            command += ["--window", "128", "--num_sampling_steps", "10", "--timestep_fraction", "0.1"]
+            command += ["--last_step_std", "0", "--max_steps", "6", "--eval_strategy", "no", "--save_strategy", "no"]
+            command += ["--head_noise", str(noise), "--head_noise_per_sample", str(kind == "per_sample")]
+            subprocess.run([*command, "--output_dir", str(folder)], cwd=ROOT, check=True)
+            log = json.loads((folder / "training_log.json").read_text())
+            found[f"{kind} {noise}"] = [entry["diversity"] for entry in log if "diversity" in entry]
+    (KEPT / base).mkdir(parents=True, exist_ok=True)
+    write_text(KEPT / base / "diversity.json", json.dumps(found, indent=1) + "\n")
+
+
+# ---- the page
+
+
+@app.command()
+def write() -> None:
+    """Make the tables and the figure of docs/grpo.md from what is kept."""
+    bases = [base for base in BASES if (KEPT / base).is_dir()]
+    _fill("results", "\n\n".join(_table(base, split) for base in bases for split in ("id_test", "test")))
+    _fill("diversity", _diversity_table(bases))
+    _draw(bases[0])
+
+
+def _table(base: str, split: str) -> str:
+    names = [f"{title} ({unit})" for title, unit in METRICS.values()]
+    lines = [f"| {base}, {split} | runs x updates | {' | '.join(names)} |", "|---" * (2 + len(names)) + "|"]
+    untrained = _results(KEPT / base / "base" / "seed0", split)
+    lines.append(f"| the base | | {' | '.join(_value(untrained['model'], metric) for metric in METRICS)} |")
+    for name, (title, _) in ROWS.items():
+        runs = sorted((KEPT / base / name).glob("seed*"))
+        if runs:
+            facts = [json.loads((run / "row.json").read_text()) for run in runs]
+            updates = f"{len(runs)} x {round(np.mean([fact['updates'] for fact in facts]))}"
+            cells = [
+                _change([json.loads((run / "change.json").read_text()) for run in runs], split, m) for m in METRICS
+            ]
+            lines.append(f"| {title} | {updates} | {' | '.join(cells)} |")
+    for name, title in (("smoothed", "the base, smoothed"), ("mean_pose", "mean pose")):
+        cells = [_percent(_mean(untrained[name], m) / _mean(untrained["model"], m) * 100 - 100) for m in METRICS]
+        lines.append(f"| {title} | | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _results(folder: Path, split: str) -> dict[str, Any]:
+    return json.loads((folder / "results.json").read_text())["splits"][split]["systems"]
+
+
+def _mean(system: Mapping[str, Any], metric: str) -> float:
+    return system["metrics"][metric]["mean"]
+
+
+def _value(system: Mapping[str, Any], metric: str) -> str:
+    return f"{_mean(system, metric):.3g}" if _mean(system, metric) < 1000 else f"{_mean(system, metric):.0f}"
+
+
+def _change(changes: Sequence[Mapping], split: str, metric: str) -> str:
+    """Of several runs the mean, and the lowest and highest; of one its interval over clips."""
+    found = [change[split][metric] for change in changes]
+    means = [change["mean"] for change in found]
+    lo, hi = (min(means), max(means)) if len(found) > 1 else (found[0]["lo"], found[0]["hi"])
+    return f"{_percent(np.mean(means))} [{lo:+.1f}, {hi:+.1f}]"
+
+
+def _percent(value: float) -> str:
+    return f"{value:+.1f}%"
+
+
+def _diversity_table(bases: Iterable[str]) -> str:
+    lines = []
+    for base in bases:
+        path = KEPT / base / "diversity.json"
+        if path.is_file():
+            found = json.loads(path.read_text())
+            none = np.mean(found["shared 0.0"])
+            cells = [f"{np.mean(values):.2f} (x{np.mean(values) / none:.2f})" for values in found.values()]
+            if not lines:
+                names = [name.replace("_", " ").replace("shared 0.0", "0") for name in found]
+                lines = [f"| lambda (m) | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
+            lines.append(f"| {base} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _fill(name: str, text: str) -> None:
+    page, start, end = PAGE.read_text(), MARK.format(name), END.format(name)
+    if page.count(start) != 1 or page.count(end) != 1:
+        raise ValueError(f"{PAGE} must have the lines '{start}' and '{end}' once each.")
+    before, rest = page.split(start)
+    write_text(PAGE, f"{before}{start}\n\n{text}\n\n{end}{rest.split(end)[1]}")
+
+
+def _draw(base: str) -> None:
+    """Figure 2: rewards over updates, those of one reward in a panel; pale what was logged, on top its moving mean."""
+    figure, panels = plt.subplots(1, len(REWARDS), figsize=(13, 3.2), layout="constrained")
+    names = [name for name in ROWS if name != "finetune" and (KEPT / base / name / "seed0").is_dir()]
+    for name, color in zip(names, plt.get_cmap("tab10").colors, strict=False):
+        log = json.loads((KEPT / base / name / "seed0" / "training_log.json").read_text())
+        label = name.replace("_", " + ")
+        for panel, reward in zip(panels, REWARDS, strict=True):
+            key = f"rewards/{reward}/mean"
+            steps, values = zip(*[(entry["step"], entry[key]) for entry in log if key in entry], strict=True)
+            mean = np.convolve(np.pad(values, 4, mode="edge"), np.ones(9) / 9, mode="valid")
+            panel.plot(steps, mean, color=color, label=label)
+            panel.set(title=reward.replace("_", " "), xlabel="update")
+    panels[0].set_ylabel("reward, moving mean")
+    panels[-1].legend(fontsize="small")
+    figure.savefig(FIGURE, dpi=110)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    app()
