@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 KEPT, PAGE, FIGURE = ROOT / "docs/results/grpo", ROOT / "docs/grpo.md", ROOT / "docs/images/grpo_rewards.png"
 MARK, END = "<!-- {}: written by benchmarks/grpo_study.py -->", "<!-- end of {} -->"
 BASES = {"paper_base": "configs/pretrain_paper_base.yaml", "base": "configs/pretrain_small.yaml"}
-SCALAR = ["--credit", "sequence", "--exploration", "white", "--learning_rate", "5e-6"]
+SCALAR = ["--credit", "sequence", "--exploration_components", "8", "--learning_rate", "5e-6"]
 VISUAL = ["--rewards", "visual", "rotation", "position", "aligned_position", "velocity"]
 VISUAL += ["--perceptual_model", "perceptual"]
 PERLIN = ["--head_noise", "0.1"]
@@ -45,9 +45,10 @@ ROWS: dict[str, tuple[str, list[str]]] = {
     "vanilla": ("vanilla GRPO", SCALAR),
     "visual": ("+ visual", [*SCALAR, *VISUAL]),
     "perlin": ("+ Perlin noise", [*SCALAR, *VISUAL, *PERLIN]),
-    "frame": ("credit `frame`", []),
-    "frame_visual": ("+ visual", VISUAL),
-    "frame_perlin": ("+ Perlin noise", [*VISUAL, *PERLIN]),
+    "frame": ("credit `frame`", ["--credit", "frame", "--learning_rate", "1e-5"]),
+    "joint": ("credit `joint`", []),
+    "joint_visual": ("+ visual", VISUAL),
+    "joint_perlin": ("+ Perlin noise", [*VISUAL, *PERLIN]),
 }
 METRICS = {
     "mpjpe": ("MPJPE", "mm"), "pa_mpjpe": ("PA", "mm"), "mpjve": ("MPJVE", "mm/s"), "mpjre": ("MPJRE", "deg"),

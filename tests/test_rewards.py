@@ -13,6 +13,7 @@ from torch.testing import assert_close
 
 from motion_grpo import metrics
 from motion_grpo.body import FOOT_JOINTS, HEAD
+from motion_grpo.body.joints import LEFT_WRIST, MOVED_UNDER_HEAD
 from motion_grpo.conditioning import HeadPoses
 from motion_grpo.models import MotionPerceptualModel, perceptual_inputs
 from motion_grpo.rewards import (
@@ -24,7 +25,7 @@ from motion_grpo.rewards import (
     check_rewards,
     needing_truth,
     score,
-    score_frames,
+    score_parts,
 )
 from tests.tiny import moving_motion
 
@@ -97,7 +98,7 @@ def test_a_perfect_motion_gets_exactly_one() -> None:
     for name, values in score(rewards, batch).items():
         tolerance = 1e-6 if name == "aligned_position" else 0.0  # the alignment rounds
         assert_close(values, torch.ones(1), rtol=0.0, atol=tolerance)
-    for name, values in score_frames(rewards, batch).items():
+    for name, values in score_parts(rewards, batch).items():
         tolerance = 1e-6 if name == "aligned_position" else 0.0
         assert_close(values, torch.ones(1, 6), rtol=0.0, atol=tolerance)
 
@@ -168,7 +169,7 @@ def test_values_by_hand(name: str, wrong: Callable, exponent: float) -> None:
     expected = math.exp(-exponent)
     assert_close(score(rewards, batch)[name], torch.tensor([expected]), rtol=0.0, atol=1e-5)
     # The error is the same all the time, so no smoothing changes it.
-    assert_close(score_frames(rewards, batch)[name], torch.full((1, 6), expected), rtol=0.0, atol=1e-5)
+    assert_close(score_parts(rewards, batch)[name], torch.full((1, 6), expected), rtol=0.0, atol=1e-5)
 
 
 def test_omega_is_in_the_exponent() -> None:
@@ -219,9 +220,9 @@ def test_what_is_known_of_a_sample_is_not_asked_again() -> None:
         return batch.joints.mean((1, 2, 3))
 
     batch, rewards = inputs(), {"slow": slow, "position": REWARDS["position"]}
-    frames = score_frames(rewards, batch, score(rewards, batch))
+    frames = score_parts(rewards, batch, score(rewards, batch))
     assert len(calls) == 1
-    assert_close(frames, score_frames(rewards, batch))
+    assert_close(frames, score_parts(rewards, batch))
 
 
 # --- invariants -----------------------------------------------------------------------------------------------------
@@ -234,8 +235,8 @@ def test_what_lies_in_padded_frames_changes_nothing(seed: int, count: int, rest:
     rewards = build_rewards(list(REWARDS))
     longer = padded(batch, count, rest)
     assert_close(score(rewards, longer), score(rewards, batch), rtol=1e-5, atol=1e-6)
-    for name, values in score_frames(rewards, longer).items():
-        assert_close(values[:, :20], score_frames(rewards, batch)[name], rtol=1e-5, atol=1e-6)
+    for name, values in score_parts(rewards, longer).items():
+        assert_close(values[:, :20], score_parts(rewards, batch)[name], rtol=1e-5, atol=1e-6)
         assert torch.equal(values[:, 20:], torch.zeros(3, count))
 
 
@@ -245,7 +246,7 @@ def test_padding_changes_no_visual_reward(rest: float) -> None:
     rewards = build_rewards(["visual"], perceptual_model=perceptual_model())
     longer = padded(batch, 5, rest)
     assert_close(score(rewards, longer), score(rewards, batch), rtol=0.0, atol=1e-5)
-    values = score_frames(rewards, longer)["visual"]
+    values = score_parts(rewards, longer)["visual"]
     assert_close(values[:, :20], score(rewards, batch)["visual"][:, None].expand(-1, 20), rtol=0.0, atol=1e-5)
     assert torch.equal(values[:, 20:], torch.zeros(3, 5))
 
@@ -260,7 +261,7 @@ def test_samples_do_not_see_each_other(seed: int, row: int) -> None:
         if field.name not in ("head", "fps")
     }
     alone = replace(batch, **one, head=HeadPoses(*(x[row : row + 1] for x in batch.head)))
-    for scored in (score, score_frames):
+    for scored in (score, score_parts):
         together = scored(rewards, batch)
         for name, values in scored(rewards, alone).items():
             assert_close(values, together[name][row : row + 1], rtol=1e-5, atol=1e-6)
@@ -272,8 +273,34 @@ def test_a_box_of_twice_the_window_gives_every_frame_the_scalar(seed: int) -> No
     batch = padded(inputs(seed), 4, 0.0)
     rewards = build_rewards(list(REWARDS), smooth_frames=48)
     scalars = score(rewards, batch)
-    for name, values in score_frames(rewards, batch).items():
+    for name, values in score_parts(rewards, batch).items():
         assert_close(values[:, :20], scalars[name][:, None].expand(-1, 20), rtol=1e-4, atol=1e-6)
+
+
+@few
+@given(seed=seeds)
+def test_of_every_joint_comes_the_share_it_has_a_part_in(seed: int) -> None:
+    batch = padded(inputs(seed), 4, 0.0)
+    rewards = build_rewards(list(REWARDS))
+    frames, joints = score_parts(rewards, batch), score_parts(rewards, batch, joints=True)
+    for name, values in joints.items():
+        assert values.shape == (3, 24, 22)
+        assert_close(values[..., 0], frames[name], rtol=1e-4, atol=1e-6)  # the root's place has the whole error
+        assert bool((values[:, :20] >= values[:, :20, :1] - 1e-6).all())
+    shares = -joints["rotation"][:, :20, 1:].log()
+    assert_close(shares.sum(-1), -frames["rotation"][:, :20].log(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_wrist_is_nobodys_business_but_its_arms() -> None:
+    good = still(frames=21)
+    joints = good.joints.clone()
+    joints[:, :, LEFT_WRIST, 1] += 0.3
+    rewards = build_rewards(["position", "velocity"], smooth_frames=1)
+    values = score_parts(rewards, replace(good, joints=joints), joints=True)["position"][0]
+    hurt = (values[10] < 1 - 1e-6).nonzero().flatten().tolist()
+    assert hurt == [0, *(joint for joint in range(1, 22) if MOVED_UNDER_HEAD[joint][LEFT_WRIST])]
+    assert {16, 18} < set(hurt)
+    assert 17 not in hurt
 
 
 @few
@@ -281,7 +308,7 @@ def test_a_box_of_twice_the_window_gives_every_frame_the_scalar(seed: int) -> No
 def test_without_smoothing_the_scalar_is_the_geometric_mean_of_the_frames(seed: int) -> None:
     batch = inputs(seed)
     rewards = build_rewards(["rotation", "position", "aligned_position"], smooth_frames=1)
-    for name, values in score_frames(rewards, batch).items():
+    for name, values in score_parts(rewards, batch).items():
         assert float(values.std(dim=1).min()) > 1e-4  # frames differ
         assert_close(values.log().mean(dim=1).exp(), score(rewards, batch)[name], rtol=1e-4, atol=1e-6)
 
@@ -300,7 +327,7 @@ def test_one_bad_frame_costs_the_frames_around_it(name: str, box: int, hurt: ran
     good = still(frames=21)
     joints = good.joints.clone()
     joints[:, 10] += 0.05
-    values = score_frames(build_rewards([name], smooth_frames=box), replace(good, joints=joints))[name][0]
+    values = score_parts(build_rewards([name], smooth_frames=box), replace(good, joints=joints))[name][0]
     assert (values < 0.9999).nonzero().flatten().tolist() == list(hurt)
     assert torch.equal(values, values.flip(0))
 
@@ -310,7 +337,7 @@ def test_a_box_averages_what_there_is_of_it() -> None:
     good = still(frames=4)
     joints = good.joints + _along_x(0.1 * torch.arange(4.0))
     batch = replace(good, joints=joints, mask=torch.tensor([[True, True, True, False]]))
-    values = score_frames(build_rewards(["position"], smooth_frames=3), batch)["position"]
+    values = score_parts(build_rewards(["position"], smooth_frames=3), batch)["position"]
     expected = [math.exp(-0.05), math.exp(-0.1), math.exp(-0.15), 0.0]
     assert_close(values, torch.tensor([expected]))
 
@@ -325,8 +352,8 @@ def test_alignment_takes_every_frames_own_similarity_away(seed: int, scale: floa
     elsewhere = replace(batch, joints=scale * batch.joints @ R.mT + shift)
     rewards = build_rewards(["aligned_position", "position"])
     assert_close(
-        score_frames(rewards, elsewhere)["aligned_position"],
-        score_frames(rewards, batch)["aligned_position"],
+        score_parts(rewards, elsewhere)["aligned_position"],
+        score_parts(rewards, batch)["aligned_position"],
         rtol=0.0,
         atol=1e-5,
     )
@@ -357,7 +384,7 @@ def test_no_gradient_and_no_bfloat16() -> None:
     joints = batch.joints.clone().requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         values = score(rewards, replace(batch, joints=joints)) | {
-            f"{name} frames": v for name, v in score_frames(rewards, replace(batch, joints=joints)).items()
+            f"{name} frames": v for name, v in score_parts(rewards, replace(batch, joints=joints)).items()
         }
     assert not any(v.requires_grad for v in values.values())
     assert {v.dtype for v in values.values()} == {torch.float32}
@@ -402,7 +429,7 @@ def test_anybodys_function() -> None:
     batch = still(frames=4, samples=2)
     rewards = build_rewards(["position", "my_rewards:tall", "my_rewards:low"])
     assert list(rewards) == ["position", "tall", "low"]
-    values, frames = score(rewards, batch), score_frames(rewards, batch)
+    values, frames = score(rewards, batch), score_parts(rewards, batch)
     assert list(values) == list(frames) == list(rewards)
     assert_close(values["tall"], torch.ones(2))
     assert_close(frames["tall"], torch.ones(2, 4))
@@ -419,7 +446,7 @@ def test_anybodys_function() -> None:
         ("broken", "'broken' is NaN or infinite for sample 0 of 3"),
     ],
 )
-@pytest.mark.parametrize("scored", [score, score_frames])
+@pytest.mark.parametrize("scored", [score, score_parts])
 def test_what_is_no_reward_is_named(scored: Callable, function: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         scored(build_rewards(["position", f"my_rewards:{function}"]), inputs())
@@ -442,7 +469,7 @@ def test_a_window_too_short_for_a_velocity() -> None:
         score(build_rewards(["position", "velocity"]), batch)
 
 
-@pytest.mark.parametrize("scored", [score, score_frames])
+@pytest.mark.parametrize("scored", [score, score_parts])
 def test_rewards_without_truth(scored: Callable) -> None:
     batch = replace(inputs(), true_body_rotmats=None, true_joints=None)
     assert scored(build_rewards(["jitter", "foot_skating"]), batch)["jitter"].isfinite().all()
@@ -479,4 +506,5 @@ def test_defaults_are_left_alone() -> None:
     before = dict(REWARDS)
     build_rewards(["position"], omegas={"position": 5.0}, smooth_frames=3)
     assert before == REWARDS
-    assert REWARDS["position"] == ErrorReward(REWARDS["position"].error, 1.0, 9, True)
+    position = REWARDS["position"]
+    assert position == ErrorReward(position.error, 1.0, 9, True, position.joint_error)

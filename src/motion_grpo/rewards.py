@@ -11,12 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 
+import roma
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
 from motion_grpo import metrics
+from motion_grpo.body.joints import MOVED_UNDER_HEAD
 from motion_grpo.conditioning import HeadPoses
 from motion_grpo.models.perceptual import MotionPerceptualModel, perceptual_inputs
 
@@ -59,11 +61,14 @@ class ErrorReward:
     smooth_frames: int = 9
     """Frames that :meth:`per_frame` averages the error over, centred (an even number counts as the next odd one)."""
     needs_truth: bool = True
+    joint_error: Callable[[RewardInputs], Float[Tensor, "samples steps 22"]] | None = None
+    """How much of that error the rotation of each body joint has a part in, first the whole of it, for all that is no
+    body joint's rotation. None where this cannot be said: then every joint has the whole."""
 
     def __call__(self, inputs: RewardInputs) -> Float[Tensor, "samples"]:
         """The paper's scalar. NaN where no run of frames counts."""
-        error, counts = self._errors(inputs)
-        return torch.exp(-self.omega * error.sum(dim=1) / counts.sum(dim=1))
+        error, counts = _counted(self.error(inputs)[..., None], inputs.mask)
+        return torch.exp(-self.omega * error.sum(dim=(1, 2)) / counts.sum(dim=(1, 2)))
 
     def per_frame(self, inputs: RewardInputs) -> Float[Tensor, "samples frames"]:
         """The same formula over the frames around each one; 0 in frames that do not count.
@@ -71,19 +76,22 @@ class ErrorReward:
         Every run of frames that touches the ``smooth_frames`` around a frame counts there alike, the ends of the window
         and padding being left out of the mean. With ``smooth_frames`` of twice the window all frames have the scalar.
         """
-        error, counts = self._errors(inputs)
-        half, order = self.smooth_frames // 2, inputs.mask.shape[1] - error.shape[1]
+        return self._smoothed(self.error(inputs)[..., None], inputs.mask)[..., 0]
+
+    def per_joint(self, inputs: RewardInputs) -> Float[Tensor, "samples frames 22"]:
+        """The same of ``joint_error``: frame by frame, and only of what a joint's rotation has a part in."""
+        if self.joint_error is None:
+            return self.per_frame(inputs)[..., None].expand(-1, -1, 22)
+        return self._smoothed(self.joint_error(inputs), inputs.mask)
+
+    def _smoothed(self, error: Float[Tensor, "samples steps parts"], mask: Tensor) -> Tensor:
+        half, order = self.smooth_frames // 2, mask.shape[1] - error.shape[1]
+        error, counts = _counted(error, mask)
         total, number = (
-            F.avg_pool1d(F.pad(values, (half + order, half + order)), 2 * half + order + 1, stride=1)
+            F.avg_pool1d(F.pad(values.mT, (half + order, half + order)), 2 * half + order + 1, stride=1).mT
             for values in (error, counts)
         )
-        return torch.where(inputs.mask, torch.exp(-self.omega * total / number), 0.0)
-
-    def _errors(self, inputs: RewardInputs) -> tuple[Tensor, Tensor]:
-        """Errors, 0 where they do not count, and where they do (0 or 1)."""
-        error = self.error(inputs)
-        counts = _runs(inputs.mask, inputs.mask.shape[1] - error.shape[1] + 1).all(dim=-1)
-        return torch.where(counts, error, 0.0), counts.to(error.dtype)
+        return torch.where(mask[..., None], torch.exp(-self.omega * total / number), 0.0)
 
 
 @dataclass(frozen=True)
@@ -133,6 +141,35 @@ def velocity_error(inputs: RewardInputs) -> Float[Tensor, "samples steps"]:
     return metrics.mpjve(_runs(inputs.joints, 2), _runs(inputs.true_joints, 2), inputs.fps) / _MM
 
 
+def joint_rotation_error(inputs: RewardInputs) -> Float[Tensor, "samples frames 22"]:
+    """What each joint's own angle adds to :func:`rotation_error`, behind their sum."""
+    angle = roma.rotmat_geodesic_distance(inputs.body_rotmats, inputs.true_body_rotmats)
+    share = angle / angle.shape[-1]
+    return torch.cat([share.sum(dim=-1, keepdim=True), share], dim=-1)
+
+
+def joint_position_error(inputs: RewardInputs) -> Float[Tensor, "samples frames 22"]:
+    """What the joints that one joint's rotation moves under the head add to :func:`position_error`."""
+    return _by_mover(inputs.joints - inputs.true_joints)
+
+
+def joint_aligned_position_error(inputs: RewardInputs) -> Float[Tensor, "samples frames 22"]:
+    """The same of :func:`aligned_position_error`; that every joint takes part in the alignment is left out."""
+    return _by_mover(metrics.align_similarity(inputs.joints, inputs.true_joints) - inputs.true_joints)
+
+
+def joint_velocity_error(inputs: RewardInputs) -> Float[Tensor, "samples steps 22"]:
+    """The same of :func:`velocity_error`."""
+    return _by_mover((inputs.joints - inputs.true_joints).diff(dim=1) * inputs.fps)
+
+
+def _by_mover(difference: Float[Tensor, "samples steps 22 3"]) -> Float[Tensor, "samples steps 22"]:
+    distance = torch.linalg.vector_norm(difference, dim=-1)
+    moved = torch.tensor(MOVED_UNDER_HEAD).to(distance)
+    moved[0] = 1.0  # betas move all of them
+    return distance @ moved.T / len(moved)
+
+
 def ground_penetration_error(inputs: RewardInputs) -> Float[Tensor, "samples frames"]:
     """Depth of the joints below the floor, summed over the 22, metres."""
     return metrics.ground_penetration(_runs(inputs.joints, 1))
@@ -149,10 +186,10 @@ def jitter_error(inputs: RewardInputs) -> Float[Tensor, "samples steps"]:
 
 
 REWARDS: dict[str, ErrorReward] = {
-    "rotation": ErrorReward(rotation_error),
-    "position": ErrorReward(position_error),
-    "aligned_position": ErrorReward(aligned_position_error, omega=0.5),
-    "velocity": ErrorReward(velocity_error),
+    "rotation": ErrorReward(rotation_error, joint_error=joint_rotation_error),
+    "position": ErrorReward(position_error, joint_error=joint_position_error),
+    "aligned_position": ErrorReward(aligned_position_error, joint_error=joint_aligned_position_error, omega=0.5),
+    "velocity": ErrorReward(velocity_error, joint_error=joint_velocity_error),
     "ground_penetration": ErrorReward(ground_penetration_error, omega=10.0, needs_truth=False),
     "foot_skating": ErrorReward(foot_skating_error, needs_truth=False),
     "jitter": ErrorReward(jitter_error, omega=0.1, needs_truth=False),
@@ -221,21 +258,33 @@ def score(rewards: Mapping[str, Reward], inputs: RewardInputs) -> dict[str, Floa
 
 
 @torch.no_grad()
-def score_frames(
-    rewards: Mapping[str, Reward], inputs: RewardInputs, scored: Mapping[str, Tensor] | None = None
-) -> dict[str, Float[Tensor, "samples frames"]]:
-    """One value a frame of every reward, 0 in frames that do not count; otherwise as :func:`score`.
+def score_parts(
+    rewards: Mapping[str, Reward],
+    inputs: RewardInputs,
+    scored: Mapping[str, Tensor] | None = None,
+    *,
+    joints: bool = False,
+) -> dict[str, Float[Tensor, "samples frames *joints"]]:
+    """One value a frame, or a frame and joint, of every reward, 0 in frames that do not count; else as :func:`score`.
 
-    A reward that cannot say where in time it was earned has its one value in every frame. Where ``scored``, what
-    :func:`score` found of the same inputs, is given, such rewards are not asked again.
+    A reward that cannot say where it was earned has its one value everywhere.
+
+    Args:
+        rewards: by name.
+        inputs: what to judge.
+        scored: what :func:`score` found of the same inputs; such rewards are not asked again then.
+        joints: :meth:`ErrorReward.per_joint`, or :meth:`ErrorReward.per_frame`.
     """
-    in_time = {name: reward for name, reward in rewards.items() if isinstance(reward, ErrorReward)}
-    whole = {name: reward for name, reward in rewards.items() if name not in in_time}
+    shape = (*inputs.mask.shape, 22) if joints else tuple(inputs.mask.shape)
+    located = {name: reward for name, reward in rewards.items() if isinstance(reward, ErrorReward)}
+    whole = {name: reward for name, reward in rewards.items() if name not in located}
     scored = score(whole, inputs) if scored is None else scored
-    spread = {name: torch.where(inputs.mask, scored[name][:, None], 0.0) for name in whole}
-    _check_truth(in_time, inputs)
-    frames = _evaluated({name: reward.per_frame for name, reward in in_time.items()}, inputs, tuple(inputs.mask.shape))
-    return {name: (frames | spread)[name] for name in rewards}
+    ones = inputs.mask.to(inputs.joints).view(*inputs.mask.shape, *[1] * joints).expand(shape)
+    spread = {name: scored[name].view(-1, *[1] * (len(shape) - 1)) * ones for name in whole}
+    _check_truth(located, inputs)
+    parts = {name: reward.per_joint if joints else reward.per_frame for name, reward in located.items()}
+    found = _evaluated(parts, inputs, shape) | spread
+    return {name: found[name] for name in rewards}
 
 
 def check_rewards(values: Mapping[str, object], shape: tuple[int, ...]) -> None:
@@ -290,6 +339,12 @@ def _imported(name: str) -> Reward:
     if not callable(reward):
         raise ValueError(f"The reward {name!r} is a {type(reward).__name__}; it must be a function of RewardInputs.")
     return reward
+
+
+def _counted(error: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Errors (samples, steps, parts), 0 where they do not count, and where they do (0 or 1)."""
+    counts = _runs(mask, mask.shape[1] - error.shape[1] + 1).all(dim=-1)[..., None]
+    return torch.where(counts, error, 0.0), counts.to(error.dtype)
 
 
 def _runs(values: Tensor, length: int) -> Tensor:

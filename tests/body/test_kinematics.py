@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from motion_grpo.body import HEAD, NUM_JOINTS, PARENTS, Skeleton, cpf_of, forward_kinematics, place_by_head
+from motion_grpo.body.joints import MOVED_UNDER_HEAD
 from motion_grpo.rotations import wxyz_to_matrix
 from tests.body.smplh import smplh_arrays, write_smplh
 from tests.tiny import GOLDEN
@@ -158,3 +159,22 @@ def test_gradients_are_the_numerical_ones() -> None:
     rest, cpf_offset = double(Skeleton.default(), betas)
     inputs = [x.requires_grad_() for x in (rest[:22].clone(), cpf_offset, local[1:].clone(), local[0].clone(), p)]
     assert torch.autograd.gradcheck(lambda *x: tuple(place_by_head(*x)), inputs, fast_mode=True)
+
+
+@few
+@given(seed=seeds)
+def test_what_a_joint_moves_under_a_head_that_is_held_still(seed: int) -> None:
+    skeleton = Skeleton.default()
+    betas, rotmats, p_world_cpf = pose(seed, joints=21)
+    R_world_cpf = roma.random_rotmat(dtype=torch.float64)
+    rest, cpf = double(skeleton, betas)
+
+    def joints_of(local: Tensor) -> Tensor:
+        return place_by_head(rest[:22], cpf, local, R_world_cpf, p_world_cpf).joints
+
+    before, turn = joints_of(rotmats), roma.rotvec_to_rotmat(torch.tensor([0.3, 0.2, 0.1], dtype=torch.float64))
+    for joint in range(1, 22):
+        turned = rotmats.clone()
+        turned[joint - 1] = rotmats[joint - 1] @ turn
+        moves = (joints_of(turned) - before).norm(dim=-1) > 1e-9
+        assert moves.tolist() == list(MOVED_UNDER_HEAD[joint]), joint

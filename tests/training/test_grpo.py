@@ -363,7 +363,7 @@ def test_equal_rewards_change_nothing(tmp_path):
     assert logged(run, "grad_norm") == [0.0, 0.0]
 
 
-@pytest.mark.parametrize("credit", ["sequence", "frame"])
+@pytest.mark.parametrize("credit", ["sequence", "frame", "joint"])
 def test_steps_and_batches_add_up_to_the_whole_gradient(tmp_path, credit):
     """Transition by transition and two samples at a time, against one graph over everything."""
     run = trainer(
@@ -512,9 +512,10 @@ def test_rewards_count_by_their_weights(tmp_path):
     assert found(1.0, 0.0).abs().max() > 0.1
 
 
-def test_frames_have_advantages_of_their_own(tmp_path):
-    part = experience(trainer(tmp_path, credit="frame", reward_smooth_frames=3))
-    assert part.advantages.shape == part.log_probs[0].shape == (8, 16)
+@pytest.mark.parametrize(("credit", "parts"), [("frame", (16,)), ("joint", (16, 22))])
+def test_frames_and_joints_have_advantages_of_their_own(tmp_path, credit, parts):
+    part = experience(trainer(tmp_path, credit=credit, reward_smooth_frames=3))
+    assert part.advantages.shape == part.log_probs[0].shape == (8, *parts)
     grouped = part.advantages.unflatten(0, (2, 4))
-    torch.testing.assert_close(grouped.mean(1), torch.zeros(2, 16), rtol=0, atol=1e-3)
+    torch.testing.assert_close(grouped.mean(1), torch.zeros(2, *parts), rtol=0, atol=1e-3)
     assert grouped.std(dim=2).max() > 0.05

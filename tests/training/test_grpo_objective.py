@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from motion_grpo.motion import StateLayout
 from motion_grpo.schedulers import EgoMotionSDEScheduler
 from motion_grpo.training.exploration import smooth_basis
 from motion_grpo.training.grpo_objective import (
@@ -199,6 +200,37 @@ def test_weights_even_the_scores():
     sizes = [weight * steps[k].clean_weight / steps[k].std for weight, k in zip(even, trained, strict=True)]
     assert sizes == pytest.approx([sizes[0]] * 3)
     assert sum(even) == pytest.approx(3)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_a_joints_density_is_that_of_its_numbers(reduction):
+    """The 22 parts are all of a frame's numbers, each once."""
+    layout = StateLayout("6d", include_hands=True)
+    residual, mask = normal(2, 5, layout.dim), torch.ones(2, 5, dtype=torch.bool)
+    mask[1, 3:] = False
+    found = log_density(residual, mask, credit="joint", reduction=reduction, layout=layout)
+    assert found.shape == (2, 5, 22)
+    assert not found[1, 3:].any()
+    numbers = torch.tensor([layout.dim - 21 * 6, *[6] * 21]) if reduction == "mean" else torch.ones(22)
+    frames = log_density(residual, mask, credit="frame", reduction="sum")
+    torch.testing.assert_close((found * numbers).sum(-1), frames.to(found), rtol=1e-5, atol=1e-5)
+    elbow = residual.clone()
+    elbow[..., 16 + 6 * 17 : 16 + 6 * 18] += 1.0
+    changed = log_density(elbow, mask, credit="joint", reduction=reduction, layout=layout) != found
+    assert changed[0].any(0).nonzero().tolist() == [[18]]
+
+
+def test_joints_have_advantages_of_their_own():
+    values = normal(8, 5, 22)
+    mask = torch.ones(8, 5, dtype=torch.bool)
+    found, stds = normalize_in_groups(values, 4, mask=mask)
+    grouped = found.unflatten(0, (2, 4))
+    torch.testing.assert_close(grouped.mean(1), torch.zeros(2, 5, 22), rtol=0, atol=1e-6)
+    variance = values.unflatten(0, (2, 4)).var(dim=1).mean(dim=(1, 2))
+    torch.testing.assert_close(stds, variance.sqrt())
+    ratio = 1 + 0.1 * normal(8, 5, 22)
+    loss = clipped_loss(ratio, found, mask, 10.0, 10.0)
+    torch.testing.assert_close(loss, -(ratio * found).mean(dim=(1, 2)))
 
 
 @pytest.mark.parametrize("credit", ["sequence", "frame"])

@@ -45,6 +45,19 @@ LEFT_ANKLE, RIGHT_ANKLE, LEFT_FOOT, RIGHT_FOOT = 7, 8, 10, 11
 FOOT_JOINTS: tuple[int, ...] = (LEFT_ANKLE, RIGHT_ANKLE, LEFT_FOOT, RIGHT_FOOT)
 """Ankles, then toe bases."""
 
+
+def _moved_under_head() -> tuple[tuple[bool, ...], ...]:
+    below = [{joint} for joint in range(22)]
+    for joint in reversed(range(1, 22)):
+        below[PARENTS[joint]] |= below[joint]
+    moved = [below[PELVIS] - below[j] if HEAD in below[j] else below[j] - {j} for j in range(22)]
+    return tuple(tuple(other in others for other in range(22)) for others in moved)
+
+
+MOVED_UNDER_HEAD: tuple[tuple[bool, ...], ...] = _moved_under_head()
+"""Of the root and each body joint, which of the 22 joints its rotation moves where the body hangs from a head that is
+held still: what is below it, or, where the head itself is below it, all the rest. The root's moves none."""
+
 _SWAP = {"L": "R", "R": "L"}
 MIRROR: tuple[int, ...] = tuple(
     JOINT_NAMES.index(_SWAP[name[0]] + name[1:]) if name[1] == "_" else index for index, name in enumerate(JOINT_NAMES)

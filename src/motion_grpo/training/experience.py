@@ -9,6 +9,7 @@ from torch import Tensor
 
 from motion_grpo.conditioning import HeadPoses
 from motion_grpo.models import EgoMotionDenoiser
+from motion_grpo.motion import StateLayout
 from motion_grpo.perlin import perlin_noise, perturb_head
 from motion_grpo.schedulers import EgoMotionSDEScheduler
 from motion_grpo.training.batches import TrainingBatch
@@ -54,6 +55,8 @@ class Experience:
     """What an update learns from: samples, of whole groups or parts of them, and how they were come by."""
 
     args: MotionGRPOConfig
+    layout: StateLayout
+    """Of a state."""
     transitions: list[Transition]
     trained: list[int]
     """Which of the transitions are."""
@@ -62,8 +65,9 @@ class Experience:
     latents: list[Tensor]
     """States (samples, frames, d_state), one for each level; transition k leads from k to k + 1."""
     log_probs: list[Tensor]
-    """Under the policy that drew them: (samples,) or (samples, frames) for each trained transition."""
-    advantages: Float[Tensor, "samples *frames"]
+    """Under the policy that drew them, for each trained transition: (samples, *parts)."""
+    advantages: Float[Tensor, "samples *parts"]
+    """One a sample, frame, or frame and joint, as ``credit`` says."""
     rows: Int64[Tensor, "samples"]
     """Row of each sample in what follows, never falling."""
     cond: Float[Tensor, "rows frames d_cond"]
@@ -90,7 +94,7 @@ class Experience:
             basis=self.basis[first:last],
         )
 
-    def log_density(self, number: int, following: Tensor, mean: Tensor) -> Float[Tensor, "samples *frames"]:
+    def log_density(self, number: int, following: Tensor, mean: Tensor) -> Float[Tensor, "samples *parts"]:
         """Of the states that a transition leads to, under a policy that has this mean."""
         is_smooth = self.args.exploration != "white" or number == len(self.transitions) - 1
         return log_density(
@@ -99,6 +103,7 @@ class Experience:
             credit=self.args.credit,
             reduction=self.args.log_prob_reduction,
             basis=self.basis[self.rows] if is_smooth else None,
+            layout=self.layout,
         )
 
 
@@ -178,6 +183,7 @@ def draw(
     steps, trained = path(args, scheduler, generation)
     experience = Experience(
         args=args,
+        layout=denoiser.state_layout,
         transitions=steps,
         trained=trained,
         weights=step_weights(steps, trained, args.step_weights),

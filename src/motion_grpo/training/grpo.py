@@ -27,7 +27,7 @@ from motion_grpo.inference import EgoMotionPipeline
 from motion_grpo.metrics import diversity
 from motion_grpo.models import MotionPerceptualModel
 from motion_grpo.motion import MotionState
-from motion_grpo.rewards import Reward, RewardInputs, build_rewards, score, score_frames
+from motion_grpo.rewards import Reward, RewardInputs, build_rewards, score, score_parts
 from motion_grpo.schedulers import EgoMotionSDEScheduler
 from motion_grpo.training.batches import TrainingBatch, training_batch
 from motion_grpo.training.conditions import EpochSampler, NumberedConditions, check_windows
@@ -195,7 +195,9 @@ class MotionGRPOTrainer(HubTrainerMixin, GRPOTrainer):
         state = MotionState.unpack(experience.latents[-1], self.denoiser.state_layout)
         inputs = self._reward_inputs(state, truth, groups.rows)
         scalars = score(self.rewards, inputs)
-        values = score_frames(self.rewards, inputs, scalars) if args.credit == "frame" else scalars
+        values = scalars
+        if args.credit != "sequence":
+            values = score_parts(self.rewards, inputs, scalars, joints=args.credit == "joint")
         # Groups are complete only over all processes.
         mask = self.accelerator.gather(inputs.mask)
         advantage, stds = advantages(
@@ -208,7 +210,7 @@ class MotionGRPOTrainer(HubTrainerMixin, GRPOTrainer):
             mask=mask,
         )
         self._log_rewards({name: self.accelerator.gather(value) for name, value in scalars.items()}, stds)
-        counted = advantage[mask] if args.credit == "frame" else advantage
+        counted = advantage if args.credit == "sequence" else advantage[mask]
         self._log_metric("advantages/std", float(counted.std()))
         self._log_metric("diversity", self._diversity(experience.latents[-1], inputs.mask))
         self._log_metric("rollout_seconds", rolled_out - started)

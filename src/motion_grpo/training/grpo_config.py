@@ -82,7 +82,7 @@ class MotionGRPOConfig(GRPOConfig):
         metadata={"help": "Omega by name, as in exp(-omega error), in the YAML; else the paper's: 1, 1, 1, 0.5, 1."},
     )
     reward_smooth_frames: int = field(
-        default=9, metadata={"help": "Frames that a reward per frame is averaged over, for credit 'frame'."}
+        default=9, metadata={"help": "Frames that a reward per frame is averaged over, for credit 'frame' and 'joint'."}
     )
     perceptual_model: str | None = field(
         default=None, metadata={"help": "Perceptual model that the reward 'visual' asks."}
@@ -95,7 +95,8 @@ class MotionGRPOConfig(GRPOConfig):
     )
     advantage_clip: float | None = field(default=5.0, metadata={"help": "Largest absolute advantage; None: no limit."})
     credit: str = field(
-        default="sequence", metadata={"help": "sequence (the paper) or frame: advantages and ratios frame by frame."}
+        default="sequence",
+        metadata={"help": "sequence (the paper), frame or joint: what gets its own advantage and ratio."},
     )
 
     exploration: str = field(
