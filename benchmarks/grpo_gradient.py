@@ -30,16 +30,21 @@ from motion_grpo.training.rollout import predict_clean, transitions
 
 REWARDS = ["rotation", "position", "aligned_position", "velocity"]
 CONDITIONS, GROUP, FRAMES, STEPS, FPS = 8, 16, 64, 3, 30.0
-FRAME = {"credit": "frame", "exploration": "smooth_credit"}
+SMOOTH = {"exploration": "smooth", "last_step_std": 0.02}
+WHITE = {"exploration_components": FRAMES, "last_step_std": 0.02}
 SETTINGS = {
     "the paper's: sequence, white": {},
-    "frame, smooth_credit": FRAME,
-    "frame, smooth_credit, even": FRAME | {"step_weights": "even"},
-    "frame, smooth_credit, even, last_step_std 0.02": FRAME | {"step_weights": "even", "last_step_std": 0.02},
-    "frame, smooth_credit, last_step_std 0.02": FRAME | {"last_step_std": 0.02},
-    "sequence, white, last_step_std 0.02": {"last_step_std": 0.02},
-    "frame, smooth, last_step_std 0.02": FRAME | {"exploration": "smooth", "last_step_std": 0.02},
-    "frame, smooth, last_step_std 0.05": FRAME | {"exploration": "smooth", "last_step_std": 0.05},
+    "sequence, white, last step too": WHITE,
+    "sequence, smooth, last step too": SMOOTH,
+    "frame, smooth": {"credit": "frame", "exploration": "smooth"},
+    "frame, smooth, last step too": {"credit": "frame"} | SMOOTH,
+    "the same, even weights": {"credit": "frame", "step_weights": "even"} | SMOOTH,
+    "joint, smooth, last step too": {"credit": "joint"} | SMOOTH,
+    "frame, white, last step too": {"credit": "frame"} | WHITE,
+    "joint, white, last step too": {"credit": "joint"} | WHITE,
+    "frame, white, last step too, 3 frames": {"credit": "frame", "reward_smooth_frames": 3} | WHITE,
+    "joint, white, last step too, 3 frames": {"credit": "joint", "reward_smooth_frames": 3} | WHITE,
+    "joint, white, last step too, 1 frame": {"credit": "joint", "reward_smooth_frames": 1} | WHITE,
 }
 
 
