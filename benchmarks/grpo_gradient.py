@@ -1,12 +1,12 @@
 """How much of GRPO's gradient is signal: its cosine with the exact gradient of the normalised rewards.
 
-    python benchmarks/grpo_gradient.py --dataset DATA [--policy paper_base] [--batches 6]
+    python benchmarks/grpo_gradient.py --dataset DATA [--policy paper_base] [--batches 6] [--write]
 
 Everything in a rollout is differentiable, so the gradient that GRPO estimates from rewards alone can be had exactly, by
 backpropagation through the sampling steps (with noise of its own; the mean over a few rollouts). For several settings
 the table has the cosine of one update's gradient with it, and of the mean of all updates' (the weights do not move
 between them). The conditions are the same throughout: one window of each of eight training clips. More cosine is more
-progress for each update; what the settings do is in docs/grpo.md.
+progress for each update; what the settings do is in docs/grpo.md, into which ``--write`` puts the table.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import logging
 import tempfile
 
 import torch
+from grpo_study import fill
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 from transformers import PrinterCallback, TrainerCallback
@@ -121,6 +122,7 @@ def main() -> None:
     parser.add_argument("--dataset", required=True, type=str)
     parser.add_argument("--policy", default="paper_base")
     parser.add_argument("--batches", default=6, type=int)
+    parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     logging.disable(logging.WARNING)
     clips = [clip for clip in load_clips(options.dataset, "train") if len(clip.motion) >= FRAMES]
@@ -130,15 +132,19 @@ def main() -> None:
     every.items = [every.items[index] for index in starts]
     truth = training_batch(collate_windows([every[i] for i in range(CONDITIONS)]), Skeleton.default(), False)
     reference = exact(EgoMotionPipeline.from_pretrained(options.policy), truth, rollouts=4)
-    print(
-        f"| {options.policy}, {STEPS} steps, {CONDITIONS} x {GROUP} samples | one update | {options.batches} updates |"
-    )
-    print("|---|---|---|")
+    lines = [
+        f"| {options.policy}, {STEPS} steps, {CONDITIONS} x {GROUP} samples | one update | {options.batches} updates |",
+        "|---|---|---|",
+    ]
+    print("\n".join(lines))
     for name, settings in SETTINGS.items():
         found = estimated(options.policy, every, options.batches, settings)
         single = sum(float(cosine_similarity(g, reference, 0)) for g in found) / len(found)
         together = float(cosine_similarity(sum(found), reference, 0))
-        print(f"| {name} | {single:.3f} | {together:.3f} |", flush=True)
+        lines.append(f"| {name} | {single:.3f} | {together:.3f} |")
+        print(lines[-1], flush=True)
+    if options.write:
+        fill("gradient", "\n".join(lines), "grpo_gradient")
 
 
 if __name__ == "__main__":

@@ -33,7 +33,6 @@ from motion_grpo.training.saving import newest_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT, PAGE, FIGURE = ROOT / "docs/results/grpo", ROOT / "docs/grpo.md", ROOT / "docs/images/grpo_rewards.png"
-MARK, END = "<!-- {}: written by benchmarks/grpo_study.py -->", "<!-- end of {} -->"
 BASES = {"paper_base": "configs/pretrain_paper_base.yaml", "base": "configs/pretrain_small.yaml"}
 SCALAR = ["--credit", "sequence", "--exploration_components", "8", "--learning_rate", "5e-6"]
 VISUAL = ["--rewards", "visual", "rotation", "position", "aligned_position", "velocity"]
@@ -181,8 +180,8 @@ def diversity(base: Base, dataset: Dataset, work: Work = Path("runs/study")) -> 
 def write() -> None:
     """Make the tables and the figure of docs/grpo.md from what is kept."""
     bases = [base for base in BASES if (KEPT / base).is_dir()]
-    _fill("results", "\n\n".join(_table(base, split) for base in bases for split in ("id_test", "test")))
-    _fill("diversity", _diversity_table(bases))
+    fill("results", "\n\n".join(_table(base, split) for base in bases for split in ("id_test", "test")))
+    fill("diversity", _diversity_table(bases))
     _draw(bases[0])
 
 
@@ -245,8 +244,9 @@ def _diversity_table(bases: Iterable[str]) -> str:
     return "\n".join(lines)
 
 
-def _fill(name: str, text: str) -> None:
-    page, start, end = PAGE.read_text(), MARK.format(name), END.format(name)
+def fill(name: str, text: str, program: str = "grpo_study") -> None:
+    """Puts what a program of this folder has found into docs/grpo.md."""
+    page, start, end = PAGE.read_text(), f"<!-- {name}: by benchmarks/{program}.py -->", f"<!-- end of {name} -->"
     if page.count(start) != 1 or page.count(end) != 1:
         raise ValueError(f"{PAGE} must have the lines '{start}' and '{end}' once each.")
     before, rest = page.split(start)
