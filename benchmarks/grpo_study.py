@@ -53,6 +53,8 @@ METRICS = {
     "mpjpe": ("MPJPE", "mm"), "pa_mpjpe": ("PA", "mm"), "mpjve": ("MPJVE", "mm/s"), "mpjre": ("MPJRE", "deg"),
     "jitter": ("jitter", "100 m/s³"), "ground_penetration": ("GP", "m"), "foot_skating": ("FS", "m"),
 }  # fmt: skip
+UPDATES = 220
+"""More than a row gets to in its minutes."""
 REWARDS = ("rotation", "position", "aligned_position", "velocity")
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 Base = Annotated[str, typer.Option(help=f"One of {', '.join(BASES)}.")]
@@ -76,18 +78,35 @@ def row(
 ) -> None:
     """Train a row of Table 2, evaluate it, keep what is small."""
     folder = work.resolve() / base / name / f"seed{seed}"
-    checkpoint = base
-    if name != "base":
-        checkpoint = "pipeline"
-        if not (folder / checkpoint / "model_index.json").is_file():
-            _train(name, base, dataset.resolve(), seed, minutes, folder)
     folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = "pipeline"
+    if name == "base":
+        checkpoint = base
+        _draw_untrained(base, dataset.resolve(), folder)
+    elif not (folder / checkpoint / "model_index.json").is_file():
+        _train(name, base, dataset.resolve(), seed, minutes, folder)
     # In the folder, so that the results do not say where this machine keeps it.
     baselines = ["--baselines", "mean_pose,smoothed"] if name == "base" else []
     evaluate = ["evaluate", checkpoint, "--dataset", str(dataset.resolve()), "--seeds", str(samples)]
     evaluate += ["--split", splits, *baselines]
     subprocess.run([_tool(), *evaluate, "--output", "evaluation"], cwd=folder, check=True)
     _keep(folder, base, name, seed)
+
+
+def _grpo(base: str, dataset: Path, output: Path, *settings: str) -> list[str]:
+    command = [sys.executable, "trainers/grpo.py", "--config", "configs/grpo_small.yaml", "--eval_strategy", "no"]
+    command += ["--model_name_or_path", base, "--dataset_name", str(dataset), "--output_dir", str(output)]
+    return [*command, *settings]
+
+
+def _draw_untrained(base: str, dataset: Path, folder: Path) -> None:
+    """What the base earns on the windows that rows of seed 0 see, update by update: what curves are drawn against."""
+    log = folder / "training_log.json"
+    if not log.is_file():
+        settings = [*SCALAR, "--last_step_std", "0", "--timestep_fraction", "0.1", "--learning_rate", "0"]
+        settings += ["--max_steps", str(UPDATES), "--logging_steps", "5", "--save_strategy", "no"]
+        subprocess.run(_grpo(base, dataset, folder / "run", *settings), cwd=ROOT, check=True)
+        shutil.copyfile(folder / "run" / "training_log.json", log)
 
 
 def _train(name: str, base: str, dataset: Path, seed: int, minutes: float, folder: Path) -> None:
@@ -161,12 +180,10 @@ def diversity(base: Base, dataset: Dataset, work: Work = Path("runs/study")) -> 
     for noise in (0.0, 0.05, 0.1):
         for kind in ("shared", "per_sample") if noise else ("shared",):
             folder = work.resolve() / base / "diversity" / f"{kind}_{noise}"
-            command = [sys.executable, "trainers/grpo.py", "--config", "configs/grpo_small.yaml", *SCALAR]
-            command += ["--model_name_or_path", base, "--dataset_name", str(dataset.resolve()), "--learning_rate", "0"]
-            command += ["--window", "128", "--num_sampling_steps", "10", "--timestep_fraction", "0.1"]
-            command += ["--last_step_std", "0", "--max_steps", "6", "--eval_strategy", "no", "--save_strategy", "no"]
-            command += ["--head_noise", str(noise), "--head_noise_per_sample", str(kind == "per_sample")]
-            subprocess.run([*command, "--output_dir", str(folder)], cwd=ROOT, check=True)
+            settings = [*SCALAR, "--last_step_std", "0", "--timestep_fraction", "0.1", "--learning_rate", "0"]
+            settings += ["--window", "128", "--num_sampling_steps", "10", "--max_steps", "6", "--save_strategy", "no"]
+            settings += ["--head_noise", str(noise), "--head_noise_per_sample", str(kind == "per_sample")]
+            subprocess.run(_grpo(base, dataset.resolve(), folder, *settings), cwd=ROOT, check=True)
             log = json.loads((folder / "training_log.json").read_text())
             found[f"{kind} {noise}"] = [entry["diversity"] for entry in log if "diversity" in entry]
     (KEPT / base).mkdir(parents=True, exist_ok=True)
@@ -254,22 +271,28 @@ def fill(name: str, text: str, program: str = "grpo_study") -> None:
 
 
 def _draw(base: str) -> None:
-    """Figure 2: rewards over updates, those of one reward in a panel; pale what was logged, on top its moving mean."""
+    """Figure 2: how the rewards rise over the updates, beside those of the untrained base on the same windows."""
     figure, panels = plt.subplots(1, len(REWARDS), figsize=(13, 3.2), layout="constrained")
     names = [name for name in ROWS if name != "finetune" and (KEPT / base / name / "seed0").is_dir()]
+    untrained = _rewards(KEPT / base / "base" / "seed0")
     for name, color in zip(names, plt.get_cmap("tab10").colors, strict=False):
-        log = json.loads((KEPT / base / name / "seed0" / "training_log.json").read_text())
-        label = name.replace("_", " + ")
+        earned = _rewards(KEPT / base / name / "seed0")
+        steps = sorted(earned.keys() & untrained.keys())
         for panel, reward in zip(panels, REWARDS, strict=True):
-            key = f"rewards/{reward}/mean"
-            steps, values = zip(*[(entry["step"], entry[key]) for entry in log if key in entry], strict=True)
-            mean = np.convolve(np.pad(values, 4, mode="edge"), np.ones(9) / 9, mode="valid")
-            panel.plot(steps, mean, color=color, label=label)
+            gain = np.array([earned[step][reward] - untrained[step][reward] for step in steps])
+            # Rows explore by different noise, which costs reward from the first update on: only the change compares.
+            panel.plot(steps, gain - gain[0], color=color, label=name.replace("_", " + "))
             panel.set(title=reward.replace("_", " "), xlabel="update")
-    panels[0].set_ylabel("reward, moving mean")
+    panels[0].set_ylabel("gain in reward")
     panels[-1].legend(fontsize="small")
     figure.savefig(FIGURE, dpi=110)
     plt.close(figure)
+
+
+def _rewards(folder: Path) -> dict[int, dict[str, float]]:
+    log = json.loads((folder / "training_log.json").read_text())
+    entries = [entry for entry in log if "reward" in entry and "loss" in entry]
+    return {entry["step"]: {reward: entry[f"rewards/{reward}/mean"] for reward in REWARDS} for entry in entries}
 
 
 if __name__ == "__main__":
