@@ -284,7 +284,7 @@ def _draw(base: str) -> None:
             panel.plot(steps, gain - gain[0], color=color, label=name.replace("_", " + "))
             panel.set(title=reward.replace("_", " "), xlabel="update")
     panels[0].set_ylabel("gain in reward")
-    panels[-1].legend(fontsize="small")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
     figure.savefig(FIGURE, dpi=110)
     plt.close(figure)
 
