@@ -255,7 +255,7 @@ def _diversity_table(bases: Iterable[str]) -> str:
             none = np.mean(found["shared 0.0"])
             cells = [f"{np.mean(values):.2f} (x{np.mean(values) / none:.2f})" for values in found.values()]
             if not lines:
-                names = [name.replace("_", " ").replace("shared 0.0", "0") for name in found]
+                names = ["0" if name == "shared 0.0" else name.replace("_", " ") for name in found]
                 lines = [f"| lambda (m) | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
             lines.append(f"| {base} | {' | '.join(cells)} |")
     return "\n".join(lines)
