@@ -42,12 +42,12 @@ ROWS: dict[str, tuple[str, list[str]]] = {
     "finetune": ("plain fine-tuning", ["--learning_rate", "1e-4", "--ema_decay", "0.99"]),
     "paper": ("vanilla GRPO, last step untrained", [*SCALAR, "--last_step_std", "0"]),
     "vanilla": ("vanilla GRPO", SCALAR),
-    "visual": ("+ visual", [*SCALAR, *VISUAL]),
-    "perlin": ("+ Perlin noise", [*SCALAR, *VISUAL, *PERLIN]),
+    "visual": ("vanilla + visual", [*SCALAR, *VISUAL]),
+    "perlin": ("vanilla + visual + Perlin noise", [*SCALAR, *VISUAL, *PERLIN]),
     "frame": ("credit `frame`", ["--credit", "frame", "--learning_rate", "1e-5"]),
     "joint": ("credit `joint`", []),
-    "joint_visual": ("+ visual", VISUAL),
-    "joint_perlin": ("+ Perlin noise", [*VISUAL, *PERLIN]),
+    "joint_visual": ("credit `joint` + visual", VISUAL),
+    "joint_perlin": ("credit `joint` + visual + Perlin noise", [*VISUAL, *PERLIN]),
 }
 METRICS = {
     "mpjpe": ("MPJPE", "mm"), "pa_mpjpe": ("PA", "mm"), "mpjve": ("MPJVE", "mm/s"), "mpjre": ("MPJRE", "deg"),
