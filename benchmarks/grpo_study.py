@@ -19,25 +19,29 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Annotated, Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import typer
 
 from motion_grpo import EgoMotionPipeline
-from motion_grpo.files import write_text
+from motion_grpo.files import write_between, write_text
 from motion_grpo.models import EgoMotionDenoiser
 from motion_grpo.training.saving import newest_checkpoint
+from motion_grpo.viz.figures import COLORS, new_figure, save_figure, style_axes
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT, PAGE, FIGURE = ROOT / "docs/results/grpo", ROOT / "docs/grpo.md", ROOT / "docs/images/grpo_rewards.png"
+SMALL = "configs/grpo_small.yaml"
 BASES = {"paper_base": "configs/pretrain_paper_base.yaml", "base": "configs/pretrain_small.yaml"}
 SCALAR = ["--credit", "sequence", "--exploration_components", "8", "--learning_rate", "5e-6"]
 VISUAL = ["--rewards", "visual", "rotation", "position", "aligned_position", "velocity"]
 VISUAL += ["--perceptual_model", "perceptual"]
 PERLIN = ["--head_noise", "0.1"]
+UNTRAINED = [*SCALAR, "--last_step_std", "0", "--learning_rate", "0"]
+UNTRAINED += ["--timestep_fraction", "0.1", "--save_strategy", "no"]
 ROWS: dict[str, tuple[str, list[str]]] = {
     "finetune": ("plain fine-tuning", ["--learning_rate", "1e-4", "--ema_decay", "0.99"]),
     "paper": ("vanilla GRPO, last step untrained", [*SCALAR, "--last_step_std", "0"]),
@@ -71,7 +75,7 @@ def row(
     base: Base,
     dataset: Dataset,
     seed: int = 0,
-    minutes: float = 12.0,
+    minutes: float = 10.0,
     samples: int = 3,
     splits: str = "id_test,test",
     work: Work = Path("runs/study"),
@@ -93,8 +97,10 @@ def row(
     _keep(folder, base, name, seed)
 
 
-def _grpo(base: str, dataset: Path, output: Path, *settings: str) -> list[str]:
-    command = [sys.executable, "trainers/grpo.py", "--config", "configs/grpo_small.yaml", "--eval_strategy", "no"]
+def _trainer(
+    base: str, dataset: Path, output: Path, settings: list[str], script: str = "grpo", config: str = SMALL
+) -> list[str]:
+    command = [sys.executable, f"trainers/{script}.py", "--config", config, "--eval_strategy", "no"]
     command += ["--model_name_or_path", base, "--dataset_name", str(dataset), "--output_dir", str(output)]
     return [*command, *settings]
 
@@ -103,20 +109,20 @@ def _draw_untrained(base: str, dataset: Path, folder: Path) -> None:
     """What the base earns on the windows that rows of seed 0 see, update by update: what curves are drawn against."""
     log = folder / "training_log.json"
     if not log.is_file():
-        settings = [*SCALAR, "--last_step_std", "0", "--timestep_fraction", "0.1", "--learning_rate", "0"]
-        settings += ["--max_steps", str(UPDATES), "--logging_steps", "5", "--save_strategy", "no"]
-        subprocess.run(_grpo(base, dataset, folder / "run", *settings), cwd=ROOT, check=True)
+        settings = [*UNTRAINED, "--max_steps", str(UPDATES), "--logging_steps", "5"]
+        command = _trainer(base, dataset, folder / "run", settings)
+        subprocess.run(command, cwd=ROOT, check=True)
         shutil.copyfile(folder / "run" / "training_log.json", log)
 
 
 def _train(name: str, base: str, dataset: Path, seed: int, minutes: float, folder: Path) -> None:
-    script, config = ("grpo", "configs/grpo_small.yaml") if name != "finetune" else ("pretrain", BASES[base])
-    command = [sys.executable, f"trainers/{script}.py", "--config", config, "--model_name_or_path", base]
-    command += ["--dataset_name", str(dataset), "--output_dir", str(folder / "run"), "--seed", str(seed)]
-    command += ["--max_steps", "1000000", "--lr_scheduler_type", "constant_with_warmup", "--eval_strategy", "no"]
-    command += ["--save_steps", "20", "--save_total_limit", "2", "--logging_steps", "5", "--report_to", "none"]
+    script, config = ("grpo", SMALL) if name != "finetune" else ("pretrain", BASES[base])
+    settings = ["--seed", str(seed), "--max_steps", "1000000", "--lr_scheduler_type", "constant_with_warmup"]
+    settings += ["--save_steps", "20", "--save_total_limit", "2", "--logging_steps", "5", "--report_to", "none"]
+    settings += ROWS[name][1]
+    command = _trainer(base, dataset, folder / "run", settings, script=script, config=config)
     started = time.monotonic()
-    with subprocess.Popen([*command, *ROWS[name][1]], cwd=ROOT) as process:
+    with subprocess.Popen(command, cwd=ROOT) as process:
         try:
             process.wait(timeout=60 * minutes)
             raise RuntimeError(f"{name} ended by itself, with status {process.returncode}; see what it printed.")
@@ -180,10 +186,9 @@ def diversity(base: Base, dataset: Dataset, work: Work = Path("runs/study")) -> 
     for noise in (0.0, 0.05, 0.1):
         for kind in ("shared", "per_sample") if noise else ("shared",):
             folder = work.resolve() / base / "diversity" / f"{kind}_{noise}"
-            settings = [*SCALAR, "--last_step_std", "0", "--timestep_fraction", "0.1", "--learning_rate", "0"]
-            settings += ["--window", "128", "--num_sampling_steps", "10", "--max_steps", "6", "--save_strategy", "no"]
+            settings = [*UNTRAINED, "--window", "128", "--num_sampling_steps", "10", "--max_steps", "6"]
             settings += ["--head_noise", str(noise), "--head_noise_per_sample", str(kind == "per_sample")]
-            subprocess.run(_grpo(base, dataset.resolve(), folder, *settings), cwd=ROOT, check=True)
+            subprocess.run(_trainer(base, dataset.resolve(), folder, settings), cwd=ROOT, check=True)
             log = json.loads((folder / "training_log.json").read_text())
             found[f"{kind} {noise}"] = [entry["diversity"] for entry in log if "diversity" in entry]
     (KEPT / base).mkdir(parents=True, exist_ok=True)
@@ -263,30 +268,28 @@ def _diversity_table(bases: Iterable[str]) -> str:
 
 def fill(name: str, text: str, program: str = "grpo_study") -> None:
     """Puts what a program of this folder has found into docs/grpo.md."""
-    page, start, end = PAGE.read_text(), f"<!-- {name}: by benchmarks/{program}.py -->", f"<!-- end of {name} -->"
-    if page.count(start) != 1 or page.count(end) != 1:
-        raise ValueError(f"{PAGE} must have the lines '{start}' and '{end}' once each.")
-    before, rest = page.split(start)
-    write_text(PAGE, f"{before}{start}\n\n{text}\n\n{end}{rest.split(end)[1]}")
+    write_between(PAGE, f"<!-- {name}: by benchmarks/{program}.py -->", f"\n{text}\n", f"<!-- end of {name} -->")
 
 
 def _draw(base: str) -> None:
     """Figure 2: how the rewards rise over the updates, beside those of the untrained base on the same windows."""
-    figure, panels = plt.subplots(1, len(REWARDS), figsize=(13, 3.2), layout="constrained")
+    figure = new_figure(400)
+    figure.set_layout_engine("constrained")
+    panels = figure.subplots(1, len(REWARDS))
     names = [name for name in ROWS if name != "finetune" and (KEPT / base / name / "seed0").is_dir()]
     untrained = _rewards(KEPT / base / "base" / "seed0")
-    for name, color in zip(names, plt.get_cmap("tab10").colors, strict=False):
+    for name, color in zip(names, cycle(COLORS), strict=False):
         earned = _rewards(KEPT / base / name / "seed0")
         steps = sorted(earned.keys() & untrained.keys())
         for panel, reward in zip(panels, REWARDS, strict=True):
             gain = np.array([earned[step][reward] - untrained[step][reward] for step in steps])
             # Rows explore by different noise, which costs reward from the first update on: only the change compares.
             panel.plot(steps, gain - gain[0], color=color, label=name.replace("_", " + "))
-            panel.set(title=reward.replace("_", " "), xlabel="update")
+    for panel, reward in zip(panels, REWARDS, strict=True):
+        style_axes(panel, reward.replace("_", " "), "update")
     panels[0].set_ylabel("gain in reward")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
-    figure.savefig(FIGURE, dpi=110)
-    plt.close(figure)
+    save_figure(figure, FIGURE)
 
 
 def _rewards(folder: Path) -> dict[int, dict[str, float]]:

@@ -36,7 +36,7 @@ from motion_grpo.cards import (
     write_checkpoint_card,
 )
 from motion_grpo.data.sources import training_data
-from motion_grpo.files import write_text
+from motion_grpo.files import write_between, write_text
 from motion_grpo.models import MotionPerceptualModel
 from motion_grpo.training import DenoisingConfig, MotionGRPOConfig, PerceptualConfig
 from motion_grpo.viz.curves import plot_grpo_run, plot_training_log
@@ -144,11 +144,7 @@ def insert(path: Path, text: str) -> None:
     Raises:
         ValueError: the marks are not there.
     """
-    before, start, rest = path.read_text().partition(START)
-    _, end, after = rest.partition(END)
-    if not start or not end:
-        raise ValueError(f"{path} has no lines {START} and {END} for the results to stand between.")
-    write_text(path, f"{before}{START}\n{text}\n{END}{after}")
+    write_between(path, START, text, END)
 
 
 def readme_table(results: dict) -> str:

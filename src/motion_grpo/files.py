@@ -21,3 +21,16 @@ def write_text(path: Path, text: str) -> None:
     """Writes a text as a whole or not at all."""
     with whole_file(path) as temporary:
         temporary.write_text(text)
+
+
+def write_between(path: Path, start: str, text: str, end: str) -> None:
+    """Puts a text between two marks in a document, in place of what stands there.
+
+    Raises:
+        ValueError: the marks are not there, or more than once.
+    """
+    document = path.read_text()
+    if document.count(start) != 1 or document.count(end) != 1:
+        raise ValueError(f"{path} has no lines {start} and {end}, once each, for the results to stand between.")
+    before, rest = document.split(start)
+    write_text(path, f"{before}{start}\n{text}\n{end}{rest.split(end)[1]}")
