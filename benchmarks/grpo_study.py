@@ -39,6 +39,10 @@ BASES = {"paper_base": "configs/pretrain_paper_base.yaml", "base": "configs/pret
 SCALAR = ["--credit", "sequence", "--exploration_components", "8", "--learning_rate", "5e-6"]
 VISUAL = ["--rewards", "visual", "rotation", "position", "aligned_position", "velocity"]
 VISUAL += ["--perceptual_model", "perceptual"]
+# Feet are judged by the steps that the base's sampler takes, and without the noise that itself lifts and slides them.
+FLOOR = ["--rewards", "rotation", "position", "aligned_position", "velocity", "ground_penetration", "foot_skating"]
+FLOOR += ["--reward_weights", "0.5", "1", "1", "1", "1", "1", "--num_sampling_steps", "5", "--learning_rate", "1e-5"]
+FLOOR += ["--exploration", "smooth", "--exploration_components", "16", "--last_step_std", "0.01"]
 PERLIN = ["--head_noise", "0.1"]
 UNTRAINED = [*SCALAR, "--last_step_std", "0", "--learning_rate", "0"]
 UNTRAINED += ["--timestep_fraction", "0.1", "--save_strategy", "no"]
@@ -50,6 +54,7 @@ ROWS: dict[str, tuple[str, list[str]]] = {
     "perlin": ("vanilla + visual + Perlin noise", [*SCALAR, *VISUAL, *PERLIN]),
     "frame": ("credit `frame`", ["--credit", "frame", "--learning_rate", "1e-5"]),
     "joint": ("credit `joint`", []),
+    "joint_floor": ("credit `joint` + floor", FLOOR),
     "joint_visual": ("credit `joint` + visual", VISUAL),
     "joint_perlin": ("credit `joint` + visual + Perlin noise", [*VISUAL, *PERLIN]),
 }
@@ -213,13 +218,11 @@ def _table(base: str, split: str) -> str:
     untrained = _results(KEPT / base / "base" / "seed0", split)
     lines.append(f"| the base | | {' | '.join(_value(untrained['model'], metric) for metric in METRICS)} |")
     for name, (title, _) in ROWS.items():
-        runs = sorted((KEPT / base / name).glob("seed*"))
+        runs = [_run(run) for run in sorted((KEPT / base / name).glob("seed*"))]
+        runs = [run for run in runs if split in run["change"]]
         if runs:
-            facts = [json.loads((run / "row.json").read_text()) for run in runs]
-            updates = f"{len(runs)} x {round(np.mean([fact['updates'] for fact in facts]))}"
-            cells = [
-                _change([json.loads((run / "change.json").read_text()) for run in runs], split, m) for m in METRICS
-            ]
+            updates = f"{len(runs)} x {round(np.mean([run['updates'] for run in runs]))}"
+            cells = [_change([run["change"][split][metric] for run in runs]) for metric in METRICS]
             lines.append(f"| {title} | {updates} | {' | '.join(cells)} |")
     for name, title in (("smoothed", "the base, smoothed"), ("mean_pose", "mean pose")):
         cells = [_percent(_mean(untrained[name], m) / _mean(untrained["model"], m) * 100 - 100) for m in METRICS]
@@ -239,9 +242,12 @@ def _value(system: Mapping[str, Any], metric: str) -> str:
     return f"{_mean(system, metric):.3g}" if _mean(system, metric) < 1000 else f"{_mean(system, metric):.0f}"
 
 
-def _change(changes: Sequence[Mapping], split: str, metric: str) -> str:
+def _run(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "row.json").read_text()) | {"change": json.loads((folder / "change.json").read_text())}
+
+
+def _change(found: Sequence[Mapping[str, float]]) -> str:
     """Of several runs the mean, and the lowest and highest; of one its interval over clips."""
-    found = [change[split][metric] for change in changes]
     means = [change["mean"] for change in found]
     lo, hi = (min(means), max(means)) if len(found) > 1 else (found[0]["lo"], found[0]["hi"])
     return f"{_percent(np.mean(means))} [{lo:+.1f}, {hi:+.1f}]"

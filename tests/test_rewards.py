@@ -303,6 +303,21 @@ def test_a_wrist_is_nobodys_business_but_its_arms() -> None:
     assert 17 not in hurt
 
 
+def test_a_sliding_toe_is_the_business_of_its_leg_and_not_of_the_other() -> None:
+    good = still(frames=21)
+    joints = good.joints.clone()
+    joints[:, :, FOOT_JOINTS[2], 2] = 0.01
+    joints[:, :, FOOT_JOINTS[2], 0] += 0.02 * torch.arange(21.0)
+    rewards = build_rewards(["foot_skating"], smooth_frames=1)
+    values = score_parts(rewards, replace(good, joints=joints), joints=True)["foot_skating"][0, 10]
+    slides = math.exp(-0.02 * 30)
+    movers = [0, *(joint for joint in range(1, 22) if MOVED_UNDER_HEAD[joint][FOOT_JOINTS[2]])]
+    expected = torch.tensor([slides if joint in movers else 1.0 for joint in range(22)])
+    assert_close(values, expected, rtol=0.0, atol=1e-5)
+    assert {1, 4, 7} < set(movers)  # its hip, knee and ankle
+    assert not {2, 5, 8} & set(movers)
+
+
 @few
 @given(seed=seeds)
 def test_without_smoothing_the_scalar_is_the_geometric_mean_of_the_frames(seed: int) -> None:

@@ -45,7 +45,8 @@ def main() -> None:
         val_clips(data) if args.eval_strategy != "no" else None,
     )
     record_run(args, data=asdict(data), model=asdict(model_args))
-    trainer.train(resume_from_checkpoint=trainer.checkpoint_to_resume() if model_args.resume else None)
+    checkpoint = trainer.checkpoint_to_resume() if model_args.resume else args.resume_from_checkpoint
+    trainer.train(resume_from_checkpoint=checkpoint)
 
     if trainer.terminated.requested:
         trainer.save_log()

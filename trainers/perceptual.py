@@ -67,7 +67,8 @@ def main() -> None:
     if model_args.model_name_or_path is None:
         trainer.fit_input_statistics()
     record_run(args, data=asdict(data), model=asdict(model_args))
-    trainer.train(resume_from_checkpoint=trainer.checkpoint_to_resume() if model_args.resume else None)
+    checkpoint = trainer.checkpoint_to_resume() if model_args.resume else args.resume_from_checkpoint
+    trainer.train(resume_from_checkpoint=checkpoint)
 
     trainer.save_run()
     if args.push_to_hub:

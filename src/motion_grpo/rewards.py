@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from motion_grpo import metrics
-from motion_grpo.body.joints import MOVED_UNDER_HEAD
+from motion_grpo.body.joints import FOOT_JOINTS, MOVED_UNDER_HEAD
 from motion_grpo.conditioning import HeadPoses
 from motion_grpo.models.perceptual import MotionPerceptualModel, perceptual_inputs
 
@@ -46,6 +46,8 @@ class RewardInputs:
 
 
 _MM = 1000.0
+_JOINT_MM = 22 * _MM
+"""From a sum over joints in mm to the mean of all joints in metres."""
 
 Reward = Callable[[RewardInputs], Tensor]
 """From a batch to one value a sample, (samples,)."""
@@ -150,24 +152,18 @@ def joint_rotation_error(inputs: RewardInputs) -> Float[Tensor, "samples frames 
 
 def joint_position_error(inputs: RewardInputs) -> Float[Tensor, "samples frames 22"]:
     """What the joints that one joint's rotation moves under the head add to :func:`position_error`."""
-    return _by_mover(inputs.joints - inputs.true_joints)
+    return _by_mover(metrics.mpjpe(_each(inputs.joints, 1), _each(inputs.true_joints, 1))) / _JOINT_MM
 
 
 def joint_aligned_position_error(inputs: RewardInputs) -> Float[Tensor, "samples frames 22"]:
     """The same of :func:`aligned_position_error`; that every joint takes part in the alignment is left out."""
-    return _by_mover(metrics.align_similarity(inputs.joints, inputs.true_joints) - inputs.true_joints)
+    aligned = metrics.align_similarity(inputs.joints, inputs.true_joints)
+    return _by_mover(metrics.mpjpe(_each(aligned, 1), _each(inputs.true_joints, 1))) / _JOINT_MM
 
 
 def joint_velocity_error(inputs: RewardInputs) -> Float[Tensor, "samples steps 22"]:
     """The same of :func:`velocity_error`."""
-    return _by_mover((inputs.joints - inputs.true_joints).diff(dim=1) * inputs.fps)
-
-
-def _by_mover(difference: Float[Tensor, "samples steps 22 3"]) -> Float[Tensor, "samples steps 22"]:
-    distance = torch.linalg.vector_norm(difference, dim=-1)
-    moved = torch.tensor(MOVED_UNDER_HEAD).to(distance)
-    moved[0] = 1.0  # betas move all of them
-    return distance @ moved.T / len(moved)
+    return _by_mover(metrics.mpjve(_each(inputs.joints, 2), _each(inputs.true_joints, 2), inputs.fps)) / _JOINT_MM
 
 
 def ground_penetration_error(inputs: RewardInputs) -> Float[Tensor, "samples frames"]:
@@ -185,14 +181,41 @@ def jitter_error(inputs: RewardInputs) -> Float[Tensor, "samples steps"]:
     return metrics.jitter(_runs(inputs.joints, 4), inputs.fps)
 
 
+def joint_ground_penetration_error(inputs: RewardInputs) -> Float[Tensor, "samples frames 22"]:
+    """What the joints that one joint's rotation moves under the head add to :func:`ground_penetration_error`."""
+    return _by_mover(metrics.ground_penetration(_each(inputs.joints, 1)))
+
+
+def joint_foot_skating_error(inputs: RewardInputs) -> Float[Tensor, "samples steps 22"]:
+    """The same of :func:`foot_skating_error`."""
+    feet = _each(inputs.joints[..., FOOT_JOINTS, :], 2)
+    return _by_mover(metrics.foot_skating(feet, joints=[0]), FOOT_JOINTS) * inputs.fps
+
+
+def joint_jitter_error(inputs: RewardInputs) -> Float[Tensor, "samples steps 22"]:
+    """The same of :func:`jitter_error`."""
+    return _by_mover(metrics.jitter(_each(inputs.joints, 4), inputs.fps)) / 22
+
+
+def _by_mover(
+    errors: Float[Tensor, "samples steps joints"], joints: Sequence[int] = range(22)
+) -> Float[Tensor, "samples steps 22"]:
+    """Sums of these joints' errors over those that each joint's rotation moves."""
+    moved = torch.tensor(MOVED_UNDER_HEAD).to(errors)
+    moved[0] = 1.0  # betas move all of them
+    return errors @ moved[:, joints].T
+
+
 REWARDS: dict[str, ErrorReward] = {
     "rotation": ErrorReward(rotation_error, joint_error=joint_rotation_error),
     "position": ErrorReward(position_error, joint_error=joint_position_error),
     "aligned_position": ErrorReward(aligned_position_error, joint_error=joint_aligned_position_error, omega=0.5),
     "velocity": ErrorReward(velocity_error, joint_error=joint_velocity_error),
-    "ground_penetration": ErrorReward(ground_penetration_error, omega=10.0, needs_truth=False),
-    "foot_skating": ErrorReward(foot_skating_error, needs_truth=False),
-    "jitter": ErrorReward(jitter_error, omega=0.1, needs_truth=False),
+    "ground_penetration": ErrorReward(
+        ground_penetration_error, joint_error=joint_ground_penetration_error, omega=10.0, needs_truth=False
+    ),
+    "foot_skating": ErrorReward(foot_skating_error, joint_error=joint_foot_skating_error, needs_truth=False),
+    "jitter": ErrorReward(jitter_error, joint_error=joint_jitter_error, omega=0.1, needs_truth=False),
 }
 """Rewards by name, with the paper's omega (Appendix C) for its own four; ``visual`` joins them once it has a model."""
 
@@ -350,3 +373,10 @@ def _counted(error: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 def _runs(values: Tensor, length: int) -> Tensor:
     """Every run of so many successive frames (axis 1), a sequence of its own on a new axis 2; a view."""
     return values.unfold(1, length, 1).movedim(-1, 2)
+
+
+def _each(
+    joints: Float[Tensor, "samples frames joints 3"], length: int
+) -> Float[Tensor, "samples steps joints run 1 3"]:
+    """Such runs of every joint alone."""
+    return _runs(joints, length).movedim(-2, 2)[..., None, :]

@@ -72,6 +72,15 @@ def test_trains_stops_and_resumes(pack, monkeypatch):
     assert sum(moved) > len(moved) / 2
 
 
+def test_resumes_from_the_checkpoint_that_is_named(pack, monkeypatch):
+    output = run(monkeypatch, pack)
+    state = json.loads((output / "checkpoint-1" / "trainer_state.json").read_text())
+    (output / "checkpoint-1" / "trainer_state.json").write_text(json.dumps(state | {"log_history": []}))
+    run(monkeypatch, pack, resume_from_checkpoint=str(output / "checkpoint-1"))
+    log = json.loads((output / "training_log.json").read_text())
+    assert [entry["step"] for entry in log if "reward" in entry] == [2]
+
+
 @pytest.mark.slow
 def test_runs_under_accelerate(pack, tmp_path):
     output, preset = tmp_path / "run", tmp_path / "config.yaml"
