@@ -5,9 +5,8 @@
     python benchmarks/grpo_study.py diversity --base paper_base --dataset DATA              # Table 3
     python benchmarks/grpo_study.py write                                                   # tables and figure
 
-Every row trains for the same minutes of the clock on one core, starting and reading the data included, and is evaluated
-as it then is: no score chooses anything. Start two at a time on two cores. What is kept lies in
-``docs/results/grpo/BASE/ROW/seedN``: settings, log, results, and the difference to the base clip by clip. ``write``
+Every row trains for ten minutes of the clock (some for forty) on one core, starting and reading the data included, and
+is evaluated as it then is: no score chooses anything. Start two at a time on two cores. What is kept lies in ``docs/results/grpo/BASE/ROW/seedN``: settings, log, results, and the difference to the base clip by clip. ``write``
 makes the tables and the figure of docs/grpo.md from it.
 """
 
@@ -21,7 +20,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
@@ -46,24 +45,40 @@ FLOOR += ["--exploration", "smooth", "--exploration_components", "16", "--last_s
 PERLIN = ["--head_noise", "0.1"]
 UNTRAINED = [*SCALAR, "--last_step_std", "0", "--learning_rate", "0"]
 UNTRAINED += ["--timestep_fraction", "0.1", "--save_strategy", "no"]
-ROWS: dict[str, tuple[str, list[str]]] = {
-    "finetune": ("plain fine-tuning", ["--learning_rate", "1e-4", "--ema_decay", "0.99"]),
-    "paper": ("vanilla GRPO, last step untrained", [*SCALAR, "--last_step_std", "0"]),
-    "vanilla": ("vanilla GRPO", SCALAR),
-    "visual": ("vanilla + visual", [*SCALAR, *VISUAL]),
-    "perlin": ("vanilla + visual + Perlin noise", [*SCALAR, *VISUAL, *PERLIN]),
-    "frame": ("credit `frame`", ["--credit", "frame", "--learning_rate", "1e-5"]),
-    "joint": ("credit `joint`", []),
-    "joint_floor": ("credit `joint` + floor", FLOOR),
-    "joint_visual": ("credit `joint` + visual", VISUAL),
-    "joint_perlin": ("credit `joint` + visual + Perlin noise", [*VISUAL, *PERLIN]),
+
+
+class Row(NamedTuple):
+    """What is done to a base in how many minutes."""
+
+    title: str
+    arguments: list[str]
+    minutes: float = 10.0
+
+
+FINETUNE = ["--learning_rate", "1e-4", "--ema_decay", "0.99"]
+ROWS: dict[str, Row] = {
+    "finetune": Row("plain fine-tuning", FINETUNE),
+    "paper": Row("vanilla GRPO, last step untrained", [*SCALAR, "--last_step_std", "0"]),
+    "vanilla": Row("vanilla GRPO", SCALAR),
+    "visual": Row("vanilla + visual", [*SCALAR, *VISUAL]),
+    "perlin": Row("vanilla + visual + Perlin noise", [*SCALAR, *VISUAL, *PERLIN]),
+    "frame": Row("credit `frame`", ["--credit", "frame", "--learning_rate", "1e-5"]),
+    "joint": Row("credit `joint`", []),
+    "joint_floor": Row("credit `joint` + floor", FLOOR),
+    "joint_visual": Row("credit `joint` + visual", VISUAL),
+    "joint_perlin": Row("credit `joint` + visual + Perlin noise", [*VISUAL, *PERLIN]),
+    "finetune_40": Row("plain fine-tuning, 40 minutes", FINETUNE, minutes=40.0),
+    "vanilla_40": Row("vanilla GRPO, 40 minutes", SCALAR, minutes=40.0),
+    "joint_40": Row("credit `joint`, 40 minutes", [], minutes=40.0),
 }
 METRICS = {
     "mpjpe": ("MPJPE", "mm"), "pa_mpjpe": ("PA", "mm"), "mpjve": ("MPJVE", "mm/s"), "mpjre": ("MPJRE", "deg"),
     "jitter": ("jitter", "100 m/s³"), "ground_penetration": ("GP", "m"), "foot_skating": ("FS", "m"),
 }  # fmt: skip
 UPDATES = 220
-"""More than a row gets to in its minutes."""
+"""More than a row gets to in ten minutes."""
+CURVES = ("paper", "vanilla", "visual", "perlin", "frame", "joint", "joint_visual", "joint_perlin")
+"""Rows with rewards, all by the same number of steps."""
 REWARDS = ("rotation", "position", "aligned_position", "velocity")
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 Base = Annotated[str, typer.Option(help=f"One of {', '.join(BASES)}.")]
@@ -80,7 +95,6 @@ def row(
     base: Base,
     dataset: Dataset,
     seed: int = 0,
-    minutes: float = 10.0,
     samples: int = 3,
     splits: str = "id_test,test",
     work: Work = Path("runs/study"),
@@ -93,7 +107,7 @@ def row(
         checkpoint = base
         _draw_untrained(base, dataset.resolve(), folder)
     elif not (folder / checkpoint / "model_index.json").is_file():
-        _train(name, base, dataset.resolve(), seed, minutes, folder)
+        _train(name, base, dataset.resolve(), seed, folder)
     # In the folder, so that the results do not say where this machine keeps it.
     baselines = ["--baselines", "mean_pose,smoothed"] if name == "base" else []
     evaluate = ["evaluate", checkpoint, "--dataset", str(dataset.resolve()), "--seeds", str(samples)]
@@ -120,24 +134,24 @@ def _draw_untrained(base: str, dataset: Path, folder: Path) -> None:
         shutil.copyfile(folder / "run" / "training_log.json", log)
 
 
-def _train(name: str, base: str, dataset: Path, seed: int, minutes: float, folder: Path) -> None:
-    script, config = ("grpo", SMALL) if name != "finetune" else ("pretrain", BASES[base])
+def _train(name: str, base: str, dataset: Path, seed: int, folder: Path) -> None:
+    script, config = ("grpo", SMALL) if not name.startswith("finetune") else ("pretrain", BASES[base])
     settings = ["--seed", str(seed), "--max_steps", "1000000", "--lr_scheduler_type", "constant_with_warmup"]
     settings += ["--save_steps", "20", "--save_total_limit", "2", "--logging_steps", "5", "--report_to", "none"]
-    settings += ROWS[name][1]
+    settings += ROWS[name].arguments
     command = _trainer(base, dataset, folder / "run", settings, script=script, config=config)
     started = time.monotonic()
     with subprocess.Popen(command, cwd=ROOT) as process:
         try:
-            process.wait(timeout=60 * minutes)
+            process.wait(timeout=60 * ROWS[name].minutes)
             raise RuntimeError(f"{name} ended by itself, with status {process.returncode}; see what it printed.")
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGTERM)
         process.wait()
     checkpoint = Path(newest_checkpoint(folder / "run"))
     state = json.loads((checkpoint / "trainer_state.json").read_text())
-    facts = {"base": base, "row": name, "seed": seed, "updates": state["global_step"], "arguments": ROWS[name][1]}
-    facts |= {"minutes": round((time.monotonic() - started) / 60, 2), "config": config}
+    facts = {"base": base, "row": name, "seed": seed, "updates": state["global_step"], "config": config}
+    facts |= {"minutes": round((time.monotonic() - started) / 60, 2), "arguments": ROWS[name].arguments}
     write_text(folder / "training_log.json", json.dumps(state["log_history"]) + "\n")
     pipeline = EgoMotionPipeline.from_pretrained(base)
     pipeline.denoiser = EgoMotionDenoiser.from_pretrained(checkpoint / "ema")
@@ -217,13 +231,13 @@ def _table(base: str, split: str) -> str:
     lines = [f"| {base}, {split} | runs x updates | {' | '.join(names)} |", "|---" * (2 + len(names)) + "|"]
     untrained = _results(KEPT / base / "base" / "seed0", split)
     lines.append(f"| the base | | {' | '.join(_value(untrained['model'], metric) for metric in METRICS)} |")
-    for name, (title, _) in ROWS.items():
+    for name, setting in ROWS.items():
         runs = [_run(run) for run in sorted((KEPT / base / name).glob("seed*"))]
         runs = [run for run in runs if split in run["change"]]
         if runs:
             updates = f"{len(runs)} x {round(np.mean([run['updates'] for run in runs]))}"
             cells = [_change([run["change"][split][metric] for run in runs]) for metric in METRICS]
-            lines.append(f"| {title} | {updates} | {' | '.join(cells)} |")
+            lines.append(f"| {setting.title} | {updates} | {' | '.join(cells)} |")
     for name, title in (("smoothed", "the base, smoothed"), ("mean_pose", "mean pose")):
         cells = [_percent(_mean(untrained[name], m) / _mean(untrained["model"], m) * 100 - 100) for m in METRICS]
         lines.append(f"| {title} | | {' | '.join(cells)} |")
@@ -282,7 +296,7 @@ def _draw(base: str) -> None:
     figure = new_figure(400)
     figure.set_layout_engine("constrained")
     panels = figure.subplots(1, len(REWARDS))
-    names = [name for name in ROWS if name != "finetune" and (KEPT / base / name / "seed0").is_dir()]
+    names = [name for name in CURVES if (KEPT / base / name / "seed0").is_dir()]
     untrained = _rewards(KEPT / base / "base" / "seed0")
     for name, color in zip(names, cycle(COLORS), strict=False):
         earned = _rewards(KEPT / base / name / "seed0")
