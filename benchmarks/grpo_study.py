@@ -6,7 +6,8 @@
     python benchmarks/grpo_study.py write                                                   # tables and figure
 
 Every row trains for ten minutes of the clock (some for forty) on one core, starting and reading the data included, and
-is evaluated as it then is: no score chooses anything. Start two at a time on two cores. What is kept lies in ``docs/results/grpo/BASE/ROW/seedN``: settings, log, results, and the difference to the base clip by clip. ``write``
+is evaluated as it then is: no score chooses anything. Start two at a time on two cores. What is kept lies in
+``docs/results/grpo/BASE/ROW/seedN``: settings, log, results, and the difference to the base clip by clip. ``write``
 makes the tables and the figure of docs/grpo.md from it.
 """
 

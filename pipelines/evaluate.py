@@ -61,7 +61,7 @@ def evaluate(
     # Unless told so on a machine without GPU, accelerate takes each of torchrun's processes for the only one.
     cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
     state = PartialState(cpu=cpu, timeout=timedelta(days=1))
-    splits, chosen = _listed(split, "--split"), _listed(baselines, "--baselines") if baselines else []
+    splits, chosen = listed(split, "--split"), listed(baselines, "--baselines") if baselines else []
     if unknown := set(chosen) - set(BASELINES):
         raise ValueError(f"--baselines names {', '.join(sorted(unknown))}; there are {', '.join(BASELINES)}.")
     if {"mean_pose", "nearest"} & set(chosen):
@@ -130,11 +130,12 @@ def _build(main: str, system: System, needed: set[str], dataset: str, skeleton: 
     return systems
 
 
-def _listed(names: str, option: str) -> list[str]:
-    listed = [name.strip() for name in names.split(",")]
-    if not all(listed) or len(set(listed)) != len(listed):
+def listed(names: str, option: str) -> list[str]:
+    """The names that an option gives with commas between."""
+    found = [name.strip() for name in names.split(",")]
+    if not all(found) or len(set(found)) != len(found):
         raise ValueError(f"{option} is {names!r}; give different names with commas between.")
-    return listed
+    return found
 
 
 def _check_train(dataset: str) -> None:
@@ -180,7 +181,8 @@ def _system_settings(checkpoint: str, system: PipelineSystem | RecordedMotions, 
     }
 
 
-def _dataset_settings(dataset: str) -> dict[str, str]:
+def dataset_settings(dataset: str) -> dict[str, str]:
+    """What tells a data set from others, without where it lies."""
     folder = Path(dataset)
     if folder.is_dir():
         files = folder.glob("*.parquet" if is_mocap_pack(folder) else "*/*.parquet")
@@ -190,7 +192,7 @@ def _dataset_settings(dataset: str) -> dict[str, str]:
 
 def _common_settings(dataset: str, skeleton: Skeleton | None) -> dict[str, Any]:
     return {
-        **_dataset_settings(dataset),
+        **dataset_settings(dataset),
         "fps": FPS,
         "joints": "22: SMPL-H root and body joints, no fingers (MPJRE: the 21 body joints)",
         "alignment": "none, world frame (PA metrics: similarity alignment of every frame)",

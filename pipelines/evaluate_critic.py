@@ -15,7 +15,7 @@ import diffusers
 import scipy
 import torch
 import typer
-from motion_grpo_cli.evaluate import _dataset_settings, _listed
+from motion_grpo_cli.evaluate import dataset_settings, listed
 from rich.console import Console
 from rich.markdown import Markdown
 
@@ -64,7 +64,7 @@ def evaluate_critic(
         if (name := Path(path).name) in policies:
             raise ValueError(f"--policy names {name} twice; give each policy once, in folders of different names.")
         policies[name] = EgoMotionPipeline.from_pretrained(path).to(torch_device)
-    clips = {name: _read_clips(dataset, name, limit) for name in _listed(split, "--split")}
+    clips = {name: _read_clips(dataset, name, limit) for name in listed(split, "--split")}
     output.mkdir(parents=True, exist_ok=True)
 
     console = Console(stderr=True)
@@ -99,7 +99,7 @@ def evaluate_critic(
         }
     results = {
         "settings": {
-            **_dataset_settings(dataset),
+            **dataset_settings(dataset),
             "splits": {part: len(members) for part, members in clips.items()},
             "limit": limit,
             "seed": seed,

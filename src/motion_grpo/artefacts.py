@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from motion_grpo.body import BODY_JOINT_NAMES, Skeleton
-from motion_grpo.rotations import interpolate_rotations, yaw_rotation
+from motion_grpo.rotations import heading, interpolate_rotations, yaw_rotation
 
 _FPS = 30.0
 _LIMBS = [
@@ -139,7 +139,7 @@ def _other_head(recorded: _Recorded) -> HeadedMotion:
     # One draw for both, or rotations and positions would be of two clips.
     recorded = recorded._replace(other=_other_rows(recorded))
     R, p = _of_other(motion.R_world_cpf, recorded), _of_other(motion.p_world_cpf, recorded)
-    turn = yaw_rotation(_heading(motion.R_world_cpf[:, 0]) - _heading(R[:, 0]))
+    turn = yaw_rotation(heading(motion.R_world_cpf[:, 0]) - heading(R[:, 0]))
     along_floor = torch.tensor([1.0, 1.0, 0.0], device=p.device)
     p = (p - p[:, :1] * along_floor) @ turn.mT + motion.p_world_cpf[:, :1] * along_floor
     return motion._replace(
@@ -191,7 +191,3 @@ def _of_other(values: Float[Tensor, "batch frames *any"], recorded: _Recorded) -
     last = recorded.mask.sum(1) - 1
     frame = torch.arange(values.shape[1], device=values.device).minimum(last[other, None])
     return values[other[:, None], frame]
-
-
-def _heading(R_world_cpf: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch"]:
-    return torch.atan2(R_world_cpf[..., 1, 2], R_world_cpf[..., 0, 2])

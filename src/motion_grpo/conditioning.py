@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from motion_grpo.rotations import wxyz_to_matrix, yaw_rotation
+from motion_grpo.rotations import heading, wxyz_to_matrix, yaw_rotation
 
 Parameterization = Literal["ours", "canonicalized", "absolute", "absrel", "absrel_global_deltas"]
 PARAMETERIZATIONS: tuple[str, ...] = get_args(Parameterization)
@@ -119,8 +119,7 @@ def fourier_encode(x: Float[Tensor, "*batch channels"], octaves: int) -> Float[T
 
 
 def _heading_to_zero(R_world_cpf: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3 3"]:
-    forward = R_world_cpf[..., :, 2]
-    return yaw_rotation(-torch.atan2(forward[..., 1], forward[..., 0]))
+    return yaw_rotation(-heading(R_world_cpf))
 
 
 def _matrix_3x4(R: Float[Tensor, "*batch 3 3"], p: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 12"]:

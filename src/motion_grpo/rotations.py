@@ -69,6 +69,11 @@ def project_to_rotation(
     return roma.special_procrustes(matrices)
 
 
+def heading(R_world_cpf: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch"]:
+    """Angle about the vertical, in radians, of the frame's z axis, which is where a CPF looks."""
+    return torch.atan2(R_world_cpf[..., 1, 2], R_world_cpf[..., 0, 2])
+
+
 def yaw_rotation(angle: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch 3 3"]:
     """Rotation about the world's z axis by ``angle`` radians."""
     c, s, zero, one = torch.cos(angle), torch.sin(angle), torch.zeros_like(angle), torch.ones_like(angle)

@@ -2,6 +2,7 @@
 
 import math
 
+import roma
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.loaders import PeftAdapterMixin
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 from motion_grpo.body import NUM_BODY_JOINTS, PARENTS
 from motion_grpo.models.loading import MotionModelMixin
 from motion_grpo.models.transformer import rotate
-from motion_grpo.rotations import matrix_to_wxyz
+from motion_grpo.rotations import heading, matrix_to_wxyz, wxyz_to_matrix
 
 _QUATERNION_TOLERANCE = 1e-2
 _BONE_TOLERANCE = 0.05
@@ -187,7 +188,7 @@ class MotionPerceptualModel(MotionModelMixin, ModelMixin, ConfigMixin, PeftAdapt
         row = torch.arange(len(joints), device=joints.device)[:, None, None]
         joints, head = joints[row, index], head[row, index]
         origin = head[:, :, :1]
-        yaw = _heading(origin[..., :4])
+        yaw = heading(wxyz_to_matrix(origin[..., :4]))
         place = origin[..., 4:6]
         turn = torch.stack([torch.cos(yaw / 2), torch.zeros_like(yaw), torch.zeros_like(yaw), -torch.sin(yaw / 2)], -1)
         head = torch.cat([_upper(_multiply(turn, head[..., :4])), _seen_from(place, yaw, head[..., 4:])], dim=-1)
@@ -279,25 +280,9 @@ def _standardize(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return torch.copysign(torch.log1p(size + square / (1 + (square + 1).sqrt())), x)
 
 
-def _heading(wxyz: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch"]:
-    """Angle about the vertical of the frame's z axis, which is where a CPF looks."""
-    w, x, y, z = wxyz.unbind(-1)
-    return torch.atan2(2 * (y * z - w * x), 2 * (x * z + w * y))
-
-
 def _multiply(a: Float[Tensor, "*#batch 4"], b: Float[Tensor, "*#batch 4"]) -> Float[Tensor, "*batch 4"]:
     """Product of quaternions (wxyz)."""
-    w1, x1, y1, z1 = a.unbind(-1)
-    w2, x2, y2, z2 = b.unbind(-1)
-    return torch.stack(
-        [
-            w1 * w2 - x1 * x2 - y1 * y2 - z1 * z2,
-            w1 * x2 + x1 * w2 + y1 * z2 - z1 * y2,
-            w1 * y2 - x1 * z2 + y1 * w2 + z1 * x2,
-            w1 * z2 + x1 * y2 - y1 * x2 + z1 * w2,
-        ],
-        dim=-1,
-    )
+    return roma.quat_xyzw_to_wxyz(roma.quat_product(roma.quat_wxyz_to_xyzw(a), roma.quat_wxyz_to_xyzw(b)))
 
 
 def _upper(wxyz: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 4"]:
