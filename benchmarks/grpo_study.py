@@ -34,15 +34,11 @@ from motion_grpo.viz.figures import COLORS, new_figure, save_figure, style_axes
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT, PAGE, FIGURE = ROOT / "docs/results/grpo", ROOT / "docs/grpo.md", ROOT / "docs/images/grpo_rewards.png"
-SMALL = "configs/grpo_small.yaml"
+SETTINGS, FLOOR = "configs/grpo_paper_base.yaml", "configs/grpo_small.yaml"
 BASES = {"paper_base": "configs/pretrain_paper_base.yaml", "base": "configs/pretrain_small.yaml"}
 SCALAR = ["--credit", "sequence", "--exploration_components", "8", "--learning_rate", "5e-6"]
 VISUAL = ["--rewards", "visual", "rotation", "position", "aligned_position", "velocity"]
 VISUAL += ["--perceptual_model", "perceptual"]
-# Feet are judged by the steps that the base's sampler takes, and without the noise that itself lifts and slides them.
-FLOOR = ["--rewards", "rotation", "position", "aligned_position", "velocity", "ground_penetration", "foot_skating"]
-FLOOR += ["--reward_weights", "0.5", "1", "1", "1", "1", "1", "--num_sampling_steps", "5", "--learning_rate", "1e-5"]
-FLOOR += ["--exploration", "smooth", "--exploration_components", "16", "--last_step_std", "0.01"]
 PERLIN = ["--head_noise", "0.1"]
 UNTRAINED = [*SCALAR, "--last_step_std", "0", "--learning_rate", "0"]
 UNTRAINED += ["--timestep_fraction", "0.1", "--save_strategy", "no"]
@@ -54,6 +50,7 @@ class Row(NamedTuple):
     title: str
     arguments: list[str]
     minutes: float = 10.0
+    config: str = SETTINGS
 
 
 FINETUNE = ["--learning_rate", "1e-4", "--ema_decay", "0.99"]
@@ -65,7 +62,7 @@ ROWS: dict[str, Row] = {
     "perlin": Row("vanilla + visual + Perlin noise", [*SCALAR, *VISUAL, *PERLIN]),
     "frame": Row("credit `frame`", ["--credit", "frame", "--learning_rate", "1e-5"]),
     "joint": Row("credit `joint`", []),
-    "joint_floor": Row("credit `joint` + floor", FLOOR),
+    "joint_floor": Row("credit `joint` + floor", [], config=FLOOR),
     "joint_visual": Row("credit `joint` + visual", VISUAL),
     "joint_perlin": Row("credit `joint` + visual + Perlin noise", [*VISUAL, *PERLIN]),
     "finetune_40": Row("plain fine-tuning, 40 minutes", FINETUNE, minutes=40.0),
@@ -118,7 +115,7 @@ def row(
 
 
 def _trainer(
-    base: str, dataset: Path, output: Path, settings: list[str], script: str = "grpo", config: str = SMALL
+    base: str, dataset: Path, output: Path, settings: list[str], script: str = "grpo", config: str = SETTINGS
 ) -> list[str]:
     command = [sys.executable, f"trainers/{script}.py", "--config", config, "--eval_strategy", "no"]
     command += ["--model_name_or_path", base, "--dataset_name", str(dataset), "--output_dir", str(output)]
@@ -136,7 +133,7 @@ def _draw_untrained(base: str, dataset: Path, folder: Path) -> None:
 
 
 def _train(name: str, base: str, dataset: Path, seed: int, folder: Path) -> None:
-    script, config = ("grpo", SMALL) if not name.startswith("finetune") else ("pretrain", BASES[base])
+    script, config = ("grpo", ROWS[name].config) if not name.startswith("finetune") else ("pretrain", BASES[base])
     settings = ["--seed", str(seed), "--max_steps", "1000000", "--lr_scheduler_type", "constant_with_warmup"]
     settings += ["--save_steps", "20", "--save_total_limit", "2", "--logging_steps", "5", "--report_to", "none"]
     settings += ROWS[name].arguments
