@@ -7,7 +7,7 @@
 
 Every row trains for ten minutes of the clock (some for forty) on one core, starting and reading the data included, and
 is evaluated as it then is: no score chooses anything. Start two at a time on two cores. What is kept lies in
-``docs/results/grpo/BASE/ROW/seedN``: settings, log, results, and the difference to the base clip by clip. ``write``
+``docs/results/grpo/BASE/ROW/seedN``: settings, log, results, and the change from the base with its interval. ``write``
 makes the tables and the figure of docs/grpo.md from it.
 """
 
@@ -29,7 +29,7 @@ import typer
 from motion_grpo import EgoMotionPipeline
 from motion_grpo.files import write_between, write_text
 from motion_grpo.models import EgoMotionDenoiser
-from motion_grpo.training.saving import newest_checkpoint
+from motion_grpo.training.saving import LOG_FILE, newest_checkpoint
 from motion_grpo.viz.figures import COLORS, new_figure, save_figure, style_axes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -74,7 +74,7 @@ METRICS = {
     "jitter": ("jitter", "100 m/s³"), "ground_penetration": ("GP", "m"), "foot_skating": ("FS", "m"),
 }  # fmt: skip
 UPDATES = 220
-"""More than a row gets to in ten minutes."""
+"""More than a row with rewards gets to in ten minutes."""
 CURVES = ("paper", "vanilla", "visual", "perlin", "frame", "joint", "joint_visual", "joint_perlin")
 """Rows with rewards, all by the same number of steps."""
 REWARDS = ("rotation", "position", "aligned_position", "velocity")
@@ -124,12 +124,12 @@ def _trainer(
 
 def _draw_untrained(base: str, dataset: Path, folder: Path) -> None:
     """What the base earns on the windows that rows of seed 0 see, update by update: what curves are drawn against."""
-    log = folder / "training_log.json"
+    log = folder / LOG_FILE
     if not log.is_file():
         settings = [*UNTRAINED, "--max_steps", str(UPDATES), "--logging_steps", "5"]
         command = _trainer(base, dataset, folder / "run", settings)
         subprocess.run(command, cwd=ROOT, check=True)
-        shutil.copyfile(folder / "run" / "training_log.json", log)
+        shutil.copyfile(folder / "run" / LOG_FILE, log)
 
 
 def _train(name: str, base: str, dataset: Path, seed: int, folder: Path) -> None:
@@ -150,7 +150,7 @@ def _train(name: str, base: str, dataset: Path, seed: int, folder: Path) -> None
     state = json.loads((checkpoint / "trainer_state.json").read_text())
     facts = {"base": base, "row": name, "seed": seed, "updates": state["global_step"], "config": config}
     facts |= {"minutes": round((time.monotonic() - started) / 60, 2), "arguments": ROWS[name].arguments}
-    write_text(folder / "training_log.json", json.dumps(state["log_history"]) + "\n")
+    write_text(folder / LOG_FILE, json.dumps(state["log_history"]) + "\n")
     pipeline = EgoMotionPipeline.from_pretrained(base)
     pipeline.denoiser = EgoMotionDenoiser.from_pretrained(checkpoint / "ema")
     pipeline.save_pretrained(folder / "pipeline")
@@ -164,7 +164,7 @@ def _tool() -> str:
 def _keep(folder: Path, base: str, name: str, seed: int) -> None:
     kept = KEPT / base / name / f"seed{seed}"
     kept.mkdir(parents=True, exist_ok=True)
-    for file in ("row.json", "training_log.json", "evaluation/results.json"):
+    for file in ("row.json", LOG_FILE, "evaluation/results.json"):
         if (folder / file).is_file():
             shutil.copyfile(folder / file, kept / Path(file).name)
     if name != "base":
@@ -206,7 +206,7 @@ def diversity(base: Base, dataset: Dataset, work: Work = Path("runs/study")) -> 
             settings = [*UNTRAINED, "--window", "128", "--num_sampling_steps", "10", "--max_steps", "6"]
             settings += ["--head_noise", str(noise), "--head_noise_per_sample", str(kind == "per_sample")]
             subprocess.run(_trainer(base, dataset.resolve(), folder, settings), cwd=ROOT, check=True)
-            log = json.loads((folder / "training_log.json").read_text())
+            log = json.loads((folder / LOG_FILE).read_text())
             found[f"{kind} {noise}"] = [entry["diversity"] for entry in log if "diversity" in entry]
     (KEPT / base).mkdir(parents=True, exist_ok=True)
     write_text(KEPT / base / "diversity.json", json.dumps(found, indent=1) + "\n")
@@ -311,7 +311,7 @@ def _draw(base: str) -> None:
 
 
 def _rewards(folder: Path) -> dict[int, dict[str, float]]:
-    log = json.loads((folder / "training_log.json").read_text())
+    log = json.loads((folder / LOG_FILE).read_text())
     entries = [entry for entry in log if "reward" in entry and "loss" in entry]
     return {entry["step"]: {reward: entry[f"rewards/{reward}/mean"] for reward in REWARDS} for entry in entries}
 

@@ -31,8 +31,9 @@ from rich.table import Column, Table
 import motion_grpo
 from motion_grpo import EgoMotionPipeline, Motion, Skeleton, evaluation
 from motion_grpo.data import Clip, is_mocap_pack, load_clips, load_motions, resample
-from motion_grpo.evaluation import FPS, MIN_FRAMES, ClipScores, PipelineSystem, RecordedMotions, System
+from motion_grpo.evaluation import MIN_FRAMES, ClipScores, PipelineSystem, RecordedMotions, System
 from motion_grpo.files import write_text
+from motion_grpo.motion import FPS
 
 BASELINES = ("mean_pose", "nearest", "smoothed", "ground_truth")
 SIGMA_FRAMES = 2.0

@@ -23,9 +23,9 @@ import motion_grpo
 from motion_grpo import EgoMotionPipeline
 from motion_grpo.card_results import state_dict_digest
 from motion_grpo.data import Clip, load_clips, resample
-from motion_grpo.evaluation import FPS
 from motion_grpo.files import write_text
 from motion_grpo.models import MotionPerceptualModel
+from motion_grpo.motion import FPS
 from motion_grpo.perceptual_evaluation import (
     RESAMPLES,
     Pairs,

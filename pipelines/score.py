@@ -8,7 +8,8 @@ from rich.console import Console
 
 from motion_grpo import Motion, Skeleton, load_trajectory
 from motion_grpo.models import MotionPerceptualModel
-from motion_grpo.scoring import FPS, score_motion
+from motion_grpo.motion import FPS
+from motion_grpo.scoring import score_motion
 
 
 def score(

@@ -499,7 +499,11 @@ def test_rewards_without_truth(scored: Callable) -> None:
         (["speed"], {}, "There is no reward 'speed'; there are visual, rotation"),
         (["visual"], {}, "'visual' needs a perceptual model"),
         (["position", "position"], {}, "Two rewards are named 'position'"),
-        (["position"], {"omegas": {"rotation": 2.0}}, "omegas has a value for rotation"),
+        (
+            ["position"],
+            {"omegas": {"rotation": 2.0}},
+            "There is an omega for rotation, which is no built-in reward of this list; add it",
+        ),
     ],
 )
 def test_senseless_lists_are_errors(names: list[str], keywords: dict, message: str) -> None:

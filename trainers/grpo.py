@@ -1,6 +1,6 @@
 """Post-trains a pipeline by GRPO on rewards of what it samples (MotionGRPO, Algorithm 1).
 
-    accelerate launch trainers/grpo.py --config configs/grpo_small.yaml --model_name_or_path base --dataset_name DIR \
+    accelerate launch trainers/grpo.py --config configs/grpo_small.yaml --model_name_or_path base --dataset_name DIR \\
         --output_dir runs/a
 
 Add ``--resume`` to go on from the newest checkpoint in the output folder, and ``--push_to_hub --hub_model_id me/x`` for

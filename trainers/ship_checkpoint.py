@@ -39,6 +39,7 @@ from motion_grpo.data.sources import training_data
 from motion_grpo.files import write_between, write_text
 from motion_grpo.models import MotionPerceptualModel
 from motion_grpo.training import DenoisingConfig, MotionGRPOConfig, PerceptualConfig
+from motion_grpo.training.saving import LOG_FILE
 from motion_grpo.viz.curves import plot_grpo_run, plot_training_log
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -102,7 +103,7 @@ def ship(args: ShipArguments) -> None:
     output = args.output
     output.mkdir(parents=True, exist_ok=True)
     _save_weights(args)
-    log = json.loads((args.run / "training_log.json").read_text())
+    log = json.loads((args.run / LOG_FILE).read_text())
     (plot_grpo_run if args.kind == "grpo" else plot_training_log)(log, output / CURVES_FILE)
     if args.training_config is not None:
         shutil.copyfile(args.training_config, output / "training_config.yaml")

@@ -16,9 +16,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from motion_grpo.body import BODY_JOINT_NAMES, Skeleton
+from motion_grpo.motion import FPS
 from motion_grpo.rotations import heading, interpolate_rotations, yaw_rotation
 
-_FPS = 30.0
 _LIMBS = [
     joint
     for joint, name in enumerate(BODY_JOINT_NAMES)
@@ -102,7 +102,7 @@ def _foot_sliding(recorded: _Recorded) -> HeadedMotion:
     motion, batch = recorded.motion, len(recorded.mask)
     angle = 2 * torch.pi * _draw(torch.rand, (batch,), recorded)
     direction = torch.stack([angle.cos(), angle.sin(), torch.zeros_like(angle)], dim=-1)
-    time = torch.arange(recorded.mask.shape[1], device=angle.device) / _FPS
+    time = torch.arange(recorded.mask.shape[1], device=angle.device) / FPS
     return _moved(motion, (recorded.severity[:, None] * direction)[:, None] * time[:, None])
 
 

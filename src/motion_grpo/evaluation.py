@@ -30,12 +30,10 @@ from motion_grpo.conditioning import HeadPoses, head_features
 from motion_grpo.data import Clip
 from motion_grpo.inference import EgoMotionPipeline
 from motion_grpo.metrics import METRIC_UNITS, motion_metrics
-from motion_grpo.motion import Motion
+from motion_grpo.motion import FPS, Motion
 from motion_grpo.rotations import project_to_rotation
 from motion_grpo.trajectory import HeadTrajectory
 
-FPS = 30.0
-"""Frames per second of every clip and motion that is scored; velocities and jitter depend on it."""
 MIN_FRAMES = 4
 """Of a clip: jitter is a third derivative."""
 

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import roma
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from motion_grpo.body import NUM_BETAS, NUM_BODY_JOINTS, NUM_HAND_JOINTS, PosedBody, Skeleton, forward_kinematics
@@ -20,6 +20,8 @@ from motion_grpo.files import whole_file
 from motion_grpo.rotations import project_to_rotation, rotation_6d, rotation_from_6d
 
 RotationRepresentation = Literal["matrix", "6d"]
+FPS = 30.0
+"""Frames per second of every motion that the networks make, learn from and judge."""
 _ROTATION_DIM = {"matrix": 9, "6d": 6}
 _AMASS_KEYS = (
     "poses", "trans", "betas", "mocap_framerate", "mocap_frame_rate", "contacts", "timestamps", "floor_height",
@@ -98,6 +100,11 @@ class MotionState(NamedTuple):
             hand_rotmats=None if hands is None else decode(hands, True),
         )
 
+    def mean_betas(self, mask: Bool[Tensor, "*batch frames"]) -> Float[Tensor, "*batch 1 16"]:
+        """One shape for the whole motion: the mean over the frames that count."""
+        weight = mask[..., None].to(self.betas)
+        return (self.betas * weight).sum(-2, keepdim=True) / weight.sum(-2, keepdim=True)
+
     @property
     def local_rotmats(self) -> Float[Tensor, "*batch frames joints 3 3"]:
         """Body, and hand where there are any, in SMPL-H order without the root: 21 or 51 joints."""
@@ -136,7 +143,7 @@ class Motion:
     def fps(self) -> float:
         """Frames per second; the library's 30 for a single frame, which has no rate."""
         if len(self) == 1:
-            return 30.0
+            return FPS
         return (len(self) - 1) / float(self.timestamps[-1] - self.timestamps[0])
 
     @property
@@ -220,7 +227,7 @@ class Motion:
                 f"{path}: poses has shape {poses.shape} and trans {trans.shape}; "
                 "SMPL-H needs (frames, 156) and (frames, 3)."
             )
-        fps = float(arrays.get("mocap_framerate", arrays.get("mocap_frame_rate", 30.0)))
+        fps = float(arrays.get("mocap_framerate", arrays.get("mocap_frame_rate", FPS)))
         if not fps > 0:
             raise ValueError(f"{path}: mocap_framerate is {fps}; frames per second must be positive.")
         for key, shape in (("timestamps", (len(poses),)), ("contacts", (len(poses), NUM_BODY_JOINTS))):

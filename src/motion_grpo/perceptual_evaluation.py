@@ -25,10 +25,9 @@ from motion_grpo.artefacts import ARTEFACTS
 from motion_grpo.body import Skeleton
 from motion_grpo.conditioning import HeadPoses
 from motion_grpo.data import Clip, MotionWindows, collate_windows
-from motion_grpo.evaluation import FPS
 from motion_grpo.inference import EgoMotionPipeline
 from motion_grpo.models import MotionPerceptualModel, perceptual_inputs
-from motion_grpo.motion import MotionState
+from motion_grpo.motion import FPS, MotionState
 from motion_grpo.schedulers import EgoMotionSDEScheduler
 from motion_grpo.training.batches import TrainingBatch, training_batch
 from motion_grpo.training.rollout import rollout
@@ -386,11 +385,8 @@ def _draw_bodies(
         eta=pipeline.scheduler.config.eta,
     ).latents[-1]
     state = MotionState.unpack(states, denoiser.state_layout, project=False)
-    # One shape for the whole motion, as the pipeline has it.
-    real = mask[..., None].float()
-    betas = (state.betas * real).sum(1, keepdim=True) / real.sum(1, keepdim=True)
     skeleton = pipeline.skeleton.to(device)
-    body = skeleton.place_by_head(betas, state.body_rotmats, head.R_world_cpf, head.p_world_cpf)
+    body = skeleton.place_by_head(state.mean_betas(mask), state.body_rotmats, head.R_world_cpf, head.p_world_cpf)
     return states, state.body_rotmats, body.joints
 
 

@@ -1,4 +1,4 @@
-"""Rewards of a sampled motion (MotionGRPO, Eq. 10-15): a batch of samples in, one value a sample out, higher is better.
+"""Rewards of a sampled motion (MotionGRPO, Eq. 10-14): a batch of samples in, one value a sample out, higher is better.
 
 Every built-in reward but ``visual`` is exp(-omega * error), 1 for a perfect motion. Its error is a metric of
 :mod:`motion_grpo.metrics` over short runs of frames, so it can also be told frame by frame
@@ -237,7 +237,8 @@ def build_rewards(
         perceptual_model: what ``visual`` asks; it is put into eval mode and its weights are frozen.
 
     Raises:
-        ValueError: no names, an unknown or repeated one, an omega for none of them, or ``visual`` without a model.
+        ValueError: no names, an unknown or repeated one, one of something that is no function, an omega for none of
+            them, or ``visual`` without a model.
         ImportError: no such module or function.
     """
     if not names:
@@ -261,7 +262,10 @@ def build_rewards(
         else:
             raise ValueError(f"There is no reward {name!r}; there are visual, {', '.join(REWARDS)}, module:function.")
     if omegas:
-        raise ValueError(f"omegas has a value for {', '.join(omegas)}, which is no built-in reward of this list.")
+        raise ValueError(
+            f"There is an omega for {', '.join(omegas)}, which is no built-in reward of this list; add it, or leave "
+            "the omega out."
+        )
     return rewards
 
 
@@ -354,11 +358,13 @@ def _check_truth(rewards: Mapping[str, Reward], inputs: RewardInputs) -> None:
 def _imported(name: str) -> Reward:
     module, _, function = name.partition(":")
     try:
-        reward = getattr(import_module(module), function)
-    except AttributeError as error:
-        raise ImportError(f"The reward {name!r}: module {module} has no {function}.") from error
+        imported = import_module(module)
     except ImportError as error:
         raise ImportError(f"The reward {name!r} cannot be imported: {error}; is {module} on PYTHONPATH?") from error
+    try:
+        reward = getattr(imported, function)
+    except AttributeError as error:
+        raise ImportError(f"The reward {name!r}: module {module} has no {function}.") from error
     if not callable(reward):
         raise ValueError(f"The reward {name!r} is a {type(reward).__name__}; it must be a function of RewardInputs.")
     return reward

@@ -8,11 +8,9 @@ from torch import Tensor
 
 from motion_grpo.body import NUM_BODY_JOINTS, PosedBody, cpf_of
 from motion_grpo.models import MotionPerceptualModel, perceptual_inputs
-from motion_grpo.motion import Motion
+from motion_grpo.motion import FPS, Motion
 from motion_grpo.trajectory import HeadTrajectory
 
-FPS = 30.0
-"""Frames per second that perceptual models are trained at."""
 _BATCH = 64
 
 

@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 
 from motion_grpo import EgoMotionPipeline, EgoMotionSDEScheduler, evaluation
 from motion_grpo.data import MocapPackImporter, read_mocap_pack, run_import
-from motion_grpo.evaluation import FPS
 from motion_grpo.metrics import METRIC_UNITS
+from motion_grpo.motion import FPS
 from tests.tiny import moving_motion, tiny_denoiser, write_shard
 
 SPLITS = {"id_test": ("ab", (30, 41)), "test": ("cd", (35, 26, 33)), "train": ("ef", (60, 50, 40))}

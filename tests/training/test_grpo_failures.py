@@ -31,7 +31,7 @@ from tests.training.grpo_setup import config, logged, pipeline, trainer, weights
         ({"exploration_components": 17}, "exploration_components is 17; a window has 16"),
         ({"sde_window_size": 3}, "sde_window_size is 3 from step 0 on, but of 3 steps only the first 2"),
         ({"sde_window_size": 2, "sde_window_start": 1}, "sde_window_size is 2 from step 1 on"),
-        ({"sde_window_start": 1}, "sde_window_start needs sde_window_size"),
+        ({"sde_window_start": 1}, "sde_window_start is 1, but sde_window_size is not set"),
         ({"timestep_fraction": 0.0}, "timestep_fraction is 0.0"),
         ({"group_std_floor": 0.0}, "group_std_floor is 0.0"),
         ({"advantage_clip": 0.0}, "advantage_clip is 0.0"),
@@ -40,7 +40,12 @@ from tests.training.grpo_setup import config, logged, pipeline, trainer, weights
         ({"ema_decay": 1.0}, "ema_decay is 1.0"),
         ({"lora_r": -1}, "lora_r is -1"),
         ({"window": 3}, "window is 3 frames"),
-        ({"reward_weights": [1.0]}, "1 reward_weights for 4 rewards"),
+        ({"head_noise_frequency": 0.0}, "head_noise_frequency is 0.0"),
+        ({"head_noise_octaves": 0}, "head_noise_octaves is 0"),
+        ({"reward_smooth_frames": 0}, "reward_smooth_frames is 0"),
+        ({"beta": -0.1}, "beta is -0.1"),
+        ({"epsilon": 0.0}, "epsilon is 0.0"),
+        ({"epsilon_high": -1.0}, "epsilon_high is -1.0"),
         ({"steps_per_generation": 1, "gradient_accumulation_steps": 2}, "an update would mix two rollouts"),
     ],
 )
@@ -62,6 +67,10 @@ def build(tmp_path: Path, *, base=None, data=None, **settings) -> MotionGRPOTrai
 def test_data_that_does_not_fit(tmp_path):
     with pytest.raises(ValueError, match="without a seed, so members of a group could have different ones"):
         build(tmp_path, data=windows(seed=None))
+    with pytest.raises(
+        ValueError, match=r"reward_weights is \[1.0\]; give one number each to the rewards rotation, pos"
+    ):
+        build(tmp_path, reward_weights=[1.0])
     with pytest.raises(ValueError, match="windows of 16 frames, but window is 12"):
         build(tmp_path, window=12)
     with pytest.raises(ValueError, match="has 2 windows with a recorded body, and a rollout needs 4 conditions"):
@@ -112,7 +121,7 @@ def test_a_checkpoint_of_another_architecture(tmp_path):
 
 def test_an_adapter_of_another_rank(tmp_path):
     trainer(tmp_path, lora_r=2, **SAVING | {"max_steps": 1}).train()
-    with pytest.raises(ValueError, match=r"lora_weights\.safetensors is of another network or rank"):
+    with pytest.raises(ValueError, match=r"is the adapter of another network or rank.*lora_r"):
         trainer(tmp_path, lora_r=4, **SAVING).train(resume_from_checkpoint=newest_checkpoint(tmp_path))
 
 

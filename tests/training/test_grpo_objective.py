@@ -166,6 +166,14 @@ def test_kl_is_the_gaussian_one():
     torch.testing.assert_close(gaussian_kl(mean, reference, std, mask), exact[:, :3].mean((1, 2)))
 
 
+def test_kl_along_a_basis_is_that_of_its_coordinates():
+    mean, reference, std, basis = normal(6, 8, 5), normal(6, 8, 5, seed=1), 0.3, smooth_basis(ALL, 3)
+    along = basis.mT @ (mean - reference)
+    exact = 0.5 * (along / std).square()
+    torch.testing.assert_close(gaussian_kl(mean, reference, std, ALL, basis=basis), exact.mean((1, 2)))
+    torch.testing.assert_close(gaussian_kl(mean, reference, std, ALL, "sum", basis), exact.sum((1, 2)))
+
+
 @pytest.mark.parametrize(
     ("ratio", "advantage", "loss", "clipped"),
     [

@@ -13,8 +13,8 @@ from torch.utils.data import Dataset, IterableDataset, default_collate, get_work
 from motion_grpo.body import Skeleton
 from motion_grpo.data.clips import Clip
 from motion_grpo.data.schema import check_body, check_columns, frame_views
+from motion_grpo.motion import FPS
 
-_FPS = 30.0
 _TEXT_COLUMNS = ["id", "skeleton", "fps", "floor_height"]
 _ARRAY_COLUMNS = ["betas", "root_orient", "trans", "body_quats", "contacts"]
 _ITEM_NAMES = {"root_orient": "root_wxyz", "trans": "root_positions", "body_quats": "body_wxyz", "contacts": "contacts"}
@@ -273,8 +273,8 @@ def _frames_of_rows(tables: Iterable, skeleton: Skeleton | None) -> Iterator[Cli
         check_body(table["skeleton"].unique().to_pylist(), skeleton)
         texts = zip(*(table[name].to_pylist() for name in ("id", "fps", "floor_height")), strict=True)
         for (clip, fps, floor), views in zip(texts, frame_views(table, _ARRAY_COLUMNS), strict=True):
-            if abs(fps - _FPS) > 1e-3:
-                raise ValueError(f"Clip {clip} is at {fps:g} fps; training needs {_FPS:g}: resample it at the import.")
+            if abs(fps - FPS) > 1e-3:
+                raise ValueError(f"Clip {clip} is at {fps:g} fps; training needs {FPS:g}: resample it at the import.")
             betas = views.pop("betas")[0]
             pelvis = body.rest_joints(torch.tensor(betas))[0].numpy()
             arrays = {_ITEM_NAMES[name]: array for name, array in views.items()}

@@ -19,12 +19,10 @@ from motion_grpo.hub import PICKLES, HubMixin, fetch_pipeline, refuse_damaged
 from motion_grpo.inference.lora import LoraMixin
 from motion_grpo.inference.sampling import sample_latents
 from motion_grpo.models import EgoMotionDenoiser
-from motion_grpo.motion import Motion, MotionState
+from motion_grpo.motion import FPS, Motion, MotionState
 from motion_grpo.schedulers import EgoMotionSDEScheduler
 from motion_grpo.trajectory import HeadTrajectory, load_trajectory
 
-FPS = 30.0
-"""Frames per second of every motion."""
 _EMBEDDED = Path(__file__).parents[1] / "checkpoints"
 # Travels with every saved pipeline, so that plain diffusers finds this class: just one pipeline may be visible in it.
 _CUSTOM_CODE = "from {module} import {name}  # noqa: F401  (pip install motion-grpo)\n"

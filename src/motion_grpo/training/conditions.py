@@ -42,10 +42,12 @@ def check_windows(windows: Dataset, args: MotionGRPOConfig) -> None:
     if not isinstance(windows, MotionWindows):
         raise ValueError(
             f"train_dataset is a {type(windows).__name__}; GRPO returns to its conditions by number and needs "
-            "MotionWindows."
+            "MotionWindows: leave streaming off."
         )
     if windows.length != args.window:
-        raise ValueError(f"train_dataset has windows of {windows.length} frames, but window is {args.window}.")
+        raise ValueError(
+            f"train_dataset has windows of {windows.length} frames, but window is {args.window}; make them the same."
+        )
     if windows.random and windows.seed is None:
         raise ValueError(
             "train_dataset draws its windows without a seed, so members of a group could have different ones; give "

@@ -20,7 +20,7 @@ from motion_grpo.inference import EgoMotionPipeline
 from motion_grpo.inference.sampling import recover_state
 from motion_grpo.metrics import jitter, mpjpe, mpjve
 from motion_grpo.models import EgoMotionDenoiser
-from motion_grpo.motion import MotionState
+from motion_grpo.motion import FPS, MotionState
 from motion_grpo.schedulers import EgoMotionSDEScheduler
 from motion_grpo.training.batches import Augmentation, training_batch
 from motion_grpo.training.callbacks import TellEpoch
@@ -33,7 +33,6 @@ from motion_grpo.training.losses import (
 )
 from motion_grpo.training.saving import DiffusersTrainer
 
-FPS = 30.0
 _STATISTICS_WINDOWS = 512
 
 

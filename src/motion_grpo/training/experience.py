@@ -9,7 +9,7 @@ from torch import Tensor
 
 from motion_grpo.conditioning import HeadPoses
 from motion_grpo.models import EgoMotionDenoiser
-from motion_grpo.motion import StateLayout
+from motion_grpo.motion import FPS, StateLayout
 from motion_grpo.perlin import perlin_noise, perturb_head
 from motion_grpo.schedulers import EgoMotionSDEScheduler
 from motion_grpo.training.batches import TrainingBatch
@@ -21,10 +21,8 @@ from motion_grpo.training.exploration import (
     trained_transitions,
 )
 from motion_grpo.training.grpo_config import MotionGRPOConfig
-from motion_grpo.training.grpo_objective import log_density, step_weights
+from motion_grpo.training.grpo_objective import gaussian_kl, log_density, step_weights
 from motion_grpo.training.rollout import Transition, transitions, walk
-
-FPS = 30.0
 
 Predict = Callable[[Tensor, int, Tensor, Tensor, Tensor], Tensor]
 """The policy's clean state, see :meth:`~motion_grpo.training.policy.MotionPolicy.forward`."""
@@ -96,15 +94,23 @@ class Experience:
 
     def log_density(self, number: int, following: Tensor, mean: Tensor) -> Float[Tensor, "samples *parts"]:
         """Of the states that a transition leads to, under a policy that has this mean."""
-        is_smooth = self.args.exploration != "white" or number == len(self.transitions) - 1
         return log_density(
             (following - mean) / self.transitions[number].std,
             self.mask[self.rows],
             credit=self.args.credit,
             reduction=self.args.log_prob_reduction,
-            basis=self.basis[self.rows] if is_smooth else None,
+            basis=self._counted_basis(number),
             layout=self.layout,
         )
+
+    def kl(self, number: int, mean: Tensor, reference: Tensor) -> Float[Tensor, "samples"]:
+        """From the transition under the reference to that under a policy that has this mean."""
+        std, mask = self.transitions[number].std, self.mask[self.rows]
+        return gaussian_kl(mean, reference, std, mask, self.args.log_prob_reduction, self._counted_basis(number))
+
+    def _counted_basis(self, number: int) -> Tensor | None:
+        is_smooth = self.args.exploration != "white" or number == len(self.transitions) - 1
+        return self.basis[self.rows] if is_smooth else None
 
 
 def path(

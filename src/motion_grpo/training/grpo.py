@@ -26,15 +26,15 @@ from motion_grpo.evaluation import PipelineSystem, evaluate_clip
 from motion_grpo.inference import EgoMotionPipeline
 from motion_grpo.metrics import diversity
 from motion_grpo.models import MotionPerceptualModel
-from motion_grpo.motion import MotionState
+from motion_grpo.motion import FPS, MotionState
 from motion_grpo.rewards import Reward, RewardInputs, build_rewards, score, score_parts
 from motion_grpo.schedulers import EgoMotionSDEScheduler
 from motion_grpo.training.batches import TrainingBatch, training_batch
 from motion_grpo.training.conditions import EpochSampler, NumberedConditions, check_windows
-from motion_grpo.training.experience import FPS, Experience, Groups, draw
+from motion_grpo.training.experience import Experience, Groups, draw
 from motion_grpo.training.grpo_callbacks import AverageWeights, KeepInStep, StopWhenTerminated
 from motion_grpo.training.grpo_config import MotionGRPOConfig
-from motion_grpo.training.grpo_objective import advantages, clipped_loss, gaussian_kl, is_clipped
+from motion_grpo.training.grpo_objective import advantages, clipped_loss, is_clipped
 from motion_grpo.training.policy import MotionPolicy
 from motion_grpo.training.saving import HubTrainerMixin
 
@@ -193,13 +193,13 @@ class MotionGRPOTrainer(HubTrainerMixin, GRPOTrainer):
         self.model.train()
         rolled_out = self._now()
         state = MotionState.unpack(experience.latents[-1], self.denoiser.state_layout)
-        inputs = self._reward_inputs(state, truth, groups.rows)
-        scalars = score(self.rewards, inputs)
+        judged = self._reward_inputs(state, truth, groups.rows)
+        scalars = score(self.rewards, judged)
         values = scalars
         if args.credit != "sequence":
-            values = score_parts(self.rewards, inputs, scalars, joints=args.credit == "joint")
+            values = score_parts(self.rewards, judged, scalars, joints=args.credit == "joint")
         # Groups are complete only over all processes.
-        mask = self.accelerator.gather(inputs.mask)
+        mask = self.accelerator.gather(judged.mask)
         advantage, stds = advantages(
             {name: self.accelerator.gather(value) for name, value in values.items()},
             self.num_generations,
@@ -212,7 +212,7 @@ class MotionGRPOTrainer(HubTrainerMixin, GRPOTrainer):
         self._log_rewards({name: self.accelerator.gather(value) for name, value in scalars.items()}, stds)
         counted = advantage if args.credit == "sequence" else advantage[mask]
         self._log_metric("advantages/std", float(counted.std()))
-        self._log_metric("diversity", self._diversity(experience.latents[-1], inputs.mask))
+        self._log_metric("diversity", self._diversity(experience.latents[-1], judged.mask))
         self._log_metric("rollout_seconds", rolled_out - started)
         self._log_metric("reward_seconds", self._now() - rolled_out)
         return replace(experience, advantages=advantage[first : first + len(numbers)])
@@ -226,9 +226,9 @@ class MotionGRPOTrainer(HubTrainerMixin, GRPOTrainer):
         """Bodies of the samples hung from the clean head as the pipeline does it, beside what was recorded."""
         mask = truth.mask[rows]
         head = HeadPoses(*(x[rows] for x in truth.head))
-        weight = mask[..., None].to(state.betas)
-        betas = (state.betas * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True)
-        body = self.skeleton.place_by_head(betas, state.body_rotmats, head.R_world_cpf, head.p_world_cpf)
+        body = self.skeleton.place_by_head(
+            state.mean_betas(mask), state.body_rotmats, head.R_world_cpf, head.p_world_cpf
+        )
         return RewardInputs(
             body_rotmats=state.body_rotmats,
             joints=body.joints,
@@ -285,7 +285,7 @@ class MotionGRPOTrainer(HubTrainerMixin, GRPOTrainer):
             kl = torch.zeros_like(losses)
             if self.beta > 0:
                 reference = transition.mean(self._reference_clean(model, latents, where), latents)
-                kl = gaussian_kl(mean, reference, transition.std, mask, self.args.log_prob_reduction)
+                kl = part.kl(number, mean, reference)
             loss = (part.weights[place] * losses + self.beta * kl).mean() / len(part.trained)
         with torch.no_grad():
             # In padding the ratio per frame is 1, and counts as such.
@@ -433,9 +433,6 @@ class MotionGRPOTrainer(HubTrainerMixin, GRPOTrainer):
             self.ema.shadow_params = [p.detach().clone() for p in self.policy.trained_parameters()]
         self.policy.load(folder)
 
-    def _load_best_model(self) -> None:
-        self._load_from_checkpoint(self.state.best_model_checkpoint)
-
 
 def _named_rewards(args: MotionGRPOConfig) -> dict[str, Reward]:
     model = None
@@ -452,10 +449,13 @@ def _named_rewards(args: MotionGRPOConfig) -> dict[str, Reward]:
 
 
 def _weights(rewards: Mapping[str, Reward], args: MotionGRPOConfig) -> list[float]:
-    weights = args.reward_weights or [1.0] * len(rewards)
-    if len(weights) != len(rewards):
-        raise ValueError(f"There are {len(weights)} reward_weights for {len(rewards)} rewards.")
-    return weights
+    if args.reward_weights is None:
+        return [1.0] * len(rewards)
+    if len(args.reward_weights) != len(rewards):
+        raise ValueError(
+            f"reward_weights is {args.reward_weights}; give one number each to the rewards {', '.join(rewards)}."
+        )
+    return args.reward_weights
 
 
 def _frozen_copy(policy: MotionPolicy) -> MotionPolicy:

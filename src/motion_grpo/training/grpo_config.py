@@ -101,12 +101,14 @@ class MotionGRPOConfig(GRPOConfig):
 
     exploration: str = field(
         default="white",
-        metadata={"help": "white (the paper); smooth_credit: only low frequencies count; smooth: are drawn."},
+        metadata={
+            "help": "white (the paper); smooth_credit: only low frequencies count; smooth: members differ by those."
+        },
     )
     exploration_components: int = field(default=8, metadata={"help": "Temporal frequencies that are low."})
     last_step_std: float = field(
         default=0.0,
-        metadata={"help": "Beyond the paper: smooth noise on the clean state, so that the last step is trained too."},
+        metadata={"help": "Beyond the paper: noise on the clean state, so that the last step is trained too."},
     )
     log_prob_reduction: str = field(
         default="mean", metadata={"help": "mean or sum of the log density over a state's numbers."}
@@ -159,6 +161,10 @@ class MotionGRPOConfig(GRPOConfig):
             raise ValueError(f"window is {self.window} frames; at least 4 are needed.")
         if self.head_noise < 0:
             raise ValueError(f"head_noise is {self.head_noise} m; it must be 0 or more.")
+        if self.head_noise_frequency <= 0:
+            raise ValueError(f"head_noise_frequency is {self.head_noise_frequency} cells a second; it must be above 0.")
+        if self.head_noise_octaves < 1:
+            raise ValueError(f"head_noise_octaves is {self.head_noise_octaves}; it must be 1 or more.")
         if not 1 <= self.exploration_components <= self.window:
             raise ValueError(
                 f"exploration_components is {self.exploration_components}; a window has {self.window} frequencies."
@@ -168,7 +174,9 @@ class MotionGRPOConfig(GRPOConfig):
         stochastic = self.num_sampling_steps - 1
         if self.sde_window_size is None:
             if self.sde_window_start is not None:
-                raise ValueError("sde_window_start needs sde_window_size.")
+                raise ValueError(
+                    f"sde_window_start is {self.sde_window_start}, but sde_window_size is not set; set both or neither."
+                )
         elif not 1 <= self.sde_window_size <= stochastic - (self.sde_window_start or 0):
             raise ValueError(
                 f"sde_window_size is {self.sde_window_size} from step {self.sde_window_start or 0} on, but of "
@@ -188,8 +196,15 @@ class MotionGRPOConfig(GRPOConfig):
             raise ValueError(f"ema_decay is {self.ema_decay}; it must be in [0, 1).")
         if self.lora_r < 0:
             raise ValueError(f"lora_r is {self.lora_r}; it must be 0 (all weights) or more.")
-        if self.reward_weights is not None and len(self.reward_weights) != len(self.rewards):
-            raise ValueError(f"There are {len(self.reward_weights)} reward_weights for {len(self.rewards)} rewards.")
+        if self.reward_smooth_frames < 1:
+            raise ValueError(
+                f"reward_smooth_frames is {self.reward_smooth_frames}; it must be 1 (no smoothing) or more."
+            )
+        if self.beta < 0:
+            raise ValueError(f"beta is {self.beta}; it must be 0 (no KL divergence) or more.")
+        for name in ("epsilon", "epsilon_high"):
+            if (value := vars(self)[name]) is not None and value <= 0:
+                raise ValueError(f"{name} is {value}; it must be above 0, or nothing could be learned.")
 
     def _check_batches(self) -> None:
         if (self.steps_per_generation * self.num_iterations) % self.gradient_accumulation_steps:

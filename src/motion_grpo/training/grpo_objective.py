@@ -138,13 +138,7 @@ def log_density(
         layout: of the state; ``joint`` needs it.
     """
     exists = mask.to(residual)
-    if basis is not None:
-        residual = basis @ (basis.mT @ residual)
-        if reduction == "mean":
-            # A frame's share of K coordinates of variance 1 has variance K / frames.
-            components = basis.square().sum(dim=(1, 2))
-            residual = residual * (exists.sum(1) / components).sqrt()[:, None, None]
-    square = residual.square()
+    square = _counted(residual, exists, reduction, basis).square()
     if reduction == "sum":
         # Thousands of nats: float32 would resolve their difference to 1e-3 only.
         square = square.double()
@@ -156,6 +150,17 @@ def log_density(
         return per_frame
     total = per_frame.sum(1)
     return total / exists.sum(1) if reduction == "mean" else total
+
+
+def _counted(residual: Tensor, exists: Tensor, reduction: str, basis: Tensor | None) -> Tensor:
+    if basis is None:
+        return residual
+    residual = basis @ (basis.mT @ residual)
+    if reduction == "sum":
+        return residual
+    # A frame's share of K coordinates of variance 1 has variance K / frames.
+    components = basis.square().sum(dim=(1, 2))
+    return residual * (exists.sum(1) / components).sqrt()[:, None, None]
 
 
 def by_joint(
@@ -176,13 +181,15 @@ def gaussian_kl(
     std: float,
     mask: Bool[Tensor, "samples frames"],
     reduction: str = "mean",
+    basis: Float[Tensor, "samples frames components"] | None = None,
 ) -> Float[Tensor, "samples"]:
     """KL divergence of two transitions of equal std, (m - m_ref)^2 / (2 std^2): exact, nothing is estimated.
 
-    Reduced like :func:`log_density`: ``mean`` is nats per number of the state.
+    Reduced like :func:`log_density`, ``mean`` being nats per number of the state; with a ``basis`` it is the divergence
+    of what counts there.
     """
-    square = ((mean - reference) / std).square() * mask[..., None]
-    total = 0.5 * square.sum(dim=(1, 2))
+    difference = _counted((mean - reference) / std, mask.to(mean), reduction, basis)
+    total = 0.5 * (difference.square() * mask[..., None]).sum(dim=(1, 2))
     return total / (mask.sum(1) * mean.shape[-1]) if reduction == "mean" else total
 
 

@@ -262,9 +262,7 @@ class PerceptualTrainer(DiffusersTrainer):
         made_up = []
         for clean in drawn.clean[-last_steps:]:
             state = MotionState.unpack(clean, denoiser.state_layout)
-            weight = mask[..., None].float()
-            betas = (state.betas * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True)
-            made_up.append(self._hung(state.body_rotmats, betas, head).unflatten(0, (-1, count)))
+            made_up.append(self._hung(state.body_rotmats, state.mean_betas(mask), head).unflatten(0, (-1, count)))
         return torch.stack(made_up)
 
     def _noisy(

@@ -27,7 +27,8 @@ class MotionPolicy(nn.Module):
 
     Args:
         denoiser: the network; its weights are trained in place.
-        lora_r: rank of a LoRA adapter on all linear layers of the transformer blocks; 0 trains the weights themselves.
+        lora_r: rank of a LoRA adapter on the attention and MLP layers of the transformer blocks; 0 trains the weights
+            themselves.
         lora_alpha: scale of the adapter, over the rank.
     """
 
@@ -38,8 +39,10 @@ class MotionPolicy(nn.Module):
         self.denoiser = denoiser.eval()
         self.has_adapter = lora_r > 0
         if self.has_adapter:
-            from peft import LoraConfig  # an optional dependency
-
+            try:
+                from peft import LoraConfig  # an optional dependency
+            except ImportError as error:
+                raise ImportError(f"lora_r is {lora_r}, which needs peft: pip install motion-grpo[lora].") from error
             denoiser.add_adapter(LoraConfig(r=lora_r, lora_alpha=lora_alpha, target_modules=list(_LORA_LAYERS)))
         self.train()
 
@@ -125,7 +128,10 @@ class MotionPolicy(nn.Module):
             ours = {n.replace(".default.", "."): p for n, p in self.denoiser.named_parameters() if p.requires_grad}
             stored = safetensors.torch.load_file(path)
             if wrong := [k for k, p in ours.items() if k not in stored or stored[k].shape != p.shape]:
-                raise ValueError(f"{path} is of another network or rank: {wrong[0]} does not fit.")
+                raise ValueError(
+                    f"{path} is the adapter of another network or rank: {wrong[0]} does not fit. Resume with the "
+                    "pipeline and the lora_r that the run was started with."
+                )
             with torch.no_grad():
                 for name, parameter in ours.items():
                     parameter.copy_(stored[name])

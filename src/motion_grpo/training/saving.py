@@ -153,6 +153,9 @@ class HubTrainerMixin:
             return name
         return str(fetch(repo_id, [f"{name}/*"], revision=commit, token=self.args.hub_token) / name)
 
+    def _load_best_model(self) -> None:
+        self._load_from_checkpoint(self.state.best_model_checkpoint)
+
     def train(self, *arguments: Any, **options: Any) -> Any:
         """Trains; a run that is pushed makes its card before it begins, lest a fact be missing at its end."""
         if self.args.push_to_hub:
@@ -308,6 +311,3 @@ class DiffusersTrainer(HubTrainerMixin, Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         stored = type(self.diffusers_model).from_pretrained(resume_from_checkpoint)
         self.diffusers_model.load_state_dict(stored.state_dict())
-
-    def _load_best_model(self) -> None:
-        self._load_from_checkpoint(self.state.best_model_checkpoint)

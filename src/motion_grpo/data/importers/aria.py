@@ -19,11 +19,11 @@ from torch import Tensor
 from motion_grpo.body import JOINT_NAMES
 from motion_grpo.data.head_clip import HeadClip
 from motion_grpo.data.importing import ClipError, Job
+from motion_grpo.motion import FPS
 from motion_grpo.trajectory import HeadTrajectory, default_T_device_cpf, read_aria, vrs_T_device_cpf
 from motion_grpo.trajectory.aria import rotation_to_z
 from motion_grpo.trajectory.tables import column_names, read_header, read_table
 
-FPS = 30.0
 ADT_LICENSE = "Aria Digital Twin: non-commercial research (projectaria.com/datasets/adt/license)"
 _SIDES = ("left", "right")
 _HAND_FILES = ("hand_tracking_results.csv", "wrist_and_palm_poses.csv")

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from motion_grpo.data.clips import Clip
 from motion_grpo.data.importers.cutting import cut
-from motion_grpo.data.importers.retarget import FPS, SourceMotion, retarget, t_pose_from_frame
+from motion_grpo.data.importers.retarget import SourceMotion, retarget, t_pose_from_frame
 from motion_grpo.data.importers.rigs import RIGS, Halfway, Rig, find_rig
 from motion_grpo.data.importing import ClipError, Job
+from motion_grpo.motion import FPS
 
 _CHANNELS = {f"{axis}{kind}" for axis in "XYZ" for kind in ("position", "rotation")}
 

@@ -18,10 +18,9 @@ from torch import Tensor
 from motion_grpo.body import FOOT_JOINTS, HEAD, NUM_BETAS, PARENTS, Skeleton, forward_kinematics
 from motion_grpo.data.clips import with_contacts
 from motion_grpo.data.importers.rigs import JOINTS, HalfTwist, Halfway, Rig
-from motion_grpo.motion import Motion
+from motion_grpo.motion import FPS, Motion
 from motion_grpo.rotations import interpolate_rotations
 
-FPS = 30.0
 SOLE_UNDER_TOE = 0.015
 """Metres from the sole up to the lower toe joint in SMPL's rest pose."""
 EYE_HEIGHT = 0.933
