@@ -84,6 +84,7 @@ def exact(pipeline: EgoMotionPipeline, truth: TrainingBatch, rollouts: int) -> T
             FPS,
             repeat(truth.state.body_rotmats),
             repeat(truth.joints),
+            repeat(truth.state.contacts),
         )
         values = [reward(inputs).view(-1, GROUP) for reward in rewards.values()]
         (sum((v / v.std(1, keepdim=True).detach()).mean() for v in values) / (len(values) * rollouts)).backward()

@@ -34,11 +34,12 @@ from motion_grpo.viz.figures import COLORS, new_figure, save_figure, style_axes
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT, PAGE, FIGURE = ROOT / "docs/results/grpo", ROOT / "docs/grpo.md", ROOT / "docs/images/grpo_rewards.png"
-SETTINGS, FLOOR = "configs/grpo_paper_base.yaml", "configs/grpo_small.yaml"
+SETTINGS, SMALL = "configs/grpo_paper_base.yaml", "configs/grpo_small.yaml"
 BASES = {"paper_base": "configs/pretrain_paper_base.yaml", "base": "configs/pretrain_small.yaml"}
 SCALAR = ["--credit", "sequence", "--exploration_components", "8", "--learning_rate", "5e-6"]
 VISUAL = ["--rewards", "visual", "rotation", "position", "aligned_position", "velocity"]
 VISUAL += ["--perceptual_model", "perceptual"]
+SKATING = ["--rewards", "rotation", "position", "aligned_position", "velocity", "ground_penetration", "foot_skating"]
 PERLIN = ["--head_noise", "0.1"]
 UNTRAINED = [*SCALAR, "--last_step_std", "0", "--learning_rate", "0"]
 UNTRAINED += ["--timestep_fraction", "0.1", "--save_strategy", "no"]
@@ -62,7 +63,8 @@ ROWS: dict[str, Row] = {
     "perlin": Row("vanilla + visual + Perlin noise", [*SCALAR, *VISUAL, *PERLIN]),
     "frame": Row("credit `frame`", ["--credit", "frame", "--learning_rate", "1e-5"]),
     "joint": Row("credit `joint`", []),
-    "joint_floor": Row("credit `joint` + floor", [], config=FLOOR),
+    "joint_skating": Row("credit `joint` + penetration, skating", SKATING, config=SMALL),
+    "joint_contact": Row("credit `joint` + penetration, contact", [], config=SMALL),
     "joint_visual": Row("credit `joint` + visual", VISUAL),
     "joint_perlin": Row("credit `joint` + visual + Perlin noise", [*VISUAL, *PERLIN]),
     "finetune_40": Row("plain fine-tuning, 40 minutes", FINETUNE, minutes=40.0),

@@ -47,6 +47,7 @@ def inputs_of(rotmats: Tensor, joints: Tensor, true_rotmats: Tensor, true_joints
         fps=FPS,
         true_body_rotmats=true_rotmats,
         true_joints=true_joints,
+        true_contacts=torch.ones(*joints.shape[:2], 21),
     )
 
 
@@ -160,6 +161,8 @@ def _along_x(x: Tensor) -> Tensor:
         ("velocity", drifting, 1.0 * 0.01 * 30),
         ("ground_penetration", sunk, 10 * (0.03 + 0.02)),
         ("foot_skating", skating, 1.0 * 0.02 * 30),
+        ("foot_contact", moved, 0.0),
+        ("foot_contact", drifting, 1.0 * 4 * 0.01 * 30),
         ("jitter", jerking, 0.1 * 0.27),
     ],
 )
@@ -193,6 +196,7 @@ def test_the_scalar_is_that_of_the_metric(seed: int) -> None:
         "velocity": metrics.mpjve(*pairs, FPS) / 1000,
         "ground_penetration": 10 * metrics.ground_penetration(batch.joints, per_frame=True),
         "foot_skating": metrics.foot_skating(batch.joints, per_frame=True) * FPS,
+        "foot_contact": 4 * metrics.mpjve(*pairs, FPS, joints=FOOT_JOINTS) / 1000,
         "jitter": 0.1 * metrics.jitter(batch.joints, FPS),
     }
     assert list(values) == list(errors)
@@ -301,6 +305,18 @@ def test_a_wrist_is_nobodys_business_but_its_arms() -> None:
     assert hurt == [0, *(joint for joint in range(1, 22) if MOVED_UNDER_HEAD[joint][LEFT_WRIST])]
     assert {16, 18} < set(hurt)
     assert 17 not in hurt
+
+
+def test_a_foot_that_the_recording_lifts_may_move() -> None:
+    good = still(frames=21)
+    lifted = good.true_contacts.clone()
+    lifted[:, :, [joint - 1 for joint in FOOT_JOINTS]] = 0
+    rewards = build_rewards(["foot_contact"])
+    wild = replace(good, joints=good.joints + _along_x(0.02 * torch.arange(21.0)))
+    assert float(score(rewards, wild)["foot_contact"]) < 0.2
+    assert float(score(rewards, replace(wild, true_contacts=lifted))["foot_contact"]) == 1.0
+    up = wild.joints + torch.tensor([0.0, 0.0, 0.5])  # as high as one likes
+    assert_close(score(rewards, replace(wild, joints=up))["foot_contact"], score(rewards, wild)["foot_contact"])
 
 
 def test_a_sliding_toe_is_the_business_of_its_leg_and_not_of_the_other() -> None:

@@ -43,6 +43,8 @@ class RewardInputs:
     fps: float
     true_body_rotmats: Float[Tensor, "samples frames 21 3 3"] | None = None
     true_joints: Float[Tensor, "samples frames 22 3"] | None = None
+    true_contacts: Float[Tensor, "samples frames 21"] | None = None
+    """Whether the recorded joint rests on the ground, 0 to 1."""
 
 
 _MM = 1000.0
@@ -176,6 +178,14 @@ def foot_skating_error(inputs: RewardInputs) -> Float[Tensor, "samples steps"]:
     return metrics.foot_skating(_runs(inputs.joints, 2)) * inputs.fps
 
 
+def foot_contact_error(inputs: RewardInputs) -> Float[Tensor, "samples steps"]:
+    """How far the velocities of ankles and toes are from the true ones while those rest, summed, metres per second.
+
+    Unlike :func:`foot_skating_error` it cannot be made smaller by holding the feet above the height that counts.
+    """
+    return _planted_speeds(inputs).sum(dim=-1)
+
+
 def jitter_error(inputs: RewardInputs) -> Float[Tensor, "samples steps"]:
     """Mean size of the 22 joints' third derivative, 100 m/s^3."""
     return metrics.jitter(_runs(inputs.joints, 4), inputs.fps)
@@ -192,9 +202,21 @@ def joint_foot_skating_error(inputs: RewardInputs) -> Float[Tensor, "samples ste
     return _by_mover(metrics.foot_skating(feet, joints=[0]), FOOT_JOINTS) * inputs.fps
 
 
+def joint_foot_contact_error(inputs: RewardInputs) -> Float[Tensor, "samples steps 22"]:
+    """The same of :func:`foot_contact_error`."""
+    return _by_mover(_planted_speeds(inputs), FOOT_JOINTS)
+
+
 def joint_jitter_error(inputs: RewardInputs) -> Float[Tensor, "samples steps 22"]:
     """The same of :func:`jitter_error`."""
     return _by_mover(metrics.jitter(_each(inputs.joints, 4), inputs.fps)) / 22
+
+
+def _planted_speeds(inputs: RewardInputs) -> Float[Tensor, "samples steps 4"]:
+    feet, true_feet = (joints[..., FOOT_JOINTS, :] for joints in (inputs.joints, inputs.true_joints))
+    rests = inputs.true_contacts[..., [joint - 1 for joint in FOOT_JOINTS]]
+    speeds = torch.linalg.vector_norm((feet - true_feet).diff(dim=1), dim=-1) * inputs.fps
+    return speeds * rests[:, 1:] * rests[:, :-1]
 
 
 def _by_mover(
@@ -215,6 +237,7 @@ REWARDS: dict[str, ErrorReward] = {
         ground_penetration_error, joint_error=joint_ground_penetration_error, omega=10.0, needs_truth=False
     ),
     "foot_skating": ErrorReward(foot_skating_error, joint_error=joint_foot_skating_error, needs_truth=False),
+    "foot_contact": ErrorReward(foot_contact_error, joint_error=joint_foot_contact_error),
     "jitter": ErrorReward(jitter_error, joint_error=joint_jitter_error, omega=0.1, needs_truth=False),
 }
 """Rewards by name, with the paper's omega (Appendix C) for its own four; ``visual`` joins them once it has a model."""
@@ -347,7 +370,7 @@ def _evaluated(rewards: Mapping[str, Reward], inputs: RewardInputs, shape: tuple
 
 
 def _check_truth(rewards: Mapping[str, Reward], inputs: RewardInputs) -> None:
-    without = inputs.true_body_rotmats is None or inputs.true_joints is None
+    without = any(true is None for true in (inputs.true_body_rotmats, inputs.true_joints, inputs.true_contacts))
     if without and (names := needing_truth(rewards)):
         raise ValueError(
             f"The rewards {', '.join(names)} compare with recorded motion, which these conditions have none of; use a "

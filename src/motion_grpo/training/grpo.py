@@ -238,6 +238,7 @@ class MotionGRPOTrainer(HubTrainerMixin, GRPOTrainer):
             fps=FPS,
             true_body_rotmats=truth.state.body_rotmats[rows],
             true_joints=truth.joints[rows],
+            true_contacts=truth.state.contacts[rows],
         )
 
     # ---- Algorithm 1, lines 14-16: update
