@@ -74,6 +74,7 @@ ROWS: dict[str, Row] = {
 METRICS = {
     "mpjpe": ("MPJPE", "mm"), "pa_mpjpe": ("PA", "mm"), "mpjve": ("MPJVE", "mm/s"), "mpjre": ("MPJRE", "deg"),
     "jitter": ("jitter", "100 m/s³"), "ground_penetration": ("GP", "m"), "foot_skating": ("FS", "m"),
+    "foot_skating_egoallo": ("FS, EgoAllo's", "m"),
 }  # fmt: skip
 UPDATES = 220
 """More than a row with rewards gets to in ten minutes."""
