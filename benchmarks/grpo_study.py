@@ -78,8 +78,8 @@ METRICS = {
 }  # fmt: skip
 UPDATES = 220
 """More than a row with rewards gets to in ten minutes."""
-CURVES = ("paper", "vanilla", "visual", "perlin", "frame", "joint", "joint_visual", "joint_perlin")
-"""Rows with rewards, all by the same number of steps."""
+CURVES = ("paper", "vanilla", "visual", "frame", "joint", "joint_visual")
+"""Rows whose rewards compare: by the same number of steps, with a head that nothing perturbs."""
 REWARDS = ("rotation", "position", "aligned_position", "velocity")
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 Base = Annotated[str, typer.Option(help=f"One of {', '.join(BASES)}.")]
