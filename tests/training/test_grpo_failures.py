@@ -121,7 +121,8 @@ def test_a_checkpoint_of_another_architecture(tmp_path):
 
 def test_an_adapter_of_another_rank(tmp_path):
     trainer(tmp_path, lora_r=2, **SAVING | {"max_steps": 1}).train()
-    with pytest.raises(ValueError, match=r"is the adapter of another network or rank.*lora_r"):
+    message = r"lora_weights\.safetensors is the adapter of another network or rank.*lora_r"
+    with pytest.raises(ValueError, match=message):
         trainer(tmp_path, lora_r=4, **SAVING).train(resume_from_checkpoint=newest_checkpoint(tmp_path))
 
 
