@@ -52,8 +52,8 @@ def test_the_basis_holds_the_slowest_motions():
 def test_the_start_is_shared_and_steps_are_not(kind):
     drawn = noise(kind)
     start, step = drawn.start(), drawn.step()
-    assert torch.equal(start[0], start[1])
-    assert not torch.equal(start[0], start[2])
+    assert (len(start), len(step)) == (2, 4)
+    assert not torch.equal(start[0], start[1])
     assert not torch.equal(step[0], step[1])
     basis = drawn.basis[0]
     rough = step - basis @ (basis.T @ step)
@@ -73,7 +73,7 @@ def test_a_sample_does_not_depend_on_its_batch(order, cut, kind):
         present = sorted({conditions[i] for i in samples})
         rows = [present.index(conditions[i]) for i in samples]
         drawn = noise(kind, present, rows, [members[i] for i in samples])
-        return list(torch.stack([drawn.start(), drawn.step(), drawn.step(), drawn.smooth()], dim=1))
+        return list(torch.stack([drawn.start()[rows], drawn.step(), drawn.step(), drawn.smooth()], dim=1))
 
     whole = draw(list(range(6)))
     for batch in (order[:cut], order[cut:]):
@@ -104,6 +104,7 @@ def test_stochastic_steps():
     stream = generator(0)
     assert stochastic_window(5, None, None, stream) == [0, 1, 2, 3]
     assert stochastic_window(5, 2, 1, stream) == [1, 2]
+    assert stochastic_window(5, 0, None, stream) == []
     starts = {tuple(stochastic_window(5, 2, None, stream)) for _ in range(50)}
     assert starts == {(0, 1), (1, 2), (2, 3)}
 

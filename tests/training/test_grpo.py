@@ -237,7 +237,7 @@ def test_densities_stay_float32_under_bfloat16(tmp_path):
     run = trainer(tmp_path, bf16=True, max_steps=1)
     run.train()
     part = experience(run)
-    latents = part.latents[0]
+    latents = part.latents[0][part.rows]
     clean = run.model_wrapped(latents, part.transitions[0].level, part.cond, part.mask, part.rows)
     run.accelerator.native_amp = False
     exact = run.policy.denoiser(latents, torch.full((8,), 1000), part.cond[part.rows], part.mask[part.rows])
@@ -278,8 +278,40 @@ def test_only_steps_of_the_window_are_stochastic(tmp_path):
     run = trainer(tmp_path, num_sampling_steps=4, sde_window_size=1, sde_window_start=1)
     part = experience(run)
     assert part.trained == [1]
-    alike = [torch.equal(x[0], x[1]) for x in part.latents]
-    assert alike == [True, True, False, False, False]
+    # Up to there a group is in one state.
+    assert [len(x) for x in part.latents] == [2, 2, 8, 8, 8]
+    assert not torch.equal(part.latents[2][0], part.latents[2][1])
+
+
+def test_the_last_step_alone_can_explore(tmp_path):
+    run = trainer(tmp_path, num_sampling_steps=4, sde_window_size=0, last_step_std=0.1, exploration_components=16)
+    part = experience(run)
+    assert part.trained == [3]
+    assert [step.std > 0 for step in part.transitions] == [False, False, False, True]
+    assert [len(x) for x in part.latents] == [2, 2, 2, 2, 8]
+    assert part.advantages.abs().max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("settings", "asked"),
+    [
+        ({}, [2, 8, 8]),
+        ({"sde_window_size": 1, "sde_window_start": 1}, [2, 2, 8]),
+        ({"sde_window_size": 0, "last_step_std": 0.1}, [2, 2, 2]),
+        ({"head_noise_per_sample": True}, [8, 8, 8]),
+    ],
+)
+def test_what_a_group_shares_is_asked_of_the_network_once(tmp_path, settings, asked):
+    run = trainer(tmp_path, **settings)
+    calls: list[int] = []
+    run.policy.register_forward_pre_hook(lambda _, inputs: calls.append(len(inputs[0])))
+    part = experience(run)
+    assert calls == asked
+    for number in range(part.fork, 3):
+        mean, step = part.mean(run.policy, number), part.transitions[number]
+        latents = part.latents[number][part.rows] if number <= part.fork else part.latents[number]
+        alone = step.mean(run.policy(latents, step.level, part.cond, part.mask, part.rows), latents)
+        torch.testing.assert_close(mean, alone, rtol=1e-5, atol=1e-5)
 
 
 def test_random_windows_and_shares_change_with_the_rollout(tmp_path):
@@ -294,14 +326,16 @@ def test_random_windows_and_shares_change_with_the_rollout(tmp_path):
 # ---- rollouts
 
 
-def test_a_rollout_does_not_depend_on_how_its_groups_are_divided(tmp_path):
-    run = trainer(tmp_path, exploration="smooth", head_noise_per_sample=True)
+@pytest.mark.parametrize("per_sample", [False, True])
+def test_a_rollout_does_not_depend_on_how_its_groups_are_divided(tmp_path, per_sample):
+    run = trainer(tmp_path, exploration="smooth", head_noise_per_sample=per_sample)
 
     def states(first: int, stop: int) -> list[torch.Tensor]:
         groups = Groups.of(NUMBERS[first:stop], first, 4)
         truth = run._conditions(groups.conditions)
         drawn = draw(run.args, run.policy, run.denoiser, run.rollout_scheduler, truth, 7, groups)
-        return [*drawn.latents, *drawn.log_probs]
+        shared = drawn.fork + 1
+        return [*(x[drawn.rows] for x in drawn.latents[:shared]), *drawn.latents[shared:], *drawn.log_probs]
 
     parts = zip(states(0, 3), states(3, 8), strict=True)
     for whole, halves in zip(states(0, 8), parts, strict=True):
@@ -462,7 +496,7 @@ def test_an_adapter_leaves_the_base_alone_and_merges(tmp_path):
         assert torch.equal(dict(run.policy.named_parameters())[name], value), name
     merged = run.policy.merged()
     part = experience(run)
-    inputs = (part.latents[0], torch.full((8,), 1000), part.cond[part.rows], part.mask[part.rows])
+    inputs = (part.latents[0], torch.full((2,), 1000), part.cond, part.mask)
     adapted = run.denoiser(*inputs)
     torch.testing.assert_close(merged(*inputs), adapted, rtol=1e-4, atol=1e-5)
     with run.policy.without_adapter():

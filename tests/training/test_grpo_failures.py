@@ -31,6 +31,8 @@ from tests.training.grpo_setup import config, logged, pipeline, trainer, weights
         ({"exploration_components": 17}, "exploration_components is 17; a window has 16"),
         ({"sde_window_size": 3}, "sde_window_size is 3 from step 0 on, but of 3 steps only the first 2"),
         ({"sde_window_size": 2, "sde_window_start": 1}, "sde_window_size is 2 from step 1 on"),
+        ({"sde_window_size": 0}, "sde_window_size is 0 and so is last_step_std"),
+        ({"sde_window_size": -1}, "sde_window_size is -1 from step 0 on"),
         ({"sde_window_start": 1}, "sde_window_start is 1, but sde_window_size is not set"),
         ({"timestep_fraction": 0.0}, "timestep_fraction is 0.0"),
         ({"group_std_floor": 0.0}, "group_std_floor is 0.0"),

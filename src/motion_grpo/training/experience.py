@@ -22,7 +22,7 @@ from motion_grpo.training.exploration import (
 )
 from motion_grpo.training.grpo_config import MotionGRPOConfig
 from motion_grpo.training.grpo_objective import gaussian_kl, log_density, step_weights
-from motion_grpo.training.rollout import Transition, transitions, walk
+from motion_grpo.training.rollout import Transition, transitions
 
 Predict = Callable[[Tensor, int, Tensor, Tensor, Tensor], Tensor]
 """The policy's clean state, see :meth:`~motion_grpo.training.policy.MotionPolicy.forward`."""
@@ -61,7 +61,8 @@ class Experience:
     weights: list[float]
     """Of each trained transition in the objective."""
     latents: list[Tensor]
-    """States (samples, frames, d_state), one for each level; transition k leads from k to k + 1."""
+    """States, one for each level; transition k leads from k to k + 1. Up to the fork they are (rows, frames, d_state),
+    then (samples, frames, d_state)."""
     log_probs: list[Tensor]
     """Under the policy that drew them, for each trained transition: (samples, *parts)."""
     advantages: Float[Tensor, "samples *parts"]
@@ -77,13 +78,20 @@ class Experience:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def fork(self) -> int:
+        """The first transition with noise: before it, all members of a group are in one state."""
+        return next(number for number, step in enumerate(self.transitions) if step.std > 0)
+
     def part(self, start: int, stop: int) -> "Experience":
         """Samples [start, stop); views."""
         rows = self.rows[start:stop]
         first, last = int(rows[0]), int(rows[-1]) + 1
         return replace(
             self,
-            latents=[x[start:stop] for x in self.latents],
+            latents=[
+                x[first:last] if number <= self.fork else x[start:stop] for number, x in enumerate(self.latents)
+            ],
             log_probs=[x[start:stop] for x in self.log_probs],
             advantages=self.advantages[start:stop],
             rows=rows - first,
@@ -91,6 +99,17 @@ class Experience:
             mask=self.mask[first:last],
             basis=self.basis[first:last],
         )
+
+    def mean(self, predict: Predict, number: int) -> Float[Tensor, "_ frames d_state"]:
+        """Of the state that a transition leads to under this policy: for every sample, or for every row before the fork.
+
+        What the members of a group still share, the policy is asked once for all of them.
+        """
+        latents, step = self.latents[number], self.transitions[number]
+        shared = number <= self.fork
+        rows = torch.arange(len(self.cond), device=self.rows.device) if shared else self.rows
+        mean = step.mean(predict(latents, step.level, self.cond, self.mask, rows), latents)
+        return mean[self.rows] if number == self.fork else mean
 
     def log_density(self, number: int, following: Tensor, mean: Tensor) -> Float[Tensor, "samples *parts"]:
         """Of the states that a transition leads to, under a policy that has this mean."""
@@ -110,7 +129,9 @@ class Experience:
 
     def _counted_basis(self, number: int) -> Tensor | None:
         is_smooth = self.args.exploration != "white" or number == len(self.transitions) - 1
-        return self.basis[self.rows] if is_smooth else None
+        # A projection onto all frequencies changes nothing.
+        is_whole = self.basis.shape[-1] == self.args.window
+        return self.basis[self.rows] if is_smooth and not is_whole else None
 
 
 def path(
@@ -183,8 +204,9 @@ def draw(
         args.exploration,
     )
     rows = torch.tensor(groups.rows, device=device)
+    start = noise.start()
     if args.head_noise_per_sample:
-        head, mask, basis = HeadPoses(*(x[rows] for x in head)), mask[rows], basis[rows]
+        head, mask, basis, start = HeadPoses(*(x[rows] for x in head)), mask[rows], basis[rows], start[rows]
         rows = torch.arange(len(rows), device=device)
     steps, trained = path(args, scheduler, generation)
     experience = Experience(
@@ -193,7 +215,7 @@ def draw(
         transitions=steps,
         trained=trained,
         weights=step_weights(steps, trained, args.step_weights),
-        latents=[noise.start()],
+        latents=[start],
         log_probs=[],
         advantages=torch.zeros(len(rows), device=device),
         rows=rows,
@@ -201,15 +223,11 @@ def draw(
         mask=mask,
         basis=basis,
     )
-    last = len(steps) - 1
-    walked = walk(
-        lambda latents, level: predict(latents, level, experience.cond, mask, rows),
-        steps,
-        experience.latents[0],
-        lambda number: noise.smooth() if number == last else noise.step(),
-    )
-    for number, step in enumerate(walked):
-        experience.latents.append(step.following)
+    for number, step in enumerate(steps):
+        following = mean = experience.mean(predict, number)
+        if step.std > 0:
+            following = mean + step.std * (noise.step() if number < len(steps) - 1 else noise.smooth())
+        experience.latents.append(following)
         if number in trained:
-            experience.log_probs.append(experience.log_density(number, step.following, step.mean))
+            experience.log_probs.append(experience.log_density(number, following, mean))
     return experience

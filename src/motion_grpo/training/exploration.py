@@ -74,9 +74,9 @@ class ExplorationNoise:
             generator(seed, generation, conditions[row], member) for row, member in zip(rows, members, strict=True)
         ]
 
-    def start(self) -> Float[Tensor, "samples frames d_state"]:
-        """x_T, the same for all members of a group (Sec. 3.3)."""
-        return self._draw(self._shared, self.shape)[self.rows]
+    def start(self) -> Float[Tensor, "conditions frames d_state"]:
+        """x_T, one for all members of a group (Sec. 3.3)."""
+        return self._draw(self._shared, self.shape)
 
     def step(self) -> Float[Tensor, "samples frames d_state"]:
         """Standard normal noise of the next stochastic step."""
@@ -111,6 +111,8 @@ def stochastic_window(num_steps: int, size: int | None, start: int | None, strea
     last = num_steps - 1
     if size is None:
         return list(range(last))
+    if size == 0:
+        return []
     if start is None:
         start = int(torch.randint(last - size + 1, (), generator=stream))
     return list(range(start, start + size))

@@ -274,19 +274,15 @@ class MotionGRPOTrainer(HubTrainerMixin, GRPOTrainer):
     def _transition_loss(self, model: nn.Module, part: Experience, place: int) -> tuple[Tensor, Float[Tensor, "5"]]:
         """One transition's share of the objective (Eq. 8), and what is logged of it."""
         number = part.trained[place]
-        transition, latents = part.transitions[number], part.latents[number]
-        where = (transition.level, part.cond, part.mask, part.rows)
-        clean = model(latents, *where)
-        with torch.autocast(latents.device.type, enabled=False):
-            mean = transition.mean(clean, latents)
+        mean = part.mean(model, number)
+        with torch.autocast(mean.device.type, enabled=False):
             log_ratio = part.log_density(number, part.latents[number + 1], mean) - part.log_probs[place]
             ratio = log_ratio.exp()
             mask = part.mask[part.rows]
             losses = clipped_loss(ratio, part.advantages, mask, self.epsilon_low, self.epsilon_high)
             kl = torch.zeros_like(losses)
             if self.beta > 0:
-                reference = transition.mean(self._reference_clean(model, latents, where), latents)
-                kl = part.kl(number, mean, reference)
+                kl = part.kl(number, mean, self._reference_mean(model, part, number))
             loss = (part.weights[place] * losses + self.beta * kl).mean() / len(part.trained)
         with torch.no_grad():
             # In padding the ratio per frame is 1, and counts as such.
@@ -296,12 +292,12 @@ class MotionGRPOTrainer(HubTrainerMixin, GRPOTrainer):
         return loss, numbers
 
     @torch.no_grad()
-    def _reference_clean(self, model: nn.Module, latents: Tensor, where: tuple) -> Tensor:
+    def _reference_mean(self, model: nn.Module, part: Experience, number: int) -> Tensor:
         if self.reference is not None:
             with self.accelerator.autocast():  # as accelerate does for the policy
-                return self.reference(latents, *where)
+                return part.mean(self.reference, number)
         with self.policy.without_adapter():
-            return model(latents, *where)
+            return part.mean(model, number)
 
     # ---- what a person watches
 

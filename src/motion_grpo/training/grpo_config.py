@@ -118,7 +118,11 @@ class MotionGRPOConfig(GRPOConfig):
     )
     timestep_fraction: float = field(default=1.0, metadata={"help": "Share of the stochastic steps that is trained."})
     sde_window_size: int | None = field(
-        default=None, metadata={"help": "Only so many steps are stochastic and trained; all but the last if unset."}
+        default=None,
+        metadata={
+            "help": "Only so many steps are stochastic and trained; all but the last if unset. 0: only the last is, by "
+            "last_step_std."
+        },
     )
     sde_window_start: int | None = field(
         default=None, metadata={"help": "First of them, from 0; another at every rollout if unset."}
@@ -177,10 +181,15 @@ class MotionGRPOConfig(GRPOConfig):
                 raise ValueError(
                     f"sde_window_start is {self.sde_window_start}, but sde_window_size is not set; set both or neither."
                 )
-        elif not 1 <= self.sde_window_size <= stochastic - (self.sde_window_start or 0):
+        elif not 0 <= self.sde_window_size <= stochastic - (self.sde_window_start or 0):
             raise ValueError(
                 f"sde_window_size is {self.sde_window_size} from step {self.sde_window_start or 0} on, but of "
                 f"{self.num_sampling_steps} steps only the first {stochastic} can be stochastic."
+            )
+        elif self.sde_window_size == 0 and self.last_step_std == 0:
+            raise ValueError(
+                "sde_window_size is 0 and so is last_step_std: no step would have a density; set last_step_std above 0 "
+                "to explore at the last step alone, or sde_window_size to 1 or more."
             )
         if (self.sde_window_start or 0) < 0:
             raise ValueError(f"sde_window_start is {self.sde_window_start}; steps count from 0.")
