@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from motion_grpo.training.exploration import (
     ExplorationNoise,
+    explored_steps,
     generator,
     smooth_basis,
-    stochastic_window,
     trained_transitions,
 )
 
@@ -63,6 +63,15 @@ def test_the_start_is_shared_and_steps_are_not(kind):
     assert not torch.equal(drawn.step(), step)
 
 
+@pytest.mark.parametrize("kind", ["white", "smooth"])
+def test_noise_that_a_group_shares_is_fresh_at_every_step(kind):
+    drawn = noise(kind)
+    first, second = drawn.shared(), drawn.shared()
+    assert first.shape == (2, *SHAPE)
+    assert not torch.equal(first[0], first[1])
+    assert not torch.equal(first, second)
+
+
 @settings(deadline=None, max_examples=20)
 @given(st.permutations(range(6)), st.integers(1, 5), st.sampled_from(["white", "smooth"]))
 def test_a_sample_does_not_depend_on_its_batch(order, cut, kind):
@@ -100,12 +109,12 @@ def test_smooth_noise_has_unit_coordinates():
     torch.testing.assert_close(flat.T @ flat / count, torch.eye(8), rtol=0, atol=0.1)
 
 
-def test_stochastic_steps():
+def test_steps_that_explore():
     stream = generator(0)
-    assert stochastic_window(5, None, None, stream) == [0, 1, 2, 3]
-    assert stochastic_window(5, 2, 1, stream) == [1, 2]
-    assert stochastic_window(5, 0, None, stream) == []
-    starts = {tuple(stochastic_window(5, 2, None, stream)) for _ in range(50)}
+    assert explored_steps(5, None, None, stream) == [0, 1, 2, 3]
+    assert explored_steps(5, 2, 1, stream) == [1, 2]
+    assert explored_steps(5, 0, None, stream) == []
+    starts = {tuple(explored_steps(5, 2, None, stream)) for _ in range(50)}
     assert starts == {(0, 1), (1, 2), (2, 3)}
 
 

@@ -283,11 +283,25 @@ def test_only_steps_of_the_window_are_stochastic(tmp_path):
     assert not torch.equal(part.latents[2][0], part.latents[2][1])
 
 
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_steps_outside_the_window_are_those_of_the_pipelines_sampler(tmp_path, eta):
+    """Noise that they draw is the group's: its members differ by the window alone."""
+    base = pipeline()
+    base.scheduler.register_to_config(eta=eta)
+    run = trainer(tmp_path, base=base, num_sampling_steps=4, sde_window_size=1, sde_window_start=1, head_noise=0.0)
+    part = experience(run)
+    assert [step.std > 0 for step in part.transitions] == [eta > 0, True, eta > 0, False]
+    before, after = (part.latents[number + 1] - part.mean(run.policy, number) for number in (0, 2))
+    torch.testing.assert_close(after[:4], after[:1].expand(4, -1, -1), rtol=0, atol=1e-5)
+    for noise, number in ((before, 0), (after, 2)):
+        assert float(noise.std()) == pytest.approx(part.transitions[number].std, rel=0.1, abs=1e-6)
+    assert part.trained == [1]
+
+
 def test_the_last_step_alone_can_explore(tmp_path):
     run = trainer(tmp_path, num_sampling_steps=4, sde_window_size=0, last_step_std=0.1, exploration_components=16)
     part = experience(run)
-    assert part.trained == [3]
-    assert [step.std > 0 for step in part.transitions] == [False, False, False, True]
+    assert part.explored == part.trained == [3]
     assert [len(x) for x in part.latents] == [2, 2, 2, 2, 8]
     assert part.advantages.abs().max() > 0.1
 

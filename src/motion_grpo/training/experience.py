@@ -15,9 +15,9 @@ from motion_grpo.schedulers import EgoMotionSDEScheduler
 from motion_grpo.training.batches import TrainingBatch
 from motion_grpo.training.exploration import (
     ExplorationNoise,
+    explored_steps,
     generator,
     smooth_basis,
-    stochastic_window,
     trained_transitions,
 )
 from motion_grpo.training.grpo_config import MotionGRPOConfig
@@ -56,8 +56,10 @@ class Experience:
     layout: StateLayout
     """Of a state."""
     transitions: list[Transition]
+    explored: list[int]
+    """Transitions in which every sample drew noise of its own; in the others the noise, if any, is the group's."""
     trained: list[int]
-    """Which of the transitions are."""
+    """Those of them that an update learns from."""
     weights: list[float]
     """Of each trained transition in the objective."""
     latents: list[Tensor]
@@ -80,8 +82,8 @@ class Experience:
 
     @property
     def fork(self) -> int:
-        """The first transition with noise: before it, all members of a group are in one state."""
-        return next(number for number, step in enumerate(self.transitions) if step.std > 0)
+        """The first transition that explores: up to it, all members of a group are in one state."""
+        return self.explored[0]
 
     def part(self, start: int, stop: int) -> "Experience":
         """Samples [start, stop); views."""
@@ -89,9 +91,7 @@ class Experience:
         first, last = int(rows[0]), int(rows[-1]) + 1
         return replace(
             self,
-            latents=[
-                x[first:last] if number <= self.fork else x[start:stop] for number, x in enumerate(self.latents)
-            ],
+            latents=[x[first:last] if number <= self.fork else x[start:stop] for number, x in enumerate(self.latents)],
             log_probs=[x[start:stop] for x in self.log_probs],
             advantages=self.advantages[start:stop],
             rows=rows - first,
@@ -101,7 +101,7 @@ class Experience:
         )
 
     def mean(self, predict: Predict, number: int) -> Float[Tensor, "_ frames d_state"]:
-        """Of the state that a transition leads to under this policy: for every sample, or for every row before the fork.
+        """Of the state that a transition leads to under this policy; of every sample, before the fork of every row.
 
         What the members of a group still share, the policy is asked once for all of them.
         """
@@ -136,18 +136,19 @@ class Experience:
 
 def path(
     args: MotionGRPOConfig, scheduler: EgoMotionSDEScheduler, generation: int
-) -> tuple[list[Transition], list[int]]:
-    """The transitions of a rollout and which of them are trained, the same on every process."""
+) -> tuple[list[Transition], list[int], list[int]]:
+    """The transitions of a rollout, which of them explore and which are trained, the same on every process."""
     stream = generator(args.seed, generation, "transitions")
-    stochastic = stochastic_window(args.num_sampling_steps, args.sde_window_size, args.sde_window_start, stream)
-    etas = [args.eta if step in stochastic else 0.0 for step in range(args.num_sampling_steps)]
+    explored = explored_steps(args.num_sampling_steps, args.sde_window_size, args.sde_window_start, stream)
+    # Elsewhere samples are drawn as they are when nothing is trained.
+    etas = [args.eta if step in explored else scheduler.config.eta for step in range(args.num_sampling_steps)]
     steps = transitions(scheduler, args.num_sampling_steps, etas)
     if args.last_step_std > 0:
         # Of a coordinate along the basis, so that a frame of a full window has the deviation asked for.
         share = (args.window / args.exploration_components) ** 0.5
         steps[-1] = steps[-1]._replace(std=args.last_step_std * share)
-        stochastic = [*stochastic, len(steps) - 1]
-    return steps, trained_transitions(stochastic, args.timestep_fraction, stream)
+        explored = [*explored, len(steps) - 1]
+    return steps, explored, trained_transitions(explored, args.timestep_fraction, stream)
 
 
 def perturbed_head(args: MotionGRPOConfig, head: HeadPoses, generation: int, groups: Groups) -> HeadPoses:
@@ -208,11 +209,12 @@ def draw(
     if args.head_noise_per_sample:
         head, mask, basis, start = HeadPoses(*(x[rows] for x in head)), mask[rows], basis[rows], start[rows]
         rows = torch.arange(len(rows), device=device)
-    steps, trained = path(args, scheduler, generation)
+    steps, explored, trained = path(args, scheduler, generation)
     experience = Experience(
         args=args,
         layout=denoiser.state_layout,
         transitions=steps,
+        explored=explored,
         trained=trained,
         weights=step_weights(steps, trained, args.step_weights),
         latents=[start],
@@ -225,8 +227,11 @@ def draw(
     )
     for number, step in enumerate(steps):
         following = mean = experience.mean(predict, number)
-        if step.std > 0:
+        if number in explored:
             following = mean + step.std * (noise.step() if number < len(steps) - 1 else noise.smooth())
+        elif step.std > 0:
+            shared = noise.shared()
+            following = mean + step.std * (shared[groups.rows] if len(mean) > len(shared) else shared)
         experience.latents.append(following)
         if number in trained:
             experience.log_probs.append(experience.log_density(number, following, mean))

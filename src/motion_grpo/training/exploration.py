@@ -78,11 +78,15 @@ class ExplorationNoise:
         """x_T, one for all members of a group (Sec. 3.3)."""
         return self._draw(self._shared, self.shape)
 
+    def shared(self) -> Float[Tensor, "conditions frames d_state"]:
+        """Standard normal noise of the next step, one for all members of a group."""
+        return self._draw(self._shared, self.shape)
+
     def step(self) -> Float[Tensor, "samples frames d_state"]:
-        """Standard normal noise of the next stochastic step."""
+        """Standard normal noise of the next step, for every sample."""
         if self.kind != "smooth":
             return self._draw(self._own, self.shape)
-        shared = self._draw(self._shared, self.shape)
+        shared = self.shared()
         rest = shared - self.basis @ (self.basis.mT @ shared)
         return rest[self.rows] + self.smooth()
 
@@ -99,15 +103,18 @@ class ExplorationNoise:
         return drawn.to(self.basis.device)
 
 
-def trained_transitions(stochastic: Sequence[int], fraction: float, stream: torch.Generator) -> list[int]:
-    """A random share of the transitions that have a density, at least one, in order."""
-    count = max(1, round(fraction * len(stochastic)))
-    chosen = torch.randperm(len(stochastic), generator=stream)[:count].sort().values
-    return [stochastic[i] for i in chosen.tolist()]
+def trained_transitions(explored: Sequence[int], fraction: float, stream: torch.Generator) -> list[int]:
+    """A random share of these transitions, at least one, in order."""
+    count = max(1, round(fraction * len(explored)))
+    chosen = torch.randperm(len(explored), generator=stream)[:count].sort().values
+    return [explored[i] for i in chosen.tolist()]
 
 
-def stochastic_window(num_steps: int, size: int | None, start: int | None, stream: torch.Generator) -> list[int]:
-    """Which steps draw noise: all but the last, or ``size`` of them from ``start`` on (random when None)."""
+def explored_steps(num_steps: int, size: int | None, start: int | None, stream: torch.Generator) -> list[int]:
+    """In which steps every sample draws noise of its own: all but the last, or ``size`` of them.
+
+    Those begin at ``start``, somewhere when None.
+    """
     last = num_steps - 1
     if size is None:
         return list(range(last))

@@ -84,8 +84,9 @@ class MotionGRPOTrainer(HubTrainerMixin, GRPOTrainer):
         self.eval_clips = list(eval_clips or [])
         self.rewards = dict(rewards) if rewards is not None else _named_rewards(args)
         self.reward_weights = _weights(self.rewards, args)
-        spacing = args.timestep_spacing or pipeline.scheduler.config.timestep_spacing
-        self.rollout_scheduler = EgoMotionSDEScheduler(timestep_spacing=spacing)
+        sampler = pipeline.scheduler.config
+        spacing = args.timestep_spacing or sampler.timestep_spacing
+        self.rollout_scheduler = EgoMotionSDEScheduler(timestep_spacing=spacing, eta=sampler.eta)
         self.policy = MotionPolicy(pipeline.denoiser, args.lora_r, args.lora_alpha)
         if args.gradient_checkpointing:
             # transformers would call a method of its own models.
