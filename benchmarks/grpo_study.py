@@ -36,13 +36,16 @@ ROOT = Path(__file__).resolve().parents[1]
 KEPT, PAGE, FIGURE = ROOT / "docs/results/grpo", ROOT / "docs/grpo.md", ROOT / "docs/images/grpo_rewards.png"
 SETTINGS, SMALL = "configs/grpo_paper_base.yaml", "configs/grpo_small.yaml"
 BASES = {"paper_base": "configs/pretrain_paper_base.yaml", "base": "configs/pretrain_small.yaml"}
-SCALAR = ["--credit", "sequence", "--exploration_components", "8", "--learning_rate", "5e-6"]
+SCALAR = ["--credit", "sequence", "--per_device_train_batch_size", "1024", "--ema_decay", "0.98"]
+EVERY = ["--sde_window_size", "2", "--per_device_train_batch_size", "128", "--ema_decay", "0.98"]
+"""Every step explores. These rows were trained before the states that a group shares were computed once for all."""
+SCALAR_EVERY = [*EVERY, "--credit", "sequence", "--exploration_components", "8", "--learning_rate", "5e-6"]
+JOINT_EVERY = [*EVERY, "--learning_rate", "3e-5"]
 VISUAL = ["--rewards", "visual", "rotation", "position", "aligned_position", "velocity"]
 VISUAL += ["--perceptual_model", "perceptual"]
 SKATING = ["--rewards", "rotation", "position", "aligned_position", "velocity", "ground_penetration", "foot_skating"]
 PERLIN = ["--head_noise", "0.1"]
-UNTRAINED = [*SCALAR, "--last_step_std", "0", "--learning_rate", "0"]
-UNTRAINED += ["--timestep_fraction", "0.1", "--save_strategy", "no"]
+UNTRAINED = ["--credit", "sequence", "--learning_rate", "0", "--save_strategy", "no"]
 
 
 class Row(NamedTuple):
@@ -57,18 +60,24 @@ class Row(NamedTuple):
 FINETUNE = ["--learning_rate", "1e-4", "--ema_decay", "0.99"]
 ROWS: dict[str, Row] = {
     "finetune": Row("plain fine-tuning", FINETUNE),
-    "paper": Row("vanilla GRPO, last step untrained", [*SCALAR, "--last_step_std", "0"]),
+    "paper": Row("vanilla GRPO, all steps but the last explore", [*SCALAR_EVERY, "--last_step_std", "0"]),
+    "vanilla_every": Row("vanilla GRPO, every step explores", SCALAR_EVERY),
+    "visual_every": Row("the same + visual", [*SCALAR_EVERY, *VISUAL]),
+    "perlin_every": Row("the same + visual + Perlin noise", [*SCALAR_EVERY, *VISUAL, *PERLIN]),
+    "frame_every": Row("credit `frame`, every step explores", [*EVERY, "--credit", "frame", "--learning_rate", "1e-5"]),
+    "joint_every": Row("credit `joint`, every step explores", JOINT_EVERY),
+    "joint_perlin_every": Row("the same + visual + Perlin noise", [*JOINT_EVERY, *VISUAL, *PERLIN]),
     "vanilla": Row("vanilla GRPO", SCALAR),
     "visual": Row("vanilla + visual", [*SCALAR, *VISUAL]),
     "perlin": Row("vanilla + visual + Perlin noise", [*SCALAR, *VISUAL, *PERLIN]),
-    "frame": Row("credit `frame`", ["--credit", "frame", "--learning_rate", "1e-5"]),
+    "frame": Row("credit `frame`", ["--credit", "frame"]),
     "joint": Row("credit `joint`", []),
-    "joint_skating": Row("credit `joint` + penetration, skating", SKATING, config=SMALL),
-    "joint_contact": Row("credit `joint` + penetration, contact", [], config=SMALL),
     "joint_visual": Row("credit `joint` + visual", VISUAL),
     "joint_perlin": Row("credit `joint` + visual + Perlin noise", [*VISUAL, *PERLIN]),
+    "joint_skating": Row("credit `joint` + penetration, skating", SKATING, config=SMALL),
+    "joint_contact": Row("credit `joint` + penetration, contact", [], config=SMALL),
     "finetune_40": Row("plain fine-tuning, 40 minutes", FINETUNE, minutes=40.0),
-    "vanilla_40": Row("vanilla GRPO, 40 minutes", SCALAR, minutes=40.0),
+    "vanilla_every_40": Row("vanilla GRPO, every step explores, 40 minutes", SCALAR_EVERY, minutes=40.0),
     "joint_40": Row("credit `joint`, 40 minutes", [], minutes=40.0),
 }
 METRICS = {
@@ -76,10 +85,10 @@ METRICS = {
     "jitter": ("jitter", "100 m/s³"), "ground_penetration": ("GP", "m"), "foot_skating": ("FS", "m"),
     "foot_skating_egoallo": ("FS, EgoAllo's", "m"),
 }  # fmt: skip
-UPDATES = 220
-"""More than a row with rewards gets to in ten minutes."""
-CURVES = ("paper", "vanilla", "visual", "frame", "joint", "joint_visual")
-"""Rows whose rewards compare: by the same number of steps, with a head that nothing perturbs."""
+UPDATES = {256: 600, 1024: 180}
+"""More than a row of so many samples an update gets to in ten minutes."""
+CURVES = ("vanilla", "visual", "frame", "joint")
+"""Rows whose rewards compare: by the same noise on the samples, with a head that nothing perturbs."""
 REWARDS = ("rotation", "position", "aligned_position", "velocity")
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 Base = Annotated[str, typer.Option(help=f"One of {', '.join(BASES)}.")]
@@ -106,7 +115,6 @@ def row(
     checkpoint = "pipeline"
     if name == "base":
         checkpoint = base
-        _draw_untrained(base, dataset.resolve(), folder)
     elif not (folder / checkpoint / "model_index.json").is_file():
         _train(name, base, dataset.resolve(), seed, folder)
     # In the folder, so that the results do not say where this machine keeps it.
@@ -125,14 +133,17 @@ def _trainer(
     return [*command, *settings]
 
 
-def _draw_untrained(base: str, dataset: Path, folder: Path) -> None:
-    """What the base earns on the windows that rows of seed 0 see, update by update: what curves are drawn against."""
-    log = folder / LOG_FILE
-    if not log.is_file():
-        settings = [*UNTRAINED, "--max_steps", str(UPDATES), "--logging_steps", "5"]
-        command = _trainer(base, dataset, folder / "run", settings)
-        subprocess.run(command, cwd=ROOT, check=True)
-        shutil.copyfile(folder / "run" / LOG_FILE, log)
+@app.command()
+def untrained(base: Base, dataset: Dataset, work: Work = Path("runs/study")) -> None:
+    """Draw what the base earns on the windows that rows of seed 0 see, update by update: curves are drawn against it."""
+    for samples, updates in UPDATES.items():
+        folder = work.resolve() / base / "untrained" / str(samples)
+        settings = [*UNTRAINED, "--per_device_train_batch_size", str(samples)]
+        settings += ["--max_steps", str(updates), "--logging_steps", "5"]
+        subprocess.run(_trainer(base, dataset.resolve(), folder, settings), cwd=ROOT, check=True)
+        kept = KEPT / base / "untrained"
+        kept.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / LOG_FILE, kept / f"{samples}.json")
 
 
 def _train(name: str, base: str, dataset: Path, seed: int, folder: Path) -> None:
