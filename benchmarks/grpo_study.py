@@ -25,6 +25,7 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
+import yaml
 
 from motion_grpo import EgoMotionPipeline
 from motion_grpo.files import write_between, write_text
@@ -135,7 +136,7 @@ def _trainer(
 
 @app.command()
 def untrained(base: Base, dataset: Dataset, work: Work = Path("runs/study")) -> None:
-    """Draw what the base earns on the windows that rows of seed 0 see, update by update: curves are drawn against it."""
+    """Draw what the base earns on the windows that rows of seed 0 see, update by update: the zero of their curves."""
     for samples, updates in UPDATES.items():
         folder = work.resolve() / base / "untrained" / str(samples)
         settings = [*UNTRAINED, "--per_device_train_batch_size", str(samples)]
@@ -309,23 +310,31 @@ def _draw(base: str) -> None:
     figure.set_layout_engine("constrained")
     panels = figure.subplots(1, len(REWARDS))
     names = [name for name in CURVES if (KEPT / base / name / "seed0").is_dir()]
-    untrained = _rewards(KEPT / base / "base" / "seed0")
     for name, color in zip(names, cycle(COLORS), strict=False):
-        earned = _rewards(KEPT / base / name / "seed0")
-        steps = sorted(earned.keys() & untrained.keys())
+        run = KEPT / base / name / "seed0"
+        facts = json.loads((run / "row.json").read_text())
+        earned, expected = _rewards(run / LOG_FILE), _rewards(KEPT / base / "untrained" / f"{_samples(name)}.json")
+        steps = np.array(sorted(earned.keys() & expected.keys()))
         for panel, reward in zip(panels, REWARDS, strict=True):
-            gain = np.array([earned[step][reward] - untrained[step][reward] for step in steps])
-            # Rows explore by different noise, which costs reward from the first update on: only the change compares.
-            panel.plot(steps, gain - gain[0], color=color, label=name.replace("_", " + "))
+            gain = [earned[step][reward] - expected[step][reward] for step in steps]
+            panel.plot(steps * facts["minutes"] / facts["updates"], gain, color=color, label=name)
     for panel, reward in zip(panels, REWARDS, strict=True):
-        style_axes(panel, reward.replace("_", " "), "update")
+        style_axes(panel, reward.replace("_", " "), "minutes")
     panels[0].set_ylabel("gain in reward")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
     save_figure(figure, FIGURE)
 
 
-def _rewards(folder: Path) -> dict[int, dict[str, float]]:
-    log = json.loads((folder / LOG_FILE).read_text())
+def _samples(name: str) -> int:
+    """Of an update."""
+    arguments, option = ROWS[name].arguments, "--per_device_train_batch_size"
+    if option in arguments:
+        return int(arguments[arguments.index(option) + 1])
+    return yaml.safe_load((ROOT / ROWS[name].config).read_text())[option.removeprefix("--")]
+
+
+def _rewards(path: Path) -> dict[int, dict[str, float]]:
+    log = json.loads(path.read_text())
     entries = [entry for entry in log if "reward" in entry and "loss" in entry]
     return {entry["step"]: {reward: entry[f"rewards/{reward}/mean"] for reward in REWARDS} for entry in entries}
 
