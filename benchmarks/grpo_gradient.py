@@ -4,14 +4,17 @@
 
 Everything in a rollout is differentiable, so the gradient that GRPO estimates from rewards alone can be had exactly, by
 backpropagation through the sampling steps (with noise of its own; the mean over a few rollouts). For several settings
-the table has the cosine of one update's gradient with it, and of the mean of all updates' (the weights do not move
-between them). The conditions are the same throughout: one window of each of eight training clips. More cosine is more
-progress for each update; what the settings do is in docs/grpo.md, into which ``--write`` puts the table.
+the table has the cosine of one update's gradient with it, of the mean of all updates' (the weights do not move between
+them), and what an update costs: processor seconds of one thread, the first update left out. The conditions are the same
+throughout: one window of each of eight training clips. More cosine is more progress for each update; what the settings
+do is in docs/grpo.md, into which ``--write`` puts the table.
 """
 
 import argparse
 import logging
+import statistics
 import tempfile
+import time
 
 import torch
 from grpo_study import fill
@@ -33,6 +36,7 @@ REWARDS = ["rotation", "position", "aligned_position", "velocity"]
 CONDITIONS, GROUP, FRAMES, STEPS, FPS = 8, 16, 64, 3, 30.0
 SMOOTH = {"exploration": "smooth", "last_step_std": 0.02}
 WHITE = {"exploration_components": FRAMES, "last_step_std": 0.02}
+ALONE = {"sde_window_size": 0}
 SETTINGS = {
     "the paper's: sequence, white": {},
     "sequence, white, last step too": WHITE,
@@ -46,6 +50,10 @@ SETTINGS = {
     "frame, white, last step too, 3 frames": {"credit": "frame", "reward_smooth_frames": 3} | WHITE,
     "joint, white, last step too, 3 frames": {"credit": "joint", "reward_smooth_frames": 3} | WHITE,
     "joint, white, last step too, 1 frame": {"credit": "joint", "reward_smooth_frames": 1} | WHITE,
+    "sequence, white, last step alone": WHITE | ALONE,
+    "the same, 8 x 128 samples": {"num_generations": 128} | WHITE | ALONE,
+    "frame, white, last step alone, 3 frames": {"credit": "frame", "reward_smooth_frames": 3} | WHITE | ALONE,
+    "joint, white, last step alone, 3 frames": {"credit": "joint", "reward_smooth_frames": 3} | WHITE | ALONE,
 }
 
 
@@ -92,29 +100,38 @@ def exact(pipeline: EgoMotionPipeline, truth: TrainingBatch, rollouts: int) -> T
 
 
 class Collect(TrainerCallback):
-    """Keeps the gradient of every update."""
+    """Keeps the gradient of every update, and how much of the processor it took."""
 
     def __init__(self) -> None:
         self.gradients: list[Tensor] = []
+        self.seconds: list[float] = []
+        self.started = 0.0
+
+    def on_step_begin(self, *args, **kwargs) -> None:
+        self.started = time.process_time()
+
+    def on_step_end(self, *args, **kwargs) -> None:
+        self.seconds.append(time.process_time() - self.started)
 
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs) -> None:
         self.gradients.append(-gradient(model.denoiser))
 
 
-def estimated(policy: str, windows: MotionWindows, batches: int, settings: dict) -> list[Tensor]:
+def estimated(policy: str, windows: MotionWindows, batches: int, settings: dict) -> Collect:
     """Ascent directions of so many updates, at weights that do not move."""
     collect = Collect()
+    settings = {"num_generations": GROUP} | settings
     with tempfile.TemporaryDirectory() as folder:
         args = MotionGRPOConfig(
-            folder, rewards=REWARDS, window=FRAMES, num_sampling_steps=STEPS, num_generations=GROUP, head_noise=0.0,
-            per_device_train_batch_size=CONDITIONS * GROUP, gradient_accumulation_steps=1, max_steps=batches,
-            learning_rate=0.0, weight_decay=0.0, max_grad_norm=0.0, use_cpu=True, save_strategy="no", disable_tqdm=True,
-            report_to="none", **settings,
+            folder, rewards=REWARDS, window=FRAMES, num_sampling_steps=STEPS, head_noise=0.0,
+            per_device_train_batch_size=CONDITIONS * settings["num_generations"], gradient_accumulation_steps=1,
+            max_steps=batches, learning_rate=0.0, weight_decay=0.0, max_grad_norm=0.0, use_cpu=True,
+            save_strategy="no", disable_tqdm=True, report_to="none", **settings,
         )  # fmt: skip
         trainer = MotionGRPOTrainer(EgoMotionPipeline.from_pretrained(policy), args, windows, callbacks=[collect])
         trainer.remove_callback(PrinterCallback)
         trainer.train()
-    return collect.gradients
+    return collect
 
 
 def main() -> None:
@@ -126,6 +143,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     logging.disable(logging.WARNING)
+    torch.set_num_threads(1)
     clips = [clip for clip in load_clips(options.dataset, "train") if len(clip.motion) >= FRAMES]
     clips = clips[:: len(clips) // CONDITIONS][:CONDITIONS]
     every = MotionWindows(clips, FRAMES, random=False)
@@ -134,15 +152,16 @@ def main() -> None:
     truth = training_batch(collate_windows([every[i] for i in range(CONDITIONS)]), Skeleton.default(), False)
     reference = exact(EgoMotionPipeline.from_pretrained(options.policy), truth, rollouts=4)
     lines = [
-        f"| {options.policy}, {STEPS} steps, {CONDITIONS} x {GROUP} samples | one update | {options.batches} updates |",
-        "|---|---|---|",
+        f"| {options.policy}, {STEPS} steps, {CONDITIONS} x {GROUP} samples | one update | {options.batches} updates "
+        "| seconds an update |",
+        "|---|---|---|---|",
     ]
     print("\n".join(lines))
     for name, settings in SETTINGS.items():
         found = estimated(options.policy, every, options.batches, settings)
-        single = sum(float(cosine_similarity(g, reference, 0)) for g in found) / len(found)
-        together = float(cosine_similarity(sum(found), reference, 0))
-        lines.append(f"| {name} | {single:.3f} | {together:.3f} |")
+        single = statistics.mean(float(cosine_similarity(g, reference, 0)) for g in found.gradients)
+        together = float(cosine_similarity(sum(found.gradients), reference, 0))
+        lines.append(f"| {name} | {single:.3f} | {together:.3f} | {statistics.median(found.seconds[1:]):.2f} |")
         print(lines[-1], flush=True)
     if options.write:
         fill("gradient", "\n".join(lines), "grpo_gradient")
