@@ -219,6 +219,8 @@ def diversity(base: Base, dataset: Dataset, work: Work = Path("runs/study")) -> 
         for kind in ("shared", "per_sample") if noise else ("shared",):
             folder = work.resolve() / base / "diversity" / f"{kind}_{noise}"
             settings = [*UNTRAINED, "--window", "128", "--num_sampling_steps", "10", "--max_steps", "6"]
+            settings += ["--sde_window_size", "9", "--last_step_std", "0", "--timestep_fraction", "0.1"]
+            settings += ["--per_device_train_batch_size", "128"]
             settings += ["--head_noise", str(noise), "--head_noise_per_sample", str(kind == "per_sample")]
             subprocess.run(_trainer(base, dataset.resolve(), folder, settings), cwd=ROOT, check=True)
             log = json.loads((folder / LOG_FILE).read_text())
