@@ -6,7 +6,7 @@ import torch
 from motion_grpo.conditioning import HeadPoses
 from motion_grpo.inference.sampling import sample_latents
 from motion_grpo.schedulers import EgoMotionSDEScheduler
-from motion_grpo.training.rollout import Transition, rollout, transitions, walk
+from motion_grpo.training.rollout import rollout, transitions
 from tests.tiny import head_trajectory, tiny_denoiser
 
 
@@ -30,25 +30,23 @@ def test_one_stochasticity_a_step():
         transitions(EgoMotionSDEScheduler(), 4, [1.0, 1.0])
 
 
-def test_a_walk_by_hand():
-    """x0 = 3 always; half of the way each step, noise where there is a deviation."""
-    steps = [Transition(9, 5, 0.5, 0.5, 2.0), Transition(5, 0, 1.0, 0.0, 0.0)]
-    asked = []
+def test_noise_is_added_to_the_mean_of_every_step_but_the_last():
+    denoiser, scheduler = tiny_denoiser(rotation_representation="6d"), EgoMotionSDEScheduler()
+    trajectory = head_trajectory(16)
+    cond = denoiser.condition(HeadPoses.from_world(trajectory.R_world_cpf, trajectory.p_world_cpf))[None]
+    start, asked = torch.randn(1, 16, denoiser.state_layout.dim), []
 
     def noise(number: int) -> torch.Tensor:
         asked.append(number)
-        return torch.full((1, 1, 1), 10.0)
+        return torch.full_like(start, 10.0)
 
-    levels = []
-
-    def predict(latents: torch.Tensor, level: int) -> torch.Tensor:
-        levels.append(level)
-        return torch.full_like(latents, 3.0)
-
-    first, second = walk(predict, steps, torch.full((1, 1, 1), 1.0), noise)
-    assert [float(x) for x in first] == [1.0, 3.0, 2.0, 22.0]
-    assert [float(x) for x in second] == [22.0, 3.0, 3.0, 3.0]
-    assert (asked, levels) == ([0], [9, 5])
+    mask = torch.ones(1, 16, dtype=torch.bool)
+    drawn = rollout(denoiser, scheduler, start, noise, cond, mask, num_steps=3, eta=1.0)
+    assert asked == [0, 1]
+    steps = transitions(scheduler, 3, 1.0)
+    for step, before, clean, after in zip(steps, drawn.latents, drawn.clean, drawn.latents[1:], strict=False):
+        expected = step.clean_weight * clean + step.latent_weight * before + 10 * step.std
+        torch.testing.assert_close(after, expected, rtol=0, atol=1e-5)
 
 
 def test_samples_are_those_of_inference():

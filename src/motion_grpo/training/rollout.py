@@ -1,6 +1,6 @@
 """Sampling for training: windows of many conditions in one batch, every state kept, for post-training and critics."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -52,39 +52,6 @@ def transitions(scheduler: EgoMotionSDEScheduler, num_steps: int, eta: float | S
         out = scheduler.step(clean, level, latents, eta=value, variance_noise=torch.zeros(2))
         steps.append(Transition(level, next_level, *out.prev_sample_mean.tolist(), float(out.std.flatten()[0])))
     return steps
-
-
-class Step(NamedTuple):
-    """What one transition of a walk did."""
-
-    latents: Float[Tensor, "samples frames d_state"]
-    """x_t."""
-    clean: Float[Tensor, "samples frames d_state"]
-    """Predicted clean state, rotations projected."""
-    mean: Float[Tensor, "samples frames d_state"]
-    """Of the next state."""
-    following: Float[Tensor, "samples frames d_state"]
-    """The next state."""
-
-
-def walk(
-    predict: Callable[[Tensor, int], Tensor], steps: Sequence[Transition], start: Tensor, noise: StepNoise
-) -> Iterator[Step]:
-    """Goes through the transitions one by one.
-
-    Args:
-        predict: the clean state for x_t and its noise level, as :func:`predict_clean` gives it.
-        steps: see :func:`transitions`.
-        start: x_T.
-        noise: see :data:`StepNoise`; asked for where the step has any.
-    """
-    latents = start
-    for number, step in enumerate(steps):
-        clean = predict(latents, step.level)
-        mean = step.mean(clean, latents)
-        following = mean + step.std * noise(number) if step.std > 0 else mean
-        yield Step(latents, clean, mean, following)
-        latents = following
 
 
 @dataclass(frozen=True)
@@ -158,10 +125,9 @@ def rollout(
     if encoded is None and not denoiser.config.noise_in_encoder:
         encoded = denoiser.encode(cond, None, mask)
 
-    def predict(latents: Tensor, level: int) -> Tensor:
-        return predict_clean(denoiser, layout, latents, level, cond, mask, encoded)
-
-    path = transitions(scheduler, num_steps, eta)
-    walked = list(walk(predict, path, start, noise))
-    levels = [step.level for step in path] + [path[-1].next_level]
-    return Rollout(levels, [start, *(step.following for step in walked)], [step.clean for step in walked])
+    steps, latents, clean = transitions(scheduler, num_steps, eta), [start], []
+    for number, step in enumerate(steps):
+        clean.append(predict_clean(denoiser, layout, latents[-1], step.level, cond, mask, encoded))
+        mean = step.mean(clean[-1], latents[-1])
+        latents.append(mean + step.std * noise(number) if step.std > 0 else mean)
+    return Rollout([step.level for step in steps] + [steps[-1].next_level], latents, clean)
