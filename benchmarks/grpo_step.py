@@ -4,8 +4,9 @@
 
 n passes draw the samples; a forward and a backward pass, which costs two, train each of the n f transitions. A forward
 pass is measured alone, in the same run, in two ways: ``plain``, the denoiser on every sample, and ``shared``, with the
-head encoded once for the samples of a condition, as the trainer does it. Times are those of the processor on a CPU,
-which a machine that is busy with something else does not change, and of the clock on a GPU.
+head encoded once for the samples of a condition, as the trainer does it. While the members of a group are in one state,
+the trainer asks once for all of them: that is how an iteration can cost less than its arithmetic. Times are those of
+the processor on a CPU, which a machine that is busy with something else does not change, and of the clock on a GPU.
 """
 
 import argparse
@@ -95,6 +96,8 @@ def measure(device: str, options: argparse.Namespace) -> None:
             per_device_train_batch_size=samples // options.passes,
             gradient_accumulation_steps=options.passes,
             num_sampling_steps=options.num_sampling_steps,
+            sde_window_size=options.sde_window_size,
+            last_step_std=options.last_step_std,
             credit=options.credit,
             exploration=options.exploration,
             rewards=options.rewards,
@@ -125,7 +128,7 @@ def measure(device: str, options: argparse.Namespace) -> None:
         for name in ("rollout_seconds", "reward_seconds")
     )
     whole = statistics.median(stopwatch.seconds[1:])
-    n, trained = options.num_sampling_steps, options.num_sampling_steps - 1
+    n, trained = options.num_sampling_steps, len(trainer._buffered_inputs[0].trained)
     if device == "cpu":
         peak, kind = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2, "of the process"
     else:
@@ -147,6 +150,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", default="base")
     parser.add_argument("--num_sampling_steps", type=int, default=4)
+    parser.add_argument("--sde_window_size", type=int, help="0 with --last_step_std: the last step alone explores")
+    parser.add_argument("--last_step_std", type=float, default=0.0)
     parser.add_argument("--conditions", type=int, default=2)
     parser.add_argument("--num_generations", type=int, default=16)
     parser.add_argument("--passes", type=int, default=1, help="forward passes that an update is divided into")

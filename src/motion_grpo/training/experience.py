@@ -230,7 +230,7 @@ def draw(
         if number in explored:
             following = mean + step.std * (noise.step() if number < len(steps) - 1 else noise.smooth())
         elif step.std > 0:
-            shared = noise.shared()
+            shared = noise.shared()  # of each condition, while the states may be those of samples
             following = mean + step.std * (shared[groups.rows] if len(mean) > len(shared) else shared)
         experience.latents.append(following)
         if number in trained:
