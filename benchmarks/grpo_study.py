@@ -41,8 +41,11 @@ SCALAR = ["--credit", "sequence", "--per_device_train_batch_size", "1024", "--em
 EVERY = ["--sde_window_size", "2", "--per_device_train_batch_size", "128", "--ema_decay", "0.98"]
 """Every step explores. These rows were trained before the states that a group shares were computed once for all."""
 SCALAR_EVERY = [*EVERY, "--credit", "sequence", "--exploration_components", "8", "--learning_rate", "5e-6"]
-SMALL_EVERY = ["--sde_window_size", "4", "--per_device_train_batch_size", "128", "--ema_decay", "0.98"]
+SMALL_64 = ["--window", "64", "--group_std_floor", "1e-4", "--credit", "joint"]
+SMALL_EVERY = [*SMALL_64, "--sde_window_size", "4", "--per_device_train_batch_size", "128", "--ema_decay", "0.98"]
 SMALL_EVERY += ["--exploration", "smooth", "--last_step_std", "0.01", "--learning_rate", "1e-5"]
+SMALL_SCALAR = ["--credit", "sequence", "--per_device_train_batch_size", "512", "--reward_weights", "1", "1", "1", "1"]
+SMALL_SCALAR += ["--rewards", "rotation", "position", "aligned_position", "velocity"]
 JOINT_EVERY = [*EVERY, "--learning_rate", "3e-5"]
 VISUAL = ["--rewards", "visual", "rotation", "position", "aligned_position", "velocity"]
 VISUAL += ["--perceptual_model", "perceptual"]
@@ -81,7 +84,10 @@ ROWS: dict[str, Row] = {
         "credit `joint` + penetration, skating, every step explores", [*SMALL_EVERY, *SKATING], config=SMALL
     ),
     "joint_contact_every": Row("credit `joint` + penetration, contact, every step explores", SMALL_EVERY, config=SMALL),
-    "joint_contact": Row("credit `joint` + penetration, contact", [], config=SMALL),
+    "joint_contact_64": Row("credit `joint` + penetration, contact, windows of 64 frames", SMALL_64, config=SMALL),
+    "vanilla_small": Row("vanilla GRPO", SMALL_SCALAR, config=SMALL),
+    "frame_contact": Row("credit `frame` + penetration, contact", [], config=SMALL),
+    "joint_contact": Row("credit `joint` + penetration, contact", ["--credit", "joint"], config=SMALL),
     "finetune_40": Row("plain fine-tuning, 40 minutes", FINETUNE, minutes=40.0),
     "vanilla_every_40": Row("vanilla GRPO, every step explores, 40 minutes", SCALAR_EVERY, minutes=40.0),
     "joint_40": Row("credit `joint`, 40 minutes", [], minutes=40.0),
