@@ -25,7 +25,6 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
-import yaml
 
 from motion_grpo import EgoMotionPipeline
 from motion_grpo.files import write_between, write_text
@@ -66,13 +65,6 @@ class Row(NamedTuple):
 FINETUNE = ["--learning_rate", "1e-4", "--ema_decay", "0.99"]
 ROWS: dict[str, Row] = {
     "finetune": Row("plain fine-tuning", FINETUNE),
-    "paper": Row("vanilla GRPO, all steps but the last explore", [*SCALAR_EVERY, "--last_step_std", "0"]),
-    "vanilla_every": Row("vanilla GRPO, every step explores", SCALAR_EVERY),
-    "visual_every": Row("the same + visual", [*SCALAR_EVERY, *VISUAL]),
-    "perlin_every": Row("the same + visual + Perlin noise", [*SCALAR_EVERY, *VISUAL, *PERLIN]),
-    "frame_every": Row("credit `frame`, every step explores", [*EVERY, "--credit", "frame", "--learning_rate", "1e-5"]),
-    "joint_every": Row("credit `joint`, every step explores", JOINT_EVERY),
-    "joint_perlin_every": Row("the same + visual + Perlin noise", [*JOINT_EVERY, *VISUAL, *PERLIN]),
     "vanilla": Row("vanilla GRPO", SCALAR),
     "visual": Row("vanilla + visual", [*SCALAR, *VISUAL]),
     "perlin": Row("vanilla + visual + Perlin noise", [*SCALAR, *VISUAL, *PERLIN]),
@@ -80,27 +72,29 @@ ROWS: dict[str, Row] = {
     "joint": Row("credit `joint`", []),
     "joint_visual": Row("credit `joint` + visual", VISUAL),
     "joint_perlin": Row("credit `joint` + visual + Perlin noise", [*VISUAL, *PERLIN]),
-    "joint_skating_every": Row(
-        "credit `joint` + penetration, skating, every step explores", [*SMALL_EVERY, *SKATING], config=SMALL
-    ),
-    "joint_contact_every": Row("credit `joint` + penetration, contact, every step explores", SMALL_EVERY, config=SMALL),
-    "joint_contact_64": Row("credit `joint` + penetration, contact, windows of 64 frames", SMALL_64, config=SMALL),
     "vanilla_small": Row("vanilla GRPO", SMALL_SCALAR, config=SMALL),
     "frame_contact": Row("credit `frame` + penetration, contact", [], config=SMALL),
-    "joint_contact": Row("credit `joint` + penetration, contact", ["--credit", "joint"], config=SMALL),
+    "joint_contact_64": Row("credit `joint` + penetration, contact, windows of 64 frames", SMALL_64, config=SMALL),
     "finetune_40": Row("plain fine-tuning, 40 minutes", FINETUNE, minutes=40.0),
-    "vanilla_every_40": Row("vanilla GRPO, every step explores, 40 minutes", SCALAR_EVERY, minutes=40.0),
-    "joint_40": Row("credit `joint`, 40 minutes", [], minutes=40.0),
+    "paper": Row("vanilla GRPO, all steps but the last explore", [*SCALAR_EVERY, "--last_step_std", "0"]),
+    "vanilla_every": Row("every step explores: vanilla GRPO", SCALAR_EVERY),
+    "visual_every": Row("every step: vanilla + visual", [*SCALAR_EVERY, *VISUAL]),
+    "perlin_every": Row("every step: vanilla + visual + Perlin noise", [*SCALAR_EVERY, *VISUAL, *PERLIN]),
+    "frame_every": Row("every step: credit `frame`", [*EVERY, "--credit", "frame", "--learning_rate", "1e-5"]),
+    "joint_every": Row("every step: credit `joint`", JOINT_EVERY),
+    "joint_perlin_every": Row("every step: `joint` + visual + Perlin noise", [*JOINT_EVERY, *VISUAL, *PERLIN]),
+    "joint_skating_every": Row("every step: `joint` + penetration, skating", [*SMALL_EVERY, *SKATING], config=SMALL),
+    "joint_contact_every": Row("every step: `joint` + penetration, contact", SMALL_EVERY, config=SMALL),
+    "vanilla_every_40": Row("every step: vanilla GRPO, 40 minutes", SCALAR_EVERY, minutes=40.0),
 }
 METRICS = {
     "mpjpe": ("MPJPE", "mm"), "pa_mpjpe": ("PA", "mm"), "mpjve": ("MPJVE", "mm/s"), "mpjre": ("MPJRE", "deg"),
     "jitter": ("jitter", "100 m/s³"), "ground_penetration": ("GP", "m"), "foot_skating": ("FS", "m"),
     "foot_skating_egoallo": ("FS, EgoAllo's", "m"),
 }  # fmt: skip
-UPDATES = {256: 600, 1024: 180}
-"""More than a row of so many samples an update gets to in ten minutes."""
 CURVES = ("vanilla", "visual", "frame", "joint")
 """Rows whose rewards compare: by the same noise on the samples, with a head that nothing perturbs."""
+MINUTES = np.linspace(0.5, 9.5, 37)
 REWARDS = ("rotation", "position", "aligned_position", "velocity")
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 Base = Annotated[str, typer.Option(help=f"One of {', '.join(BASES)}.")]
@@ -143,19 +137,6 @@ def _trainer(
     command = [sys.executable, f"trainers/{script}.py", "--config", config, "--eval_strategy", "no"]
     command += ["--model_name_or_path", base, "--dataset_name", str(dataset), "--output_dir", str(output)]
     return [*command, *settings]
-
-
-@app.command()
-def untrained(base: Base, dataset: Dataset, work: Work = Path("runs/study")) -> None:
-    """Draw what the base earns on the windows that rows of seed 0 see, update by update: the zero of their curves."""
-    for samples, updates in UPDATES.items():
-        folder = work.resolve() / base / "untrained" / str(samples)
-        settings = [*UNTRAINED, "--per_device_train_batch_size", str(samples)]
-        settings += ["--max_steps", str(updates), "--logging_steps", "5"]
-        subprocess.run(_trainer(base, dataset.resolve(), folder, settings), cwd=ROOT, check=True)
-        kept = KEPT / base / "untrained"
-        kept.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(folder / LOG_FILE, kept / f"{samples}.json")
 
 
 def _train(name: str, base: str, dataset: Path, seed: int, folder: Path) -> None:
@@ -318,38 +299,31 @@ def fill(name: str, text: str, program: str = "grpo_study") -> None:
 
 
 def _draw(base: str) -> None:
-    """Figure 2: how the rewards rise over the updates, beside those of the untrained base on the same windows."""
+    """Figure 2: how the rewards rise; of several runs the mean, and a band from the lowest to the highest."""
     figure = new_figure(400)
     figure.set_layout_engine("constrained")
     panels = figure.subplots(1, len(REWARDS))
-    names = [name for name in CURVES if (KEPT / base / name / "seed0").is_dir()]
+    names = [name for name in CURVES if (KEPT / base / name).is_dir()]
     for name, color in zip(names, cycle(COLORS), strict=False):
-        run = KEPT / base / name / "seed0"
-        facts = json.loads((run / "row.json").read_text())
-        earned, expected = _rewards(run / LOG_FILE), _rewards(KEPT / base / "untrained" / f"{_samples(name)}.json")
-        steps = np.array(sorted(earned.keys() & expected.keys()))
+        runs = sorted((KEPT / base / name).glob("seed*"))
         for panel, reward in zip(panels, REWARDS, strict=True):
-            gain = [earned[step][reward] - expected[step][reward] for step in steps]
-            panel.plot(steps * facts["minutes"] / facts["updates"], gain, color=color, label=name)
+            earned = np.array([_earned(run, reward) for run in runs])
+            panel.plot(MINUTES, earned.mean(axis=0), color=color, label=name)
+            panel.fill_between(MINUTES, earned.min(axis=0), earned.max(axis=0), color=color, alpha=0.2, linewidth=0)
     for panel, reward in zip(panels, REWARDS, strict=True):
         style_axes(panel, reward.replace("_", " "), "minutes")
-    panels[0].set_ylabel("gain in reward")
+    panels[0].set_ylabel("reward")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
     save_figure(figure, FIGURE)
 
 
-def _samples(name: str) -> int:
-    """Of an update."""
-    arguments, option = ROWS[name].arguments, "--per_device_train_batch_size"
-    if option in arguments:
-        return int(arguments[arguments.index(option) + 1])
-    return yaml.safe_load((ROOT / ROWS[name].config).read_text())[option.removeprefix("--")]
-
-
-def _rewards(path: Path) -> dict[int, dict[str, float]]:
-    log = json.loads(path.read_text())
-    entries = [entry for entry in log if "reward" in entry and "loss" in entry]
-    return {entry["step"]: {reward: entry[f"rewards/{reward}/mean"] for reward in REWARDS} for entry in entries}
+def _earned(run: Path, reward: str) -> np.ndarray:
+    """A run's reward around each of `MINUTES`: every update has conditions of its own, some easier than others."""
+    facts = json.loads((run / "row.json").read_text())
+    log = [entry for entry in json.loads((run / LOG_FILE).read_text()) if "reward" in entry and "loss" in entry]
+    minutes = np.array([entry["step"] for entry in log]) * facts["minutes"] / facts["updates"]
+    weights = np.exp(-0.5 * ((MINUTES[:, None] - minutes) / 0.4) ** 2)
+    return weights @ [entry[f"rewards/{reward}/mean"] for entry in log] / weights.sum(axis=1)
 
 
 if __name__ == "__main__":
