@@ -40,13 +40,14 @@ SCALAR = ["--credit", "sequence", "--per_device_train_batch_size", "1024", "--em
 EVERY = ["--sde_window_size", "2", "--per_device_train_batch_size", "128", "--ema_decay", "0.98"]
 """Every step explores. These rows were trained before the states that a group shares were computed once for all."""
 SCALAR_EVERY = [*EVERY, "--credit", "sequence", "--exploration_components", "8", "--learning_rate", "5e-6"]
-SMALL_FULL = ["--reward_weights", "0.5", "1", "1", "1", "1", "1"]
-SMALL_64 = ["--window", "64", "--group_std_floor", "1e-4", "--credit", "joint", *SMALL_FULL]
+BETAS = ["--train_betas", "True"]
+SMALL_64 = ["--window", "64", "--group_std_floor", "1e-4", "--credit", "joint", *BETAS]
 SMALL_EVERY = [*SMALL_64, "--sde_window_size", "4", "--per_device_train_batch_size", "128", "--ema_decay", "0.98"]
 SMALL_EVERY += ["--exploration", "smooth", "--last_step_std", "0.01", "--learning_rate", "1e-5"]
 SMALL_SCALAR = ["--credit", "sequence", "--per_device_train_batch_size", "512", "--reward_weights", "1", "1", "1", "1"]
-SMALL_SCALAR += ["--rewards", "rotation", "position", "aligned_position", "velocity"]
+SMALL_SCALAR += ["--rewards", "rotation", "position", "aligned_position", "velocity", *BETAS]
 JOINT_EVERY = [*EVERY, "--learning_rate", "3e-5"]
+QUARTER = ["--reward_weights", "0.5", "1", "1", "1", "0.25", "1"]
 VISUAL = ["--rewards", "visual", "rotation", "position", "aligned_position", "velocity"]
 VISUAL += ["--perceptual_model", "perceptual"]
 SKATING = ["--rewards", "rotation", "position", "aligned_position", "velocity", "ground_penetration", "foot_skating"]
@@ -75,7 +76,8 @@ ROWS: dict[str, Row] = {
     "joint_perlin": Row("credit `joint` + visual + Perlin noise", [*VISUAL, *PERLIN]),
     "vanilla_small": Row("vanilla GRPO", SMALL_SCALAR, config=SMALL),
     "frame_contact": Row("credit `frame` + penetration, contact", [], config=SMALL),
-    "frame_full": Row("the same, penetration at full weight", SMALL_FULL, config=SMALL),
+    "frame_betas": Row("the same, betas trained", BETAS, config=SMALL),
+    "frame_quarter": Row("the same, penetration at a quarter", [*BETAS, *QUARTER], config=SMALL),
     "joint_contact_64": Row("credit `joint` + penetration, contact, windows of 64 frames", SMALL_64, config=SMALL),
     "finetune_40": Row("plain fine-tuning, 40 minutes", FINETUNE, minutes=40.0),
     "paper": Row("vanilla GRPO, all steps but the last explore", [*SCALAR_EVERY, "--last_step_std", "0"]),

@@ -106,6 +106,9 @@ class MotionGRPOConfig(GRPOConfig):
         },
     )
     exploration_components: int = field(default=8, metadata={"help": "Temporal frequencies that are low."})
+    train_betas: bool = field(
+        default=True, metadata={"help": "Whether body size has a density, or is left as the base predicts it."}
+    )
     last_step_std: float = field(
         default=0.0,
         metadata={"help": "Beyond the paper: noise on the clean state, so that the last step is trained too."},
