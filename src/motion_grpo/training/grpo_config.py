@@ -107,7 +107,7 @@ class MotionGRPOConfig(GRPOConfig):
     )
     exploration_components: int = field(default=8, metadata={"help": "Temporal frequencies that are low."})
     train_betas: bool = field(
-        default=True, metadata={"help": "Whether body size has a density, or is left as the base predicts it."}
+        default=True, metadata={"help": "Whether betas (body size) have a density; else only shared weights move them."}
     )
     last_step_std: float = field(
         default=0.0,
