@@ -75,6 +75,7 @@ ROWS: dict[str, Row] = {
     "joint_visual": Row("credit `joint` + visual", VISUAL),
     "joint_perlin": Row("credit `joint` + visual + Perlin noise", [*VISUAL, *PERLIN]),
     "vanilla_small": Row("vanilla GRPO", SMALL_SCALAR, config=SMALL),
+    "vanilla_fixed": Row("the same, betas not trained", [*SMALL_SCALAR, "--train_betas", "False"], config=SMALL),
     "frame_contact": Row("credit `frame` + penetration, contact", [], config=SMALL),
     "frame_betas": Row("the same, betas trained", BETAS, config=SMALL),
     "frame_quarter": Row("the same, penetration at a quarter", [*BETAS, *QUARTER], config=SMALL),
