@@ -45,7 +45,7 @@ SMALL_64 = ["--window", "64", "--group_std_floor", "1e-4", "--credit", "joint", 
 SMALL_EVERY = [*SMALL_64, "--sde_window_size", "4", "--per_device_train_batch_size", "128", "--ema_decay", "0.98"]
 SMALL_EVERY += ["--exploration", "smooth", "--last_step_std", "0.01", "--learning_rate", "1e-5"]
 SMALL_SCALAR = ["--credit", "sequence", "--per_device_train_batch_size", "512", "--reward_weights", "1", "1", "1", "1"]
-SMALL_SCALAR += ["--rewards", "rotation", "position", "aligned_position", "velocity", *BETAS]
+SMALL_SCALAR += ["--rewards", "rotation", "position", "aligned_position", "velocity"]
 JOINT_EVERY = [*EVERY, "--learning_rate", "3e-5"]
 QUARTER = ["--reward_weights", "0.5", "1", "1", "1", "0.25", "1"]
 VISUAL = ["--rewards", "visual", "rotation", "position", "aligned_position", "velocity"]
@@ -74,8 +74,8 @@ ROWS: dict[str, Row] = {
     "joint": Row("credit `joint`", []),
     "joint_visual": Row("credit `joint` + visual", VISUAL),
     "joint_perlin": Row("credit `joint` + visual + Perlin noise", [*VISUAL, *PERLIN]),
-    "vanilla_small": Row("vanilla GRPO", SMALL_SCALAR, config=SMALL),
-    "vanilla_fixed": Row("the same, betas not trained", [*SMALL_SCALAR, "--train_betas", "False"], config=SMALL),
+    "vanilla_small": Row("vanilla GRPO", [*SMALL_SCALAR, *BETAS], config=SMALL),
+    "vanilla_fixed": Row("the same, betas not trained", SMALL_SCALAR, config=SMALL),
     "frame_contact": Row("credit `frame` + penetration, contact", [], config=SMALL),
     "frame_betas": Row("the same, betas trained", BETAS, config=SMALL),
     "frame_quarter": Row("the same, penetration at a quarter", [*BETAS, *QUARTER], config=SMALL),
@@ -311,10 +311,11 @@ def _draw(base: str) -> None:
     names = [name for name in CURVES if (KEPT / base / name).is_dir()]
     for name, color in zip(names, cycle(COLORS), strict=False):
         runs = sorted((KEPT / base / name).glob("seed*"))
-        for panel, reward in zip(panels, REWARDS, strict=True):
-            earned = np.array([_earned(run, reward) for run in runs])
-            panel.plot(MINUTES, earned.mean(axis=0), color=color, label=name)
-            panel.fill_between(MINUTES, earned.min(axis=0), earned.max(axis=0), color=color, alpha=0.2, linewidth=0)
+        earned = np.array([_earned(run) for run in runs])
+        mean, lo, hi = earned.mean(axis=0), earned.min(axis=0), earned.max(axis=0)
+        for number, panel in enumerate(panels):
+            panel.plot(MINUTES, mean[:, number], color=color, label=name)
+            panel.fill_between(MINUTES, lo[:, number], hi[:, number], color=color, alpha=0.2, linewidth=0)
     for panel, reward in zip(panels, REWARDS, strict=True):
         style_axes(panel, reward.replace("_", " "), "minutes")
     panels[0].set_ylabel("reward")
@@ -322,13 +323,14 @@ def _draw(base: str) -> None:
     save_figure(figure, FIGURE)
 
 
-def _earned(run: Path, reward: str) -> np.ndarray:
-    """A run's reward around each of `MINUTES`: every update has conditions of its own, some easier than others."""
+def _earned(run: Path) -> np.ndarray:
+    """A run's `REWARDS` around each of `MINUTES`: every update has conditions of its own, some easier than others."""
     facts = json.loads((run / "row.json").read_text())
     log = [entry for entry in json.loads((run / LOG_FILE).read_text()) if "reward" in entry and "loss" in entry]
     minutes = np.array([entry["step"] for entry in log]) * facts["minutes"] / facts["updates"]
     weights = np.exp(-0.5 * ((MINUTES[:, None] - minutes) / 0.4) ** 2)
-    return weights @ [entry[f"rewards/{reward}/mean"] for entry in log] / weights.sum(axis=1)
+    rewards = [[entry[f"rewards/{reward}/mean"] for reward in REWARDS] for entry in log]
+    return weights @ rewards / weights.sum(axis=1, keepdims=True)
 
 
 if __name__ == "__main__":

@@ -311,8 +311,8 @@ def test_betas_can_be_left_out_of_the_density(tmp_path, credit):
     """What they are changes neither density nor KL; what the rest of the state is does."""
     run = trainer(tmp_path, credit=credit, train_betas=False, last_step_std=0.1, beta=0.1)
     part = experience(run)
-    mean, betas = part.mean(run.policy, 2).detach(), slice(0, run.denoiser.state_layout.sizes["betas"])
-    mean.requires_grad_()
+    betas = slice(0, run.denoiser.state_layout.sizes["betas"])
+    mean = part.mean(run.policy, 2).detach().requires_grad_()
     part.log_density(2, part.latents[3], mean).sum().backward()
     assert mean.grad[..., betas].abs().max() == 0
     assert mean.grad[..., betas.stop :].abs().mean() > 0

@@ -114,7 +114,7 @@ class Experience:
     def log_density(self, number: int, following: Tensor, mean: Tensor) -> Float[Tensor, "samples *parts"]:
         """Of the states that a transition leads to, under a policy that has this mean."""
         return log_density(
-            self._counted((following - mean) / self.transitions[number].std),
+            self._with_density((following - mean) / self.transitions[number].std),
             self.mask[self.rows],
             credit=self.args.credit,
             reduction=self.args.log_prob_reduction,
@@ -125,10 +125,10 @@ class Experience:
     def kl(self, number: int, mean: Tensor, reference: Tensor) -> Float[Tensor, "samples"]:
         """From the transition under the reference to that under a policy that has this mean."""
         std, mask = self.transitions[number].std, self.mask[self.rows]
-        mean, reference = self._counted(mean), self._counted(reference)
+        mean, reference = self._with_density(mean), self._with_density(reference)
         return gaussian_kl(mean, reference, std, mask, self.args.log_prob_reduction, self._counted_basis(number))
 
-    def _counted(self, values: Float[Tensor, "samples frames d_state"]) -> Float[Tensor, "samples frames d_state"]:
+    def _with_density(self, values: Float[Tensor, "samples frames d_state"]) -> Float[Tensor, "samples frames d_state"]:
         """Without betas that are not trained. Means over a state's numbers stay means over all of them."""
         if self.args.train_betas:
             return values
