@@ -3,7 +3,7 @@
 from typing import Literal, NamedTuple, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from motion_grpo.rotations import heading, wxyz_to_matrix, yaw_rotation
@@ -62,12 +62,51 @@ class HeadPoses(NamedTuple):
         )
 
 
+class WristPoses(NamedTuple):
+    """Poses of the left and right wrist joint in the CPF, and in which frames they are known."""
+
+    R_cpf_wrist: Float[Tensor, "*batch frames 2 3 3"]
+    p_cpf_wrist: Float[Tensor, "*batch frames 2 3"]
+    """Metres."""
+    visible: Bool[Tensor, "*batch frames 2"]
+    """Poses of other frames are ignored, whatever they hold."""
+
+    @staticmethod
+    def from_world(
+        R_world_wrist: Float[Tensor, "*batch frames 2 3 3"],
+        p_world_wrist: Float[Tensor, "*batch frames 2 3"],
+        visible: Bool[Tensor, "*batch frames 2"],
+        head: HeadPoses,
+    ) -> "WristPoses":
+        """Wrists as seen from the head; world and floor are those of ``head``."""
+        R_cpf_world = head.R_world_cpf.mT[..., None, :, :]
+        relative = p_world_wrist - head.p_world_cpf[..., None, :]
+        return WristPoses(R_cpf_world @ R_world_wrist, (R_cpf_world @ relative[..., None]).squeeze(-1), visible)
+
+    @staticmethod
+    def unseen(head: HeadPoses) -> "WristPoses":
+        """Neither wrist in any frame."""
+        R, p = head.R_world_cpf, head.p_world_cpf
+        return WristPoses(
+            R.new_zeros(*R.shape[:-2], 2, 3, 3),
+            p.new_zeros(*p.shape[:-1], 2, 3),
+            torch.zeros(*p.shape[:-1], 2, dtype=torch.bool, device=p.device),
+        )
+
+
 def condition_dim(
-    parameterization: Parameterization, canonical_rotation: bool, hand_positions: bool, octaves: int
+    parameterization: Parameterization,
+    canonical_rotation: bool,
+    hand_positions: bool,
+    octaves: int,
+    *,
+    wrists: bool = False,
+    body_size: bool = False,
 ) -> int:
-    """Number of features that :func:`head_features` returns per frame."""
+    """Number of features per frame: of :func:`head_features`, :func:`wrist_features` and :func:`body_features`."""
     raw = 13 + 9 * canonical_rotation if parameterization == "ours" else _DIMENSIONS[parameterization]
-    return (raw + 6 * hand_positions) * (1 + 2 * octaves)
+    encoded = 1 + 2 * octaves
+    return (raw + 6 * hand_positions) * encoded + 2 * (3 * encoded + 10) * wrists + 4 * body_size
 
 
 def head_features(
@@ -110,6 +149,23 @@ def head_features(
     if hand_positions is not None:
         parts.append(hand_positions)
     return fourier_encode(torch.cat(parts, dim=-1), octaves)
+
+
+def wrist_features(wrists: WristPoses, octaves: int = 3) -> Float[Tensor, "*batch frames d_wrists"]:
+    """Position (Fourier-encoded), rotation and visibility of both wrists; all zero where a wrist is not visible."""
+    position = fourier_encode(wrists.p_cpf_wrist, octaves)
+    one = torch.ones_like(position[..., :1])
+    features = torch.cat([position, wrists.R_cpf_wrist.flatten(-2), one], dim=-1)
+    # Not a product: what an unseen wrist holds may be NaN.
+    return torch.where(wrists.visible[..., None], features, 0.0).flatten(-2)
+
+
+def body_features(
+    measures: Float[Tensor, "*batch frames 3"], known: Bool[Tensor, "*batch frames"]
+) -> Float[Tensor, "*batch frames 4"]:
+    """What is known about the wearer's size (:meth:`~motion_grpo.body.Skeleton.measures`) and whether it is."""
+    features = torch.cat([measures, torch.ones_like(measures[..., :1])], dim=-1)
+    return torch.where(known[..., None], features, 0.0)
 
 
 def fourier_encode(x: Float[Tensor, "*batch channels"], octaves: int) -> Float[Tensor, "*batch encoded"]:

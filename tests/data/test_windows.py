@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from motion_grpo.data import Clip, MotionWindows
+from motion_grpo.data import Clip, MotionWindows, balancing_weights
 from motion_grpo.motion import Motion
 
 
@@ -95,3 +95,61 @@ def test_later_window_by_hand():
     assert item["root_positions"][:, 1].tolist() == [4, 5, 6, 7, 7, 7]
     assert item["mask"].tolist() == [True, True, True, False, False]
     assert item["has_previous"]
+
+
+class TestWeights:
+    def drawn(self, windows: MotionWindows) -> list[int]:
+        return [int(windows[i]["betas"][0]) for i in range(len(windows))]
+
+    def test_counts_follow_the_weights(self):
+        clips = [numbered_clip(200, 0), numbered_clip(50, 1)]
+        windows = MotionWindows(clips, 10, seed=0, weights=[1.0, 4.0])
+        assert len(windows) == 25
+        counts = torch.bincount(torch.tensor(self.drawn(windows)))
+        assert abs(int(counts[0]) - 12.5) <= 1
+
+    def test_equal_weights_change_nothing(self):
+        clips = [numbered_clip(60, 0), numbered_clip(30, 1)]
+        assert self.drawn(MotionWindows(clips, 10, seed=3, weights=[1.0, 1.0])) == self.drawn(
+            MotionWindows(clips, 10, seed=3)
+        )
+
+    def test_draw_is_another_in_another_epoch_and_the_same_in_the_same(self):
+        windows = MotionWindows(
+            [numbered_clip(30, n) for n in range(20)], 20, seed=0, weights=[float(n) for n in range(1, 21)]
+        )
+        first = self.drawn(windows)
+        windows.set_epoch(1)
+        assert self.drawn(windows) != first
+        windows.set_epoch(0)
+        assert self.drawn(windows) == first
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"weights": [1.0]}, "1 weights for 2 clips; give one a clip"),
+            ({"weights": [1.0, 1.0], "seed": None}, "random windows with a seed"),
+            ({"weights": [1.0, 1.0], "random": False}, "random windows with a seed"),
+        ],
+    )
+    def test_refusals(self, options, message):
+        with pytest.raises(ValueError, match=message):
+            MotionWindows([numbered_clip(30, 0), numbered_clip(30, 1)], 10, **{"seed": 0} | options)
+
+
+class TestBalancingWeights:
+    def test_by_hand(self):
+        """Shares 8 and 2 of two people, 4, 4 and 2 of three activities."""
+        frames, people, contents = [400, 400, 200], ["a", "a", "b"], ["walk", "run", "jump"]
+        assert balancing_weights(frames, people, contents, person=0.0, content=0.0) == pytest.approx([1, 1, 1])
+        by_person = balancing_weights(frames, people, contents, person=1.0, content=0.0)
+        assert by_person == pytest.approx([0.625, 0.625, 2.5])
+        # Person: (8 2)^-1/2 = (.354, .707); content: (4 4 2)^-1/2 = (.5, .5, .707); their products have the mean .2414.
+        both = balancing_weights(frames, people, contents, person=0.5, content=0.5)
+        assert both == pytest.approx([0.7322, 0.7322, 2.0711], abs=1e-3)
+
+    @given(st.lists(st.integers(1, 1000), min_size=1, max_size=8), st.floats(0, 1), st.floats(0, 1))
+    def test_mean_over_frames_is_one(self, frames, person, content):
+        names = [str(i % 3) for i in range(len(frames))]
+        weights = balancing_weights(frames, names, names[::-1], person=person, content=content)
+        assert sum(w * n for w, n in zip(weights, frames, strict=True)) / sum(frames) == pytest.approx(1)

@@ -13,12 +13,28 @@ from motion_grpo.body.joints import (
     NUM_JOINTS,
     PARENTS,
     PELVIS,
+    WRIST_JOINTS,
 )
 from motion_grpo.body.kinematics import PosedBody, cpf_of, forward_kinematics, place_by_head
 from motion_grpo.body.skeleton import Skeleton
 
 __all__ = [
-    "BODY_JOINT_NAMES", "FOOT_JOINTS", "HEAD", "JOINT_NAMES", "LEVELS", "MIRROR", "NUM_BETAS", "NUM_BODY_JOINTS",
-    "NUM_HAND_JOINTS", "NUM_JOINTS", "PARENTS", "PELVIS", "PosedBody", "Skeleton", "cpf_of", "forward_kinematics",
+    "BODY_JOINT_NAMES",
+    "FOOT_JOINTS",
+    "HEAD",
+    "JOINT_NAMES",
+    "LEVELS",
+    "MIRROR",
+    "NUM_BETAS",
+    "NUM_BODY_JOINTS",
+    "NUM_HAND_JOINTS",
+    "NUM_JOINTS",
+    "PARENTS",
+    "PELVIS",
+    "WRIST_JOINTS",
+    "PosedBody",
+    "Skeleton",
+    "cpf_of",
+    "forward_kinematics",
     "place_by_head",
 ]  # fmt: skip

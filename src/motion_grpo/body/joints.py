@@ -42,8 +42,10 @@ LEVELS: tuple[tuple[int, ...], ...] = _levels(PARENTS)
 
 PELVIS, HEAD, LEFT_WRIST, RIGHT_WRIST = 0, 15, 20, 21
 LEFT_ANKLE, RIGHT_ANKLE, LEFT_FOOT, RIGHT_FOOT = 7, 8, 10, 11
+LEFT_SHOULDER, RIGHT_SHOULDER = 16, 17
 FOOT_JOINTS: tuple[int, ...] = (LEFT_ANKLE, RIGHT_ANKLE, LEFT_FOOT, RIGHT_FOOT)
 """Ankles, then toe bases."""
+WRIST_JOINTS: tuple[int, ...] = (LEFT_WRIST, RIGHT_WRIST)
 
 
 def _moved_under_head() -> tuple[tuple[bool, ...], ...]:

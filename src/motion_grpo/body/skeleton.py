@@ -12,12 +12,26 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from motion_grpo.body.joints import HEAD, NUM_BETAS, NUM_JOINTS, PARENTS
+from motion_grpo.body.joints import (
+    HEAD,
+    LEFT_FOOT,
+    LEFT_SHOULDER,
+    LEFT_WRIST,
+    NUM_BETAS,
+    NUM_JOINTS,
+    PARENTS,
+    PELVIS,
+    RIGHT_FOOT,
+    RIGHT_SHOULDER,
+    RIGHT_WRIST,
+)
 from motion_grpo.body.kinematics import PosedBody, place_by_head
 
 # The CPF of EgoAllo: middle of the eyes, as the mean of these vertices of the SMPL-H mesh.
 _SMPLH_EYE_VERTICES = (6260, 6262, 2800, 2802)
 _SMPLH_NUM_VERTICES = 6890
+SOLE_UNDER_TOE = 0.018
+"""Metres from the sole up to the toe joint, which lies inside the foot."""
 # mannequin-x has SMPL-X's joints without the face, and two zero-length joints (22, 23) that SMPL-H has not.
 _MANNEQUIN_TO_SMPLH = (*range(22), *range(24, 54))
 # Eyes within the head's bounding box (chin to crown, back of the head to tip of the nose): 11.5 cm under the crown and
@@ -129,6 +143,19 @@ class Skeleton:
     def cpf_offset(self, betas: Float[Tensor, "*batch 16"]) -> Float[Tensor, "*batch 3"]:
         """CPF relative to the head joint, in the head frame, metres."""
         return self.cpf0 + betas @ self.cpf1.mT
+
+    def measures(self, betas: Float[Tensor, "*batch 16"]) -> Float[Tensor, "*batch 3"]:
+        """Sizes of the shaped body, metres: eyes over soles and pelvis over soles in the rest pose, shoulder to wrist."""
+        rest = self.rest_joints(betas)
+        soles = rest[..., [LEFT_FOOT, RIGHT_FOOT], 1].mean(-1) - SOLE_UNDER_TOE
+        eyes = rest[..., HEAD, 1] + self.cpf_offset(betas)[..., 1] - soles
+        legs = rest[..., PELVIS, 1] - soles
+        arms = (
+            (rest[..., [LEFT_SHOULDER, RIGHT_SHOULDER], :] - rest[..., [LEFT_WRIST, RIGHT_WRIST], :])
+            .norm(dim=-1)
+            .mean(-1)
+        )
+        return torch.stack([eyes, legs, arms], dim=-1)
 
     def place_by_head(
         self,

@@ -7,11 +7,11 @@ from motion_grpo.data.importing import ClipError, Dropped, Importer, ImportRepor
 from motion_grpo.data.loading import load_clips, load_motions
 from motion_grpo.data.mocap_pack import MocapPackImporter, is_mocap_pack, read_mocap_pack
 from motion_grpo.data.schema import FEATURES, SCHEMA_VERSION, clip_to_row, row_to_clip
-from motion_grpo.data.windows import MotionWindows, StreamedWindows, collate_windows
+from motion_grpo.data.windows import MotionWindows, StreamedWindows, balancing_weights, collate_windows
 
 __all__ = [
     "FEATURES", "SCHEMA_VERSION", "Clip", "ClipError", "Dropped", "HeadClip", "ImportReport", "Importer", "Job",
-    "MocapPackImporter", "MotionWindows", "SourceFacts", "StreamedWindows", "clip_to_row", "collate_windows",
+    "MocapPackImporter", "MotionWindows", "SourceFacts", "StreamedWindows", "balancing_weights", "clip_to_row", "collate_windows",
     "is_mocap_pack", "label_contacts", "leg_length", "load_clips", "load_motions", "mirror", "mirror_contacts",
     "read_mocap_pack", "resample", "row_to_clip", "row_to_trajectory", "run_import", "with_contacts",
     "write_dataset_card",

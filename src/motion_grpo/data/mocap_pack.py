@@ -20,7 +20,7 @@ from motion_grpo.motion import Motion
 
 _COLUMNS = {"clip_id", "source", "num_frames", "fps", "betas", "poses_i16", "trans_i32"}
 _FREE = "free for all uses, with attribution (mocap.cs.cmu.edu)"
-_LICENSES = {"bandai1": "cc-by-nc-4.0", "bandai2": "cc-by-nc-4.0", "cmu": _FREE}
+_LICENSES = {"bandai1": "cc-by-nc-4.0", "bandai2": "cc-by-nc-4.0", "cmu": _FREE, "cmu2": _FREE}
 _SPLITS = ("train", "val", "test", "id_test")
 _CLIPS_PER_JOB = 64
 
@@ -89,7 +89,7 @@ class MocapPackImporter:
 
 def _columns(shard: Path) -> list[str]:
     present = set(pq.read_schema(shard).names)
-    return sorted(_COLUMNS | (present & {"subject"}))
+    return sorted(_COLUMNS | (present & {"subject", "content"}))
 
 
 def _names(path: Path, split: str, sources: Sequence[str] | None) -> set[str]:
@@ -121,6 +121,7 @@ def _clip(row: dict, split: str) -> Clip:
         source=row["source"],
         motion=with_contacts(motion),
         subject=row.get("subject") or "",
+        content=row.get("content") or "",
         split=split,
         license=_LICENSES.get(row["source"], ""),
     )

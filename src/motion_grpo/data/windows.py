@@ -1,5 +1,6 @@
 """Windows cut on the fly: out of clips in memory, of memory-mapped rows of a data set, or of a stream of rows."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -80,9 +81,13 @@ class MotionWindows(Dataset):
         seed: makes the place of a random window a function of (seed, epoch, index) alone, whatever the number of
             processes and workers, see :meth:`set_epoch`; drawn anew at each call from torch's generator when None.
         skeleton: body that the rows' betas refer to; the default body when None.
+        weights: of each clip's windows, for random ones: an epoch is as long as ever, but a clip is drawn in proportion
+            to its frames times its weight. The draw is systematic, so counts are within one of what they should be.
+            Needs a seed.
 
     Raises:
-        ValueError: rows that are not of the schema, not at 30 fps, or of another body; lengths that make no sense.
+        ValueError: rows that are not of the schema, not at 30 fps, or of another body; lengths that make no sense;
+            weights without a seed, or not one a clip.
     """
 
     def __init__(
@@ -94,6 +99,7 @@ class MotionWindows(Dataset):
         min_length: int | None = None,
         seed: int | None = None,
         skeleton: Skeleton | None = None,
+        weights: Sequence[float] | None = None,
     ) -> None:
         _check_lengths(length, min_length)
         self.length, self.random, self.min_length, self.seed = length, random, min_length, seed
@@ -106,9 +112,17 @@ class MotionWindows(Dataset):
         self.items = [(i, start) for i, n in enumerate(self.lengths) for start in range(0, n, length)]
         if random:
             self.items = [(i, start) for i, start in self.items if start + length <= max(self.lengths[i], length)]
+        self._weights = None
+        if weights is not None:
+            if not random or seed is None:
+                raise ValueError("weights are for random windows with a seed; give both, or no weights.")
+            if len(weights) != len(self.frames):
+                raise ValueError(f"There are {len(weights)} weights for {len(self.frames)} clips; give one a clip.")
+            self._weights = np.array([weights[clip] for clip, _ in self.items], np.float64)
         # Shared with the workers of a loader, which may outlive an epoch.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self._draws: tuple[int, np.ndarray] | None = None
+        self._order: tuple[int, np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(self.items)
@@ -124,7 +138,7 @@ class MotionWindows(Dataset):
         """The windows at ``indices``, gathered into a batch (PyTorch's loader asks for whole batches by this name)."""
         spans = []
         for index, (place, share) in zip(indices, self._uniform(indices), strict=True):
-            clip, start = self.items[index]
+            clip, start = self.items[self._drawn(index)]
             stop = min(start + self.length, self.lengths[clip])
             if self.random:
                 start, stop = _random_span(self.lengths[clip], self.length, self.min_length, place, share)
@@ -141,6 +155,18 @@ class MotionWindows(Dataset):
         if self._draws is None or self._draws[0] != epoch:
             self._draws = epoch, np.random.default_rng((self.seed, epoch)).random((len(self.items), 2))
         return self._draws[1][list(indices)].tolist()
+
+    def _drawn(self, index: int) -> int:
+        """The item that stands in this place of the epoch: itself, or the one that the weights put there."""
+        if self._weights is None:
+            return index
+        epoch = int(self._epoch)
+        if self._order is None or self._order[0] != epoch:
+            # One uniform number shifts a comb over the cumulated weights (systematic resampling).
+            comb = np.arange(len(self.items)) + np.random.default_rng((self.seed, epoch, 1)).random()
+            edges = np.cumsum(self._weights / self._weights.sum() * len(self.items))
+            self._order = epoch, np.searchsorted(edges, comb).clip(max=len(self.items) - 1)
+        return int(self._order[1][index])
 
     def __getstate__(self) -> dict:
         # Views of a memory map would be pickled as copies of all data; the rows are pickled as paths.
@@ -211,6 +237,32 @@ class StreamedWindows(IterableDataset):
                 yield draw()
         while buffer:
             yield draw()
+
+
+def balancing_weights(
+    frames: Sequence[int], subjects: Sequence[str], contents: Sequence[str], *, person: float, content: float
+) -> list[float]:
+    """Weights by which rare people and rare activities are seen more often: share^-person times share^-content.
+
+    Args:
+        frames: of each clip.
+        subjects: who moves in each clip; a name per data set where people are not told apart.
+        contents: what is done in each clip.
+        person: 0 sees people as often as they were recorded, 1 everybody equally often.
+        content: likewise of activities.
+
+    Returns:
+        A weight a clip; their mean over frames is 1.
+    """
+    by_person, by_content = Counter(), Counter()
+    for count, who, what in zip(frames, subjects, contents, strict=True):
+        by_person[who] += count
+        by_content[what] += count
+    raw = [
+        by_person[who] ** -person * by_content[what] ** -content for who, what in zip(subjects, contents, strict=True)
+    ]
+    mean = sum(w * n for w, n in zip(raw, frames, strict=True)) / sum(frames)
+    return [w / mean for w in raw]
 
 
 def _check_lengths(length: int, min_length: int | None) -> None:

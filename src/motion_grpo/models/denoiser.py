@@ -12,7 +12,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from motion_grpo.conditioning import PARAMETERIZATIONS, HeadPoses, condition_dim, head_features
+from motion_grpo.conditioning import (
+    PARAMETERIZATIONS,
+    HeadPoses,
+    WristPoses,
+    body_features,
+    condition_dim,
+    head_features,
+    wrist_features,
+)
 from motion_grpo.models.egoallo import read_egoallo, without_rotary
 from motion_grpo.models.loading import MotionModelMixin
 from motion_grpo.models.transformer import TransformerBlock, sinusoids
@@ -53,7 +61,11 @@ class EgoMotionDenoiser(MotionModelMixin, ModelMixin, ConfigMixin, PeftAdapterMi
         include_canonicalized_cpf_rotation_in_cond: see :func:`~motion_grpo.conditioning.head_features`.
         include_hands: whether the state holds 15 joints a hand.
         cond_param: parameterisation of the head features.
-        include_hand_positions_cond: whether wrist positions relative to the CPF are part of the features.
+        include_hand_positions_cond: whether wrist positions relative to the CPF are part of the features (EgoAllo's
+            way: all-zero where unknown).
+        include_wrists_cond: whether the features hold the poses of both wrists relative to the CPF, each with a flag
+            that says whether it is visible in this frame.
+        include_body_cond: whether the features hold the wearer's size, with a flag that says whether it is known.
         frames_per_token: frames that share a token of either sequence; 1 is EgoAllo's.
         rotation_representation: ``matrix`` is EgoAllo's state; ``6d`` holds the first two columns of each rotation.
         noise_in_encoder: False keeps the noise level out of the encoder (needs ``film``), so that it runs once a
@@ -95,6 +107,8 @@ class EgoMotionDenoiser(MotionModelMixin, ModelMixin, ConfigMixin, PeftAdapterMi
         include_hands: bool = True,
         cond_param: str = "ours",
         include_hand_positions_cond: bool = False,
+        include_wrists_cond: bool = False,
+        include_body_cond: bool = False,
         frames_per_token: int = 1,
         rotation_representation: Literal["matrix", "6d"] = "matrix",
         noise_in_encoder: bool = True,
@@ -112,7 +126,12 @@ class EgoMotionDenoiser(MotionModelMixin, ModelMixin, ConfigMixin, PeftAdapterMi
             raise ValueError(f"d_latent {d_latent} must be divisible by twice num_heads {num_heads}.")
 
         d_cond = condition_dim(
-            cond_param, include_canonicalized_cpf_rotation_in_cond, include_hand_positions_cond, fourier_enc_freqs
+            cond_param,
+            include_canonicalized_cpf_rotation_in_cond,
+            include_hand_positions_cond,
+            fourier_enc_freqs,
+            wrists=include_wrists_cond,
+            body_size=include_body_cond,
         )
         act = _ACTIVATIONS[activation]
         self.encoders = nn.ModuleDict()
@@ -208,24 +227,46 @@ class EgoMotionDenoiser(MotionModelMixin, ModelMixin, ConfigMixin, PeftAdapterMi
         return StateLayout(self.config.rotation_representation, self.config.include_hands)
 
     def condition(
-        self, head: HeadPoses, hand_positions: Float[Tensor, "*batch frames 6"] | None = None
+        self,
+        head: HeadPoses,
+        hand_positions: Float[Tensor, "*batch frames 6"] | None = None,
+        *,
+        wrists: WristPoses | None = None,
+        body_measures: Float[Tensor, "*batch frames 3"] | None = None,
+        body_known: Bool[Tensor, "*batch frames"] | None = None,
     ) -> Float[Tensor, "*batch frames d_cond"]:
-        """Features of the head trajectory, as this network wants them.
+        """Features of what is known about the wearer, as this network wants them; what it does not read is ignored.
 
         Args:
             head: CPF poses above a floor at z = 0.
             hand_positions: wrists relative to the CPF, metres; zeros when None and the network reads them.
+            wrists: wrist poses for ``include_wrists_cond``; neither is visible when None.
+            body_measures: the wearer's size (:meth:`~motion_grpo.body.Skeleton.measures`), metres, for
+                ``include_body_cond``; unknown when None.
+            body_known: frames in which ``body_measures`` counts; all when None.
         """
-        config = self.config
+        config, p = self.config, head.p_world_cpf
         if config.include_hand_positions_cond and hand_positions is None:
-            hand_positions = head.p_world_cpf.new_zeros(*head.p_world_cpf.shape[:-1], 6)
-        return head_features(
-            head,
-            config.cond_param,
-            canonical_rotation=config.include_canonicalized_cpf_rotation_in_cond,
-            hand_positions=hand_positions if config.include_hand_positions_cond else None,
-            octaves=config.fourier_enc_freqs,
-        )
+            hand_positions = p.new_zeros(*p.shape[:-1], 6)
+        octaves = config.fourier_enc_freqs
+        features = [
+            head_features(
+                head,
+                config.cond_param,
+                canonical_rotation=config.include_canonicalized_cpf_rotation_in_cond,
+                hand_positions=hand_positions if config.include_hand_positions_cond else None,
+                octaves=octaves,
+            )
+        ]
+        if config.include_wrists_cond:
+            features.append(wrist_features(WristPoses.unseen(head) if wrists is None else wrists, octaves))
+        if config.include_body_cond:
+            if body_measures is None:
+                body_measures, body_known = torch.zeros_like(p), torch.zeros_like(p[..., 0], dtype=torch.bool)
+            elif body_known is None:
+                body_known = torch.ones_like(p[..., 0], dtype=torch.bool)
+            features.append(body_features(body_measures, body_known))
+        return torch.cat(features, dim=-1)
 
     @torch.no_grad()
     def set_condition_statistics(self, cond: Float[Tensor, "*batch d_cond"]) -> None:

@@ -13,6 +13,9 @@ from motion_grpo.data.clips import leg_length, mirror, mirror_contacts
 from motion_grpo.motion import MotionState
 from motion_grpo.rotations import wxyz_to_matrix
 
+BODY_SIZES = (-3.5, 3.5)
+"""betas[0] of the smallest and largest body that :class:`Augmentation` makes: 1.37 and 2.07 m on the default one."""
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -23,7 +26,8 @@ class Augmentation:
     body_size: float = 0.0
     """Probability of giving the motion to a body of another stature (travel scaled with the legs)."""
     body_size_std: float = 1.0
-    """Standard deviation of the change of betas[0]; 1 is about 0.1 m of stature."""
+    """Standard deviation of the change of betas[0]; 1 is about 0.1 m of stature. The result is kept within
+    :data:`BODY_SIZES`."""
 
 
 class TrainingBatch(NamedTuple):
@@ -35,6 +39,8 @@ class TrainingBatch(NamedTuple):
     """World positions above a floor at z = 0, metres."""
     rotmats: Float[Tensor, "batch frames 22 3 3"]
     """R_world_root, then local rotations."""
+    world_rotmats: Float[Tensor, "batch frames 22 3 3"]
+    """R_world_joint."""
     mask: Bool[Tensor, "batch frames"]
 
 
@@ -67,6 +73,7 @@ def training_batch(
         head=head._replace(R_prev_cpf=R_step, p_prev_cpf=p_step),
         joints=body.joints[:, 1:],
         rotmats=rotmats[:, 1:],
+        world_rotmats=body.rotmats[:, 1:],
         mask=windows["mask"],
     )
 
@@ -90,7 +97,7 @@ def _augment(
         resize = torch.rand(batch, device=rotmats.device) < augmentation.body_size
         change = torch.randn(batch, device=rotmats.device) * augmentation.body_size_std * resize
         resized = betas.clone()
-        resized[:, 0] += change
+        resized[:, 0] = torch.where(resize, (betas[:, 0] + change).clamp(*BODY_SIZES), betas[:, 0])
         positions = positions * (leg_length(skeleton, resized) / leg_length(skeleton, betas))[:, None, None]
         betas = resized
     return rotmats, positions, contacts, betas

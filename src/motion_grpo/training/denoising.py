@@ -22,7 +22,7 @@ from motion_grpo.metrics import jitter, mpjpe, mpjve
 from motion_grpo.models import EgoMotionDenoiser
 from motion_grpo.motion import FPS, MotionState
 from motion_grpo.schedulers import EgoMotionSDEScheduler
-from motion_grpo.training.batches import Augmentation, training_batch
+from motion_grpo.training.batches import Augmentation, TrainingBatch, training_batch
 from motion_grpo.training.callbacks import TellEpoch
 from motion_grpo.training.losses import (
     GeometricWeights,
@@ -31,6 +31,7 @@ from motion_grpo.training.losses import (
     noise_level_weights,
     sample_noise_levels,
 )
+from motion_grpo.training.observation import DeviceErrors, Observation, WristPatterns, observe
 from motion_grpo.training.saving import DiffusersTrainer
 
 _STATISTICS_WINDOWS = 512
@@ -61,6 +62,25 @@ class DenoisingConfig(TrainingArguments):
     mirror_probability: float = field(default=0.5, metadata={"help": "Of exchanging left and right in a window."})
     body_size_probability: float = field(
         default=0.0, metadata={"help": "Of giving a window to a body of another size."}
+    )
+    body_size_std: float = field(
+        default=1.0, metadata={"help": "Of the change of betas[0] that goes with it; 1 is 0.1 m of stature."}
+    )
+    head_error_degrees: float = field(
+        default=0.0, metadata={"help": "Constant turn of the device on the head, about each axis (std), degrees."}
+    )
+    head_error_metres: float = field(default=0.0, metadata={"help": "Its constant offset along each axis (std), m."})
+    floor_error_metres: float = field(default=0.0, metadata={"help": "Error of the floor height (std), metres."})
+    head_jitter_metres: float = field(default=0.0, metadata={"help": "Tracking noise of each frame (std), metres."})
+    head_gap_probability: float = field(default=0.0, metadata={"help": "Of a short loss of tracking in a window."})
+    head_clean_probability: float = field(default=0.25, metadata={"help": "Of a window without these errors."})
+    wrists_both: float = field(default=0.0, metadata={"help": "Share of windows that see both wrists throughout."})
+    wrists_one: float = field(default=0.0, metadata={"help": "Share that see one wrist, throughout or in bursts."})
+    wrists_bursts: float = field(default=0.0, metadata={"help": "Share that see both wrists in bursts."})
+    wrist_error_metres: float = field(default=0.01, metadata={"help": "Error of a seen wrist (std), metres."})
+    wrist_weight: float = field(default=0.0, metadata={"help": "Distance of seen wrists from where they were, per m."})
+    body_known_probability: float = field(
+        default=0.0, metadata={"help": "Of telling the wearer's size (a network with include_body_cond)."}
     )
     ema_decay: float = field(default=0.999, metadata={"help": "Of the averaged weights, which are what is shipped."})
     eval_num_inference_steps: int = field(default=4, metadata={"help": "Sampling steps of the evaluation."})
@@ -104,8 +124,20 @@ class DenoisingTrainer(DiffusersTrainer):
         self.sampler = sampler or EgoMotionSDEScheduler()
         self.num_inference_steps = num_inference_steps
         self.skeleton = (skeleton or Skeleton.default()).to(args.device)
-        self.augmentation = Augmentation(mirror=args.mirror_probability, body_size=args.body_size_probability)
-        self.geometric_weights = GeometricWeights(args.position_weight, args.velocity_weight, args.foot_contact_weight)
+        self.augmentation = Augmentation(args.mirror_probability, args.body_size_probability, args.body_size_std)
+        self.errors = DeviceErrors(
+            head_degrees=args.head_error_degrees,
+            head_metres=args.head_error_metres,
+            floor_metres=args.floor_error_metres,
+            jitter_metres=args.head_jitter_metres,
+            gap_probability=args.head_gap_probability,
+            clean_probability=args.head_clean_probability,
+            wrist_metres=args.wrist_error_metres,
+        )
+        self.wrists = WristPatterns(args.wrists_both, args.wrists_one, args.wrists_bursts)
+        self.geometric_weights = GeometricWeights(
+            args.position_weight, args.velocity_weight, args.foot_contact_weight, args.wrist_weight
+        )
         self.level_weights = noise_level_weights(self.scheduler.alphas_cumprod).to(args.device)
         if args.noise_weighting == "uniform":
             self.level_weights = torch.ones_like(self.level_weights)
@@ -140,8 +172,21 @@ class DenoisingTrainer(DiffusersTrainer):
             rows = torch.randperm(len(self.train_dataset), generator=generator)[:_STATISTICS_WINDOWS]
             windows = [self.train_dataset[int(i)] for i in rows]
         windows = self.data_collator(windows)
-        batch = training_batch({k: v.to(self.args.device) for k, v in windows.items()}, self.skeleton, False)
-        self.denoiser.set_condition_statistics(self.denoiser.condition(batch.head)[batch.mask])
+        batch = training_batch(
+            {k: v.to(self.args.device) for k, v in windows.items()}, self.skeleton, False, self.augmentation
+        )
+        with torch.random.fork_rng():
+            torch.manual_seed(self.args.seed)
+            cond = self._condition(self._observe(batch))
+        self.denoiser.set_condition_statistics(cond[batch.mask])
+
+    def _observe(self, truth: TrainingBatch) -> Observation:
+        return observe(truth, self.skeleton, self.errors, self.wrists, self.args.body_known_probability)
+
+    def _condition(self, seen: Observation) -> Tensor:
+        return self.denoiser.condition(
+            seen.head, wrists=seen.wrists, body_measures=seen.body_measures, body_known=seen.body_known
+        )
 
     def compute_loss(
         self,
@@ -154,12 +199,13 @@ class DenoisingTrainer(DiffusersTrainer):
         layout = self.denoiser.state_layout
         with torch.no_grad():
             batch = training_batch(inputs, self.skeleton, layout.include_hands, self.augmentation)
-            target = batch.state.pack(layout)
+            seen = self._observe(batch)
+            target = seen.state.pack(layout)
             levels = sample_noise_levels(
                 len(target), len(self.scheduler), favour_high=self.args.favour_high_noise, device=target.device
             )
             noisy = self.scheduler.add_noise(target, torch.randn_like(target), levels)
-            cond = self.denoiser.condition(batch.head)
+            cond = self._condition(seen)
         predicted = model(noisy, levels, cond, batch.mask).float()
         # Kinematics in bfloat16 would be off by centimetres.
         with torch.autocast(target.device.type, enabled=False):
@@ -171,11 +217,12 @@ class DenoisingTrainer(DiffusersTrainer):
                     state,
                     batch.joints,
                     batch.state.contacts,
-                    batch.head,
+                    seen.anchor,
                     self.skeleton,
                     batch.mask,
                     self.geometric_weights,
                     FPS,
+                    seen.wrists.visible,
                 )
                 loss, terms = loss + geometric, terms | more
         for name, term in terms.items():

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from motion_grpo.body import FOOT_JOINTS, Skeleton
+from motion_grpo.body import FOOT_JOINTS, WRIST_JOINTS, Skeleton
 from motion_grpo.conditioning import HeadPoses
 from motion_grpo.motion import MotionState, StateLayout
 
@@ -27,8 +27,11 @@ class GeometricWeights:
     foot_contact: float = 0.0
     """Mean speed of ankles and toe bases while the recording has them on the ground, per m/s."""
 
+    wrist: float = 0.0
+    """Mean distance of the wrists that the condition shows, per metre; adds to ``position``."""
+
     def __bool__(self) -> bool:
-        return any((self.position, self.velocity, self.foot_contact))
+        return any((self.position, self.velocity, self.foot_contact, self.wrist))
 
 
 def noise_level_weights(alphas_cumprod: Float[Tensor, "levels"]) -> Float[Tensor, "levels"]:
@@ -81,6 +84,7 @@ def geometric_loss(
     mask: Bool[Tensor, "batch frames"],
     weights: GeometricWeights,
     fps: float,
+    seen_wrists: Bool[Tensor, "batch frames 2"] | None = None,
 ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
     """Errors of the joints once the predicted body hangs from the true head.
 
@@ -93,9 +97,10 @@ def geometric_loss(
         head: of the recording.
         mask: True for frames that exist.
         fps: frames per second.
+        seen_wrists: where the condition shows the left and right wrist; nowhere when None.
 
     Returns:
-        The weighted loss and its terms: position (m), velocity and foot_contact (m/s).
+        The weighted loss and its terms: position and wrist (m), velocity and foot_contact (m/s).
     """
     body = skeleton.place_by_head(predicted.betas, predicted.body_rotmats, head.R_world_cpf, head.p_world_cpf)
     error = body.joints - joints
@@ -103,11 +108,15 @@ def geometric_loss(
     feet = list(FOOT_JOINTS)
     foot_speed = _norm(body.joints[:, 1:, feet] - body.joints[:, :-1, feet]) * fps
     planted = contacts[:, 1:, [j - 1 for j in feet]] * contacts[:, :-1, [j - 1 for j in feet]]
+    distance = _norm(error)
     terms = {
-        "position": (_norm(error).mean(-1) * mask).sum() / mask.sum(),
+        "position": (distance.mean(-1) * mask).sum() / mask.sum(),
         "velocity": (_norm(error[:, 1:] - error[:, :-1]).mean(-1) * pairs).sum() * fps / pairs.sum(),
         "foot_contact": ((foot_speed * planted).mean(-1) * pairs).sum() / pairs.sum(),
     }
+    if seen_wrists is not None:
+        seen = seen_wrists & mask[..., None]
+        terms["wrist"] = (distance[..., list(WRIST_JOINTS)] * seen).sum() / (2 * mask.sum())
     return sum(getattr(weights, name) * term for name, term in terms.items()), terms
 
 
