@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from motion_grpo.body.joints import HEAD, NUM_BETAS, NUM_JOINTS, PARENTS
+from motion_grpo.body.joints import HEAD, MIRROR, NUM_BETAS, NUM_JOINTS, PARENTS
 from motion_grpo.body.kinematics import PosedBody, place_by_head
 
 # The CPF of EgoAllo: middle of the eyes, as the mean of these vertices of the SMPL-H mesh.
@@ -41,13 +41,34 @@ class Skeleton:
     cpf1: Float[Tensor, "3 16"]
     """Change of the CPF offset per unit of each beta."""
     name: str
-    """Which body this is: ``mannequin-x`` (SMPL-X shape space, ten betas used), or ``smplh-neutral`` and the like, by
-    an SMPL-H file's name."""
+    """Which body this is: ``mannequin-x-symmetric`` (the default, SMPL-X's shape space, ten betas used),
+    ``mannequin-x``, or ``smplh-neutral`` and the like, by an SMPL-H file's name."""
 
     @staticmethod
     @cache
     def default() -> "Skeleton":
-        """The body of the Apache-2.0 package mannequin-x: SMPL-X's mean body and its first ten betas; needs no file."""
+        """:meth:`mannequin_x` made symmetric: left and right are averaged for every shape; needs no file.
+
+        So a mirrored motion is a motion of the same body, whose planted feet stay planted, and both arms of the rest
+        pose bend alike. Joints of the middle lie at x = 0.
+        """
+        body, swap, flip = Skeleton.mannequin_x(), list(MIRROR), torch.tensor([-1.0, 1.0, 1.0])
+        return Skeleton(
+            J0=(body.J0 + flip * body.J0[swap]) / 2,
+            J1=(body.J1 + flip[:, None] * body.J1[swap]) / 2,
+            cpf0=(body.cpf0 + flip * body.cpf0) / 2,
+            cpf1=(body.cpf1 + flip[:, None] * body.cpf1) / 2,
+            name="mannequin-x-symmetric",
+        )
+
+    @staticmethod
+    @cache
+    def mannequin_x() -> "Skeleton":
+        """The body of the Apache-2.0 package mannequin-x as it is: SMPL-X's mean body and its first ten betas.
+
+        Its sides differ, as those of the people whom SMPL-X was fitted to do: the left thigh is 17 mm longer, the left
+        elbow 31 mm lower in the T-pose. Recordings that were made on this body are read with it.
+        """
         path = Path(mannequin.__file__).parent / "assets" / "smplx_calibration.npz"
         with np.load(path, allow_pickle=False) as file:
             joints, joint_dirs = file["joint_rest"], file["joint_dirs"]
