@@ -226,6 +226,7 @@ def retarget(example: Example) -> dict[str, np.ndarray]:
         "betas": betas.numpy(),
         "gender": np.array("neutral"),
         "mocap_framerate": np.array(FPS),
+        "skeleton": np.array(skeleton.name),
     }
 
 

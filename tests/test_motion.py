@@ -150,10 +150,17 @@ def test_file_is_amass(tmp_path) -> None:
     assert shapes == {"poses": (8, 156), "trans": (8, 3), "betas": (16,), "contacts": (8, 21), "mocap_framerate": ()}
     assert {arrays[key].dtype for key in ("poses", "trans", "betas", "contacts")} == {np.dtype("float32")}
     assert str(arrays["gender"]) == "neutral"
-    assert str(arrays["skeleton"]) == "mannequin-x"
+    assert str(arrays["skeleton"]) == "mannequin-x-symmetric"
     assert float(arrays["mocap_framerate"]) == pytest.approx(30.0)
     rotmats = roma.rotvec_to_rotmat(torch.from_numpy(arrays["poses"]).unflatten(1, (52, 3)))
     assert_close(rotmats, motion.local_rotmats, rtol=0.0, atol=1e-6)
+
+
+def test_files_of_the_body_before_it_was_symmetric_are_read_with_it(tmp_path) -> None:
+    motion = replace(moving_motion(8), skeleton=Skeleton.mannequin_x())
+    loaded = Motion.load(motion.save(tmp_path / "old.npz"))
+    assert loaded.body is Skeleton.mannequin_x()
+    assert_close(loaded.joints, motion.joints, rtol=0.0, atol=2e-5)
 
 
 def test_saved_file_puts_smplx_in_the_same_place(tmp_path) -> None:

@@ -12,6 +12,7 @@ from torch.testing import assert_close
 
 from motion_grpo import EgoMotionPipeline, EgoMotionSDEScheduler
 from motion_grpo.artefacts import ARTEFACTS
+from motion_grpo.body import Skeleton
 from motion_grpo.conditioning import HeadPoses
 from motion_grpo.data import resample
 from motion_grpo.evaluation import head_trajectory
@@ -26,7 +27,7 @@ from motion_grpo.perceptual_evaluation import (
     severity_curves,
 )
 from motion_grpo.rotations import wxyz_to_matrix
-from tests.tiny import moving_clip, symmetric_skeleton, tiny_denoiser
+from tests.tiny import moving_clip, tiny_denoiser
 
 CLIPS = [moving_clip(frames, seed) for seed, frames in enumerate((30, 16, 21))]
 IDS = ["clip0/0", "clip0/16", "clip1/0", "clip2/0"]
@@ -86,8 +87,8 @@ def test_windows_hold_the_clips_and_leave_glimpses_out() -> None:
 def test_clips_that_do_not_fit_are_named() -> None:
     with pytest.raises(ValueError, match=r"Clip clip1 is at 15 fps.*30: resample"):
         cut_windows([CLIPS[0], replace(CLIPS[1], motion=resample(CLIPS[1].motion, 15.0))])
-    other = replace(symmetric_skeleton(), name="another")
-    with pytest.raises(ValueError, match="Clip clip1 is of the body 'another', clip clip0 of 'mannequin-x'"):
+    other = replace(Skeleton.default(), name="another")
+    with pytest.raises(ValueError, match="Clip clip1 is of the body 'another', clip clip0 of 'mannequin-x-symmetric'"):
         cut_windows([CLIPS[0], replace(CLIPS[1], motion=replace(CLIPS[1].motion, skeleton=other))])
     with pytest.raises(ValueError, match="None of the 3 clips has 31 frames"):
         cut_windows(CLIPS, 128, 31)
@@ -150,7 +151,7 @@ def test_policies_that_do_not_fit_are_refused(pipeline) -> None:
     torch.manual_seed(0)
     other = pipeline_of()
     other.skeleton = replace(other.skeleton, name="another")
-    with pytest.raises(ValueError, match="of the body 'another', the recordings' of 'mannequin-x'"):
+    with pytest.raises(ValueError, match="of the body 'another', the recordings' of 'mannequin-x-symmetric'"):
         make_pairs(other, CLIPS, **SMALL)
 
 

@@ -1,6 +1,5 @@
 """What several tests need: a network that runs in milliseconds, a walking head and a moving body."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import roma
 import torch
 from torch import Tensor
 
-from motion_grpo.body import MIRROR, Skeleton
+from motion_grpo.body import Skeleton
 from motion_grpo.data import Clip, with_contacts
 from motion_grpo.inference import EgoMotionPipeline
 from motion_grpo.models import EgoMotionDenoiser, MotionPerceptualModel
@@ -97,26 +96,13 @@ def moving_motion(frames: int, seed: int = 0, fps: float = 30.0) -> Motion:
     return with_contacts(motion)
 
 
-def symmetric_skeleton() -> Skeleton:
-    """The default body, whose sides differ by up to 4 cm, made the same on both sides."""
-    body, flip = Skeleton.default(), torch.tensor([-1.0, 1.0, 1.0])
-    swap = list(MIRROR)
-    return replace(
-        body,
-        J0=(body.J0 + body.J0[swap] * flip) / 2,
-        J1=(body.J1 + body.J1[swap] * flip[:, None]) / 2,
-        cpf0=body.cpf0 * torch.tensor([0.0, 1.0, 1.0]),
-        cpf1=body.cpf1 * torch.tensor([0.0, 1.0, 1.0])[:, None],
-    )
-
-
 def moving_clip(frames: int, seed: int = 0) -> Clip:
     """:func:`moving_motion` at 30 fps as a clip."""
     return Clip(f"clip{seed}", "tiny", moving_motion(frames, seed))
 
 
 def pack_row(motion: Motion, clip_id: str, source: str) -> dict:
-    """One row of an open_mocap_smplh shard, written from the format's description."""
+    """One row of an open_mocap_smplh shard, written from the format's description: the body is mannequin-x."""
 
     def differences(values: np.ndarray, dtype: type) -> bytes:
         columns = values.T
@@ -124,6 +110,7 @@ def pack_row(motion: Motion, clip_id: str, source: str) -> dict:
         return steps.astype(dtype).tobytes()
 
     rotmats = torch.cat([motion.root_rotmats[:, None], motion.body_rotmats], 1)
+    trans = motion.root_positions - Skeleton.mannequin_x().rest_joints(motion.betas)[0]
     rotvecs = roma.rotmat_to_rotvec(rotmats).flatten(1).double().numpy()
     return {
         "clip_id": clip_id,
@@ -132,7 +119,7 @@ def pack_row(motion: Motion, clip_id: str, source: str) -> dict:
         "fps": round(motion.fps),
         "betas": motion.betas.tolist(),
         "poses_i16": differences(np.round(rotvecs * 1e4).astype(np.int64), np.int16),
-        "trans_i32": differences(np.round(motion.trans.double().numpy() * 1e5).astype(np.int64), np.int32),
+        "trans_i32": differences(np.round(trans.double().numpy() * 1e5).astype(np.int64), np.int32),
     }
 
 

@@ -203,7 +203,8 @@ class Motion:
         """Reads an AMASS npz (SMPL-H, 156 pose columns), ours or anybody's.
 
         Args:
-            skeleton: body that the file's betas refer to; the default body when None.
+            skeleton: body that the file's betas refer to. When None it is the default body, or mannequin-x where the
+                file says so, as motions of this library did before the default body was made symmetric.
 
         Raises:
             FileNotFoundError: no such file.
@@ -238,8 +239,10 @@ class Motion:
         given = tensor(arrays["betas"]).flatten()[:NUM_BETAS]
         betas[: len(given)] = given
         rotmats = roma.rotvec_to_rotmat(tensor(poses).unflatten(1, (52, 3)))
+        recorded = str(arrays.get("skeleton", (skeleton or Skeleton.default()).name))
+        if skeleton is None and recorded == Skeleton.mannequin_x().name:
+            skeleton = Skeleton.mannequin_x()
         body = skeleton or Skeleton.default()
-        recorded = str(arrays.get("skeleton", body.name))
         if recorded != body.name:
             warnings.warn(
                 f"{path} was written with the body {recorded!r}, but its betas are read as those of {body.name!r}: "

@@ -24,14 +24,49 @@ L_HEEL_TO_TOE = [JOINT_NAMES.index(name) for name in ("L_ankle", "L_foot")]
 def test_default_body_stands_as_a_person_does() -> None:
     skeleton = Skeleton.default()
     joints = dict(zip(JOINT_NAMES, skeleton.J0, strict=True))
-    assert skeleton.name == "mannequin-x"
+    assert skeleton.name == "mannequin-x-symmetric"
     assert all(joint[0] > 0.02 for name, joint in joints.items() if name.startswith("L_"))  # left is +x
     assert all(joint[0] < -0.02 for name, joint in joints.items() if name.startswith("R_"))
     heights = [joints[name][1] for name in ("L_foot", "L_ankle", "L_knee", "L_hip", "spine1", "neck", "head")]
     assert heights == sorted(heights)  # y is up
     assert (skeleton.J0[L_HEEL_TO_TOE[1]] - skeleton.J0[L_HEEL_TO_TOE[0]])[2] > 0.05  # toes point to +z
     assert abs(joints["L_wrist"][1] - joints["L_shoulder"][1]) < 0.1  # arms stretched out
-    assert_close(skeleton.J0[list(MIRROR)] * torch.tensor([-1.0, 1, 1]), skeleton.J0, rtol=0.0, atol=0.035)
+
+
+@few
+@given(betas=betas_lists)
+def test_default_body_is_symmetric_and_the_mean_of_both_sides_of_mannequin_x(betas: list) -> None:
+    betas, flip = torch.tensor(betas), torch.tensor([-1.0, 1.0, 1.0])
+    body, package = Skeleton.default(), Skeleton.mannequin_x()
+    rest, sides = body.rest_joints(betas), package.rest_joints(betas)
+    assert_close(rest[list(MIRROR)] * flip, rest)
+    assert_close(rest, (sides + sides[list(MIRROR)] * flip) / 2, rtol=0.0, atol=1e-6)
+    assert rest[[0, 3, 6, 9, 12, 15], 0].abs().max() == 0
+    eyes = body.cpf_offset(betas)
+    assert eyes[0] == 0
+    assert_close(eyes[1:], package.cpf_offset(betas)[1:])
+
+
+def test_both_arms_of_the_t_pose_bend_alike() -> None:
+    joints = dict(zip(JOINT_NAMES, Skeleton.default().J0, strict=True))
+
+    def bend(side: str) -> float:
+        upper, lower = (
+            joints[f"{side}_{b}"] - joints[f"{side}_{a}"] for a, b in (("shoulder", "elbow"), ("elbow", "wrist"))
+        )
+        return float(torch.rad2deg(torch.acos(torch.cosine_similarity(upper, lower, dim=0))))
+
+    assert bend("L") == pytest.approx(bend("R"), abs=1e-3)
+    assert bend("L") < 15
+
+
+def test_the_package_s_own_body_is_at_hand() -> None:
+    with np.load(Path(mannequin.__file__).parent / "assets" / "smplx_calibration.npz") as file:
+        joints = torch.tensor(file["joint_rest"], dtype=torch.float32)
+    package = Skeleton.mannequin_x()
+    assert package.name == "mannequin-x"
+    assert_close(package.J0[:22], joints[:22])
+    assert (package.J0 - Skeleton.default().J0).abs().max() > 0.01
 
 
 def test_default_fingers_are_the_fingers() -> None:

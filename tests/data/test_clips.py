@@ -1,16 +1,21 @@
 """Contact labels, resampling and mirroring, by hand."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import roma
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from motion_grpo.body import MIRROR, Skeleton, forward_kinematics
+from motion_grpo.body import FOOT_JOINTS, MIRROR, Skeleton, cpf_of, forward_kinematics
 from motion_grpo.data import label_contacts, leg_length, mirror, mirror_contacts, resample, with_contacts
 from motion_grpo.motion import Motion
-from tests.tiny import moving_motion, symmetric_skeleton
+from tests.tiny import moving_motion
 
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+few = settings(max_examples=15, deadline=None, derandomize=True)
 KNEE, ANKLE, TOE, HEAD, WRIST = 4, 7, 10, 15, 20
 
 
@@ -145,15 +150,34 @@ class TestMirror:
         assert (torch.linalg.det(once) > 0.99).all()
         assert not torch.allclose(once, R)
 
-    @pytest.mark.parametrize("joints", [22, 52])
-    def test_posed_joints_are_the_mirror_image(self, joints):
-        flip = torch.tensor([-1.0, 1.0, 1.0])
-        rest = symmetric_skeleton().rest_joints(torch.randn(16))[:joints]
-        R, p = roma.random_rotmat((4, joints)), torch.randn(4, 3)
-        straight = forward_kinematics(rest, R, p).joints
-        mirrored = forward_kinematics(rest, *mirror(R, p)).joints
+    @few
+    @given(
+        betas=st.lists(st.floats(-3, 3, width=32), min_size=16, max_size=16),
+        seed=st.integers(0, 2**16),
+        joints=st.sampled_from([22, 52]),
+    )
+    def test_posed_joints_and_eyes_are_the_mirror_image(self, betas, seed, joints):
+        flip, skeleton = torch.tensor([-1.0, 1.0, 1.0]), Skeleton.default()
+        betas, generator = torch.tensor(betas), torch.Generator().manual_seed(seed)
+        R = roma.rotvec_to_rotmat(torch.randn(4, joints, 3, generator=generator))
+        p = torch.randn(4, 3, generator=generator)
+        rest = skeleton.rest_joints(betas)[:joints]
+        straight, mirrored = forward_kinematics(rest, R, p), forward_kinematics(rest, *mirror(R, p))
         swapped = [j for j in MIRROR if j < joints]
-        torch.testing.assert_close(mirrored, straight[:, swapped] * flip, rtol=0, atol=1e-5)
+        torch.testing.assert_close(mirrored.joints, straight.joints[:, swapped] * flip, rtol=0, atol=1e-5)
+        eyes, mirrored_eyes = (cpf_of(body, skeleton.cpf_offset(betas))[1] for body in (straight, mirrored))
+        torch.testing.assert_close(mirrored_eyes, eyes * flip, rtol=0, atol=1e-5)
+
+    @pytest.mark.parametrize("name", ["walk_turns", "brisk_walk", "look_around"])
+    def test_planted_feet_of_a_recording_stay_planted(self, name):
+        motion = with_contacts(Motion.load(EXAMPLES / f"{name}.npz"))
+        R, p = mirror(torch.cat([motion.root_rotmats[:, None], motion.body_rotmats], 1), motion.root_positions)
+        other = with_contacts(replace(motion, root_rotmats=R[:, 0], body_rotmats=R[:, 1:], root_positions=p))
+        assert torch.equal(other.contacts, mirror_contacts(motion.contacts))
+        planted = motion.contacts[:, [j - 1 for j in FOOT_JOINTS]].bool()
+        assert planted.float().mean() > 0.2
+        heights = motion.joints[:, FOOT_JOINTS, 2], other.joints[:, [MIRROR[j] for j in FOOT_JOINTS], 2]
+        assert (heights[0] - heights[1])[planted].abs().max() < 1e-4
 
     def test_contacts_change_sides(self):
         contacts = torch.zeros(2, 21)
@@ -167,7 +191,7 @@ class TestMirror:
     def test_labels_of_the_mirrored_motion_are_the_mirrored_labels(self):
         motion = moving_motion(30, seed=2)
         motion.body_rotmats[:, 0] = roma.rotvec_to_rotmat(torch.tensor([-0.8, 0.0, 0.0]))  # the left leg is lifted
-        motion = with_contacts(replace(motion, skeleton=symmetric_skeleton()))
+        motion = with_contacts(motion)
         R, p = mirror(torch.cat([motion.root_rotmats[:, None], motion.body_rotmats], 1), motion.root_positions)
         other = with_contacts(replace(motion, root_rotmats=R[:, 0], body_rotmats=R[:, 1:], root_positions=p))
         assert torch.equal(other.contacts, mirror_contacts(motion.contacts))

@@ -1,11 +1,16 @@
 """The packed shards: a round trip through one written here, and the real ones."""
 
+from dataclasses import replace
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import roma
 import torch
 
+from motion_grpo.body import Skeleton
 from motion_grpo.data import read_mocap_pack
+from motion_grpo.motion import Motion
 from tests.conftest import shared_path
 from tests.tiny import moving_motion, pack_row, write_shard
 
@@ -19,22 +24,47 @@ COUNTS = {
 }
 
 
+def bent_knees(motion: Motion) -> Motion:
+    """Knees bent by a radian, or legs of another length could not reach."""
+    body = motion.body_rotmats.clone()
+    body[:, [3, 4]] = roma.rotvec_to_rotmat(torch.tensor([1.0, 0.0, 0.0]))
+    return replace(motion, body_rotmats=body)
+
+
+LEGS, FEET = [0, 1, 3, 4, 6, 7], [7, 8, 10, 11]
+
+
 def test_round_trip(tmp_path):
-    """Up to the format's resolution: 1e-4 rad and 1e-5 m."""
-    motions = [moving_motion(40), moving_motion(7, seed=2)]
+    """Up to the format's resolution: 1e-4 rad and 1e-5 m. Legs bend so that ankles stay where mannequin-x has them."""
+    motions = [bent_knees(moving_motion(40)), bent_knees(moving_motion(7, seed=2))]
     write_shard(tmp_path, "tiny", "train", motions)
     clips = list(read_mocap_pack(tmp_path, "train"))
     assert [clip.id for clip in clips] == ["tiny/0", "tiny/1"]
     assert {clip.source for clip in clips} == {"tiny"}
+    others = [joint for joint in range(21) if joint not in LEGS]
     for clip, motion in zip(clips, motions, strict=True):
-        torch.testing.assert_close(clip.motion.root_rotmats, motion.root_rotmats, rtol=0, atol=2e-4)
-        torch.testing.assert_close(clip.motion.body_rotmats, motion.body_rotmats, rtol=0, atol=2e-4)
-        torch.testing.assert_close(clip.motion.root_positions, motion.root_positions, rtol=0, atol=6e-6)
-        torch.testing.assert_close(clip.motion.trans, motion.trans, rtol=0, atol=6e-6)
-        torch.testing.assert_close(clip.motion.betas, motion.betas)
-        torch.testing.assert_close(clip.motion.timestamps, motion.timestamps)
+        assert clip.motion.body is Skeleton.default()
+        close = lambda name: (getattr(clip.motion, name), getattr(motion, name))  # noqa: B023, E731
+        torch.testing.assert_close(*close("root_rotmats"), rtol=0, atol=2e-4)
+        body, given = close("body_rotmats")
+        torch.testing.assert_close(body[:, others], given[:, others], rtol=0, atol=2e-4)
+        torch.testing.assert_close(*close("root_positions"), rtol=0, atol=6e-6)
+        torch.testing.assert_close(*close("betas"))
+        torch.testing.assert_close(*close("timestamps"))
         assert clip.motion.hand_rotmats is None
-        assert (clip.motion.contacts == motion.contacts).float().mean() > 0.99
+
+
+def test_planted_feet_are_where_the_pack_has_them(tmp_path):
+    """The pack's body is not symmetric; the default body's bent legs reach the same places."""
+    motion = replace(bent_knees(moving_motion(40)), skeleton=Skeleton.mannequin_x())
+    write_shard(tmp_path, "tiny", "train", [motion])
+    (clip,) = read_mocap_pack(tmp_path, "train")
+    moved = (clip.motion.joints - motion.joints)[:, FEET].norm(dim=-1)
+    unchanged = replace(motion, skeleton=None)
+    assert moved[:, :2].max() < 1e-3
+    assert moved[:, 2:].max() < 7e-3  # the feet's own length
+    assert (clip.motion.joints - motion.joints)[:, [10, 11], 2].abs().max() < 3e-3
+    assert (unchanged.joints - motion.joints)[:, FEET].norm(dim=-1).max() > 8e-3  # what it would be
 
 
 def test_differences_wrap_around(tmp_path):

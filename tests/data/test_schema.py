@@ -97,7 +97,7 @@ def test_row_says_what_the_columns_promise():
     assert distance.min() > 0.05
     assert distance.max() < 0.15
     assert np.ptp(distance) < 1e-5
-    assert (row["fps"], row["num_frames"], row["skeleton"]) == (30.0, 25, "mannequin-x")
+    assert (row["fps"], row["num_frames"], row["skeleton"]) == (30.0, 25, "mannequin-x-symmetric")
 
 
 def test_version_travels_with_the_file(tmp_path):
@@ -129,8 +129,10 @@ class TestErrors:
 
     def test_another_body(self):
         row = clip_to_row(moving_clip(4)) | {"skeleton": "SMPLH_MALE"}
-        with pytest.raises(ValueError, match="body SMPLH_MALE, not mannequin-x: pass skeleton="):
+        with pytest.raises(ValueError, match="body SMPLH_MALE, not mannequin-x-symmetric: pass skeleton="):
             row_to_clip(row)
+        with pytest.raises(ValueError, match=r"body mannequin-x, .*before the default body was made symmetric; import"):
+            row_to_clip(row | {"skeleton": "mannequin-x"})
         named = replace(Skeleton.default(), name="SMPLH_MALE")
         assert row_to_clip(row, named).motion.skeleton is named
 

@@ -280,7 +280,7 @@ class TestErrors:
             MotionWindows(self.rows(Clip("clip0", "s", fast())))
 
     def test_another_body(self):
-        with pytest.raises(ValueError, match="body SMPLH_MALE, not mannequin-x"):
+        with pytest.raises(ValueError, match="body SMPLH_MALE, not mannequin-x-symmetric"):
             MotionWindows(self.rows(moving_clip(20), skeleton="SMPLH_MALE"))
 
     @pytest.mark.parametrize(("length", "shortest"), [(1, None), (10, 1), (10, 11)])

@@ -463,7 +463,7 @@ class TestLoading:
 def test_from_egoallo():
     pipe = EgoMotionPipeline.from_egoallo(GOLDEN / "egoallo_token_rope")
     pipe.set_progress_bar_config(disable=True)
-    assert pipe.skeleton.name == "mannequin-x"
+    assert pipe.skeleton.name == "mannequin-x-symmetric"
     assert pipe.scheduler.config.variance == "single_level"
     assert pipe.config.num_inference_steps == 30
     motion = pipe(head_trajectory(3), num_inference_steps=8, generator=seeded()).motion

@@ -135,5 +135,5 @@ def test_a_data_set_on_a_licensed_body(tmp_path, monkeypatch):
     data = script.DataArguments(str(tmp_path / "data"), smplh=str(body))
     assert len(script.train_windows(data, 16, 0)) == 1
     assert script.val_clips(data)[0].motion.body.name == "smplh-neutral"
-    with pytest.raises(ValueError, match="refer to the body smplh-neutral, not mannequin-x"):
+    with pytest.raises(ValueError, match="refer to the body smplh-neutral, not mannequin-x-symmetric"):
         script.train_windows(script.DataArguments(data.dataset_name), 16, 0)

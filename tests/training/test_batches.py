@@ -7,7 +7,7 @@ from motion_grpo.body import MIRROR, Skeleton, cpf_of
 from motion_grpo.conditioning import HeadPoses, head_features
 from motion_grpo.data import MotionWindows, leg_length, mirror_contacts
 from motion_grpo.training.batches import Augmentation, TrainingBatch, training_batch
-from tests.tiny import moving_clip, symmetric_skeleton
+from tests.tiny import moving_clip
 
 TOES = [10, 11]
 FLIP = torch.tensor([-1.0, 1.0, 1.0])
@@ -67,7 +67,7 @@ def test_hands_are_flat_where_the_network_has_them():
 class TestMirroring:
     @pytest.fixture
     def both(self) -> tuple[TrainingBatch, TrainingBatch]:
-        windows, body = windows_of(25, 30, length=15), symmetric_skeleton()
+        windows, body = windows_of(25, 30, length=15), Skeleton.default()
         return training_batch(windows, body, False), training_batch(windows, body, False, Augmentation(mirror=1.0))
 
     def test_head_is_seen_in_the_mirror(self, both):

@@ -17,6 +17,7 @@ from motion_grpo.body.joints import (
     LEFT_FOOT,
     LEFT_SHOULDER,
     LEFT_WRIST,
+    MIRROR,
     NUM_BETAS,
     NUM_JOINTS,
     PARENTS,
@@ -55,13 +56,34 @@ class Skeleton:
     cpf1: Float[Tensor, "3 16"]
     """Change of the CPF offset per unit of each beta."""
     name: str
-    """Which body this is: ``mannequin-x`` (SMPL-X shape space, ten betas used), or ``smplh-neutral`` and the like, by
-    an SMPL-H file's name."""
+    """Which body this is: ``mannequin-x-symmetric`` (the default, SMPL-X's shape space, ten betas used),
+    ``mannequin-x``, or ``smplh-neutral`` and the like, by an SMPL-H file's name."""
 
     @staticmethod
     @cache
     def default() -> "Skeleton":
-        """The body of the Apache-2.0 package mannequin-x: SMPL-X's mean body and its first ten betas; needs no file."""
+        """:meth:`mannequin_x` made symmetric: left and right are averaged for every shape; needs no file.
+
+        So a mirrored motion is a motion of the same body, whose planted feet stay planted, and both arms of the rest
+        pose bend alike. Joints of the middle lie at x = 0.
+        """
+        body, swap, flip = Skeleton.mannequin_x(), list(MIRROR), torch.tensor([-1.0, 1.0, 1.0])
+        return Skeleton(
+            J0=(body.J0 + flip * body.J0[swap]) / 2,
+            J1=(body.J1 + flip[:, None] * body.J1[swap]) / 2,
+            cpf0=(body.cpf0 + flip * body.cpf0) / 2,
+            cpf1=(body.cpf1 + flip[:, None] * body.cpf1) / 2,
+            name="mannequin-x-symmetric",
+        )
+
+    @staticmethod
+    @cache
+    def mannequin_x() -> "Skeleton":
+        """The body of the Apache-2.0 package mannequin-x as it is: SMPL-X's mean body and its first ten betas.
+
+        Its sides differ, as those of the people whom SMPL-X was fitted to do: the left thigh is 17 mm longer, the left
+        elbow 31 mm lower in the T-pose. Recordings that were made on this body are read with it.
+        """
         path = Path(mannequin.__file__).parent / "assets" / "smplx_calibration.npz"
         with np.load(path, allow_pickle=False) as file:
             joints, joint_dirs = file["joint_rest"], file["joint_dirs"]
@@ -145,7 +167,7 @@ class Skeleton:
         return self.cpf0 + betas @ self.cpf1.mT
 
     def measures(self, betas: Float[Tensor, "*batch 16"]) -> Float[Tensor, "*batch 3"]:
-        """Sizes of the shaped body, metres: eyes over soles and pelvis over soles in the rest pose, shoulder to wrist."""
+        """Sizes of the shaped body in the rest pose, metres: eyes over soles, pelvis over soles, shoulder to wrist."""
         rest = self.rest_joints(betas)
         soles = rest[..., [LEFT_FOOT, RIGHT_FOOT], 1].mean(-1) - SOLE_UNDER_TOE
         eyes = rest[..., HEAD, 1] + self.cpf_offset(betas)[..., 1] - soles

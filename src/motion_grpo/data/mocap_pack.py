@@ -15,6 +15,7 @@ import torch
 
 from motion_grpo.body import Skeleton
 from motion_grpo.data.clips import Clip, with_contacts
+from motion_grpo.data.importers.retarget import on_default_body
 from motion_grpo.data.importing import Job
 from motion_grpo.motion import Motion
 
@@ -26,7 +27,10 @@ _CLIPS_PER_JOB = 64
 
 
 def read_mocap_pack(folder: str | Path, split: str, sources: Sequence[str] | None = None) -> Iterator[Clip]:
-    """Yields the clips of one split, contacts labelled.
+    """Yields the clips of one split on the default body, contacts labelled.
+
+    The pack was made on the body of mannequin-x, whose sides differ. Pelvis and ankles stay where they are there, so
+    that planted feet stay planted (:func:`~motion_grpo.data.importers.retarget.on_default_body`).
 
     Args:
         folder: holds ``SOURCE_SPLIT.parquet`` files.
@@ -108,18 +112,20 @@ def _clip(row: dict, split: str) -> Clip:
     trans = torch.tensor(undo("trans_i32", np.int32, 3) / 1e5, dtype=torch.float32)
     betas = torch.tensor(row["betas"], dtype=torch.float32)
     rotmats = roma.rotvec_to_rotmat(rotvecs.unflatten(1, (22, 3)))
+    pack_body = Skeleton.mannequin_x()
     motion = Motion(
         root_rotmats=rotmats[:, 0],
-        root_positions=trans + Skeleton.default().rest_joints(betas)[0],
+        root_positions=trans + pack_body.rest_joints(betas)[0],
         body_rotmats=rotmats[:, 1:],
         betas=betas,
         contacts=torch.zeros(frames, 21),
         timestamps=torch.arange(frames, dtype=torch.float64) / row["fps"],
+        skeleton=pack_body,
     )
     return Clip(
         id=row["clip_id"],
         source=row["source"],
-        motion=with_contacts(motion),
+        motion=with_contacts(on_default_body(motion)),
         subject=row.get("subject") or "",
         content=row.get("content") or "",
         split=split,

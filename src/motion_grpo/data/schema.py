@@ -159,6 +159,11 @@ def check_body(names: Iterable[str], skeleton: Skeleton | None) -> None:
     """Raises ValueError where betas refer to another body than ``skeleton`` (None: the default one)."""
     expected = (skeleton or Skeleton.default()).name
     other = sorted({str(name) for name in names} - {expected})
+    if other == [Skeleton.mannequin_x().name]:
+        raise ValueError(
+            f"The betas refer to the body {other[0]}, not {expected}: the rows were written before the default body "
+            "was made symmetric; import the data set again (motion-grpo data --help)."
+        )
     if other:
         raise ValueError(
             f"The betas refer to the body {', '.join(other)}, not {expected}: pass skeleton=Skeleton.from_smplh(...)."

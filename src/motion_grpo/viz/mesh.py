@@ -8,10 +8,11 @@ import numpy as np
 import roma
 from jaxtyping import Float32, Int64
 
+from motion_grpo.body import Skeleton
 from motion_grpo.motion import Motion
 
-MANNEQUIN_BODY = "mannequin-x"
-"""Name of the skeleton (:attr:`Skeleton.name`) that has this mesh."""
+MANNEQUIN_BODIES = (Skeleton.default().name, Skeleton.mannequin_x().name)
+"""Names of the skeletons (:attr:`Skeleton.name`) that have this mesh, which is symmetric at rest."""
 _NUM_BETAS = 10
 
 
@@ -28,7 +29,7 @@ def mannequin_vertices(motion: Motion, frames: Sequence[int]) -> Float32[np.ndar
     Raises:
         ValueError: the motion's betas belong to another body, whose mesh is not this one.
     """
-    if motion.body.name != MANNEQUIN_BODY:
+    if motion.body.name not in MANNEQUIN_BODIES:
         raise ValueError(
             f"the mannequin has the shape space of the default body, and this motion's betas belong to "
             f"{motion.body.name!r}; draw its joints instead."
@@ -43,7 +44,8 @@ def mannequin_vertices(motion: Motion, frames: Sequence[int]) -> Float32[np.ndar
         pose["hand_pose"] = roma.rotmat_to_rotvec(motion.hand_rotmats[index]).numpy()
     # pelvis_rotation turns about the pelvis, as SMPL's root does; global_rotation would turn about the world's origin.
     pose["pelvis_rotation"] = roma.rotmat_to_rotvec(motion.root_rotmats[index]).numpy()
-    pose["global_translation"] = motion.trans[index].numpy()
+    pelvis_at_rest = Skeleton.mannequin_x().rest_joints(motion.betas)[0]
+    pose["global_translation"] = (motion.root_positions[index] - pelvis_at_rest).numpy()
     return np.stack([_vertices(model, pose, k) for k in range(len(index))])
 
 

@@ -29,7 +29,7 @@ from motion_grpo.viz.figures import (
     save_figure,
     style_axes,
 )
-from motion_grpo.viz.mesh import MANNEQUIN_BODY, mannequin_faces, mannequin_vertices
+from motion_grpo.viz.mesh import MANNEQUIN_BODIES, mannequin_faces, mannequin_vertices
 from motion_grpo.viz.raster import Camera, render, render_shadow
 
 MAX_POSES = 16
@@ -73,7 +73,7 @@ class _Row:
     @cached_property
     def vertices(self) -> Float64[np.ndarray, "poses vertices 3"] | None:
         """None for a body without a mesh."""
-        if self.motion.body.name != MANNEQUIN_BODY:
+        if self.motion.body.name not in MANNEQUIN_BODIES:
             return None
         return self._above_floor(mannequin_vertices(self.motion, self.frames.tolist()))
 

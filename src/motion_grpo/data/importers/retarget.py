@@ -296,6 +296,20 @@ def place_ankles(
     return R
 
 
+def on_default_body(motion: Motion) -> Motion:
+    """The motion on the default body instead of one of nearly its size, as :meth:`Skeleton.mannequin_x` is.
+
+    Pelvis and ankles stay in their places and feet keep their rotation in the world (:func:`place_ankles`); the other
+    joints keep their local rotations. Betas stay.
+    """
+    rest = Skeleton.default().rest_joints(motion.betas)[: len(JOINTS)].double()
+    R = motion.posed.rotmats[:, : len(JOINTS)].double()
+    targets = {side: motion.joints[:, limb[2]].double() for side, limb in _LEGS.items()}
+    R = place_ankles(R, motion.root_positions.double(), rest, targets)
+    body_rotmats = R[:, list(PARENTS[1 : len(JOINTS)])].mT @ R[:, 1:]
+    return replace(motion, body_rotmats=body_rotmats.float(), skeleton=None)
+
+
 def floor_height(
     joints: Float[Tensor, "frames 22 3"], rest: Float[Tensor, "22 3"], usual: float | None = None
 ) -> float:
