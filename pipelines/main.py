@@ -16,7 +16,7 @@ def make_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
     app.callback()(_motion_grpo)
     for name in names:
         function = name.replace("-", "_")
-        module = import_module(f"motion_grpo_cli.{function}")
+        module = import_module(f"motion_grpo.cli.{function}")
         if hasattr(module, "app"):
             app.add_typer(module.app, name=name)
         else:
