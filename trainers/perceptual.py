@@ -13,9 +13,9 @@ checkpoints are pushed too, and ``--resume`` goes on from there where the output
 
 from dataclasses import asdict, dataclass, field
 
+from accelerate.utils import set_seed
 from motion_grpo.cli.train.command_line import TrainingParser
 from motion_grpo.cli.train.dataset_arguments import DataArguments, skeleton, train_windows, val_clips
-from transformers import set_seed
 
 from motion_grpo import EgoMotionPipeline
 from motion_grpo.cards import record_run

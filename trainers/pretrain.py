@@ -10,9 +10,9 @@ are pushed too, and ``--resume`` goes on from there where the output folder has 
 
 from dataclasses import asdict, dataclass, field
 
+from accelerate.utils import set_seed
 from motion_grpo.cli.train.command_line import TrainingParser
 from motion_grpo.cli.train.dataset_arguments import DataArguments, skeleton, train_windows, val_clips
-from transformers import set_seed
 
 from motion_grpo import EgoMotionPipeline
 from motion_grpo.cards import record_run
