@@ -40,4 +40,4 @@ $(VENV)/.test: $(VENV)/.torch pyproject.toml
 	@touch $@ $(VENV)/.demo
 
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info outputs
+	rm -rf $(VENV) build dist *.egg-info outputs

@@ -1,1 +1,1 @@
-"""Templates of model and data-set cards; installed as ``motion_grpo_hub_cards``."""
+"""Templates of model and data-set cards; installed as ``motion_grpo.hub_cards``."""

@@ -1,1 +1,1 @@
-"""Runnable inference; installed as the package motion_grpo_cli."""
+"""The commands of ``motion-grpo``; installed as ``motion_grpo.cli``."""

@@ -15,7 +15,7 @@ import diffusers
 import scipy
 import torch
 import typer
-from motion_grpo_cli.evaluate import dataset_settings, listed
+from motion_grpo.cli.evaluate import dataset_settings, listed
 from rich.console import Console
 from rich.markdown import Markdown
 

@@ -12,8 +12,8 @@ the present update and ends the run with status 143.
 import sys
 from dataclasses import asdict, dataclass, field
 
-from dataset_arguments import DataArguments, skeleton, train_windows, val_clips
-from trl import TrlParser
+from motion_grpo.cli.train.command_line import TrainingParser
+from motion_grpo.cli.train.dataset_arguments import DataArguments, skeleton, train_windows, val_clips
 
 from motion_grpo import EgoMotionPipeline
 from motion_grpo.cards import record_run
@@ -35,7 +35,7 @@ class ModelArguments:
 
 def main() -> None:
     """Parses, builds, trains, saves."""
-    data, model_args, args = TrlParser((DataArguments, ModelArguments, MotionGRPOConfig)).parse_args_and_config()
+    data, model_args, args = TrainingParser((DataArguments, ModelArguments, MotionGRPOConfig)).parse_args_and_config()
     pipeline = EgoMotionPipeline.from_pretrained(model_args.model_name_or_path)
     pipeline.skeleton = skeleton(data) or pipeline.skeleton
     trainer = MotionGRPOTrainer(

@@ -13,9 +13,9 @@ checkpoints are pushed too, and ``--resume`` goes on from there where the output
 
 from dataclasses import asdict, dataclass, field
 
-from dataset_arguments import DataArguments, skeleton, train_windows, val_clips
-from transformers import set_seed
-from trl import TrlParser
+from accelerate.utils import set_seed
+from motion_grpo.cli.train.command_line import TrainingParser
+from motion_grpo.cli.train.dataset_arguments import DataArguments, skeleton, train_windows, val_clips
 
 from motion_grpo import EgoMotionPipeline
 from motion_grpo.cards import record_run
@@ -46,7 +46,7 @@ class ModelArguments:
 
 def main() -> None:
     """Parses, builds, trains, saves."""
-    data, model_args, args = TrlParser((DataArguments, ModelArguments, PerceptualConfig)).parse_args_and_config()
+    data, model_args, args = TrainingParser((DataArguments, ModelArguments, PerceptualConfig)).parse_args_and_config()
     set_seed(args.seed)
     body = skeleton(data)
     policies = [EgoMotionPipeline.from_pretrained(name) for name in model_args.policies]

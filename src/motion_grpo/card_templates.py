@@ -173,7 +173,7 @@ def _checked(metadata: CardData, text: str, kind: str, name: str) -> str:
 
 
 def _source(name: str) -> str:
-    return resources.files("motion_grpo_hub_cards").joinpath(name).read_text()
+    return resources.files("motion_grpo.hub_cards").joinpath(name).read_text()
 
 
 def _asked_for(template: str) -> set[str]:

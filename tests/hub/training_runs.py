@@ -1,7 +1,6 @@
 """Training scripts in this process or in their own, on a pack and networks that take a second."""
 
-import importlib.util
-import sys
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -61,16 +60,12 @@ def train(
     Returns:
         The output folder.
     """
-    monkeypatch.syspath_prepend(ROOT / "trainers")  # as when it is run
-    spec = importlib.util.spec_from_file_location(f"{script}_script", ROOT / "trainers" / f"{script}.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, f"{script}_script", module)  # dataclasses look their module up
-    spec.loader.exec_module(module)
+    module = import_module(f"motion_grpo.cli.train.{script}")
     parsed = (
         module.DataArguments(str(folder / "pack")),
         module.ModelArguments(**models_of(script, folder), resume=resume),
         vars(module)[_CONFIGS[script]](str(folder / output), **SETTINGS[script] | settings),
     )
-    monkeypatch.setattr(module, "TrlParser", lambda types: SimpleNamespace(parse_args_and_config=lambda: parsed))
+    monkeypatch.setattr(module, "TrainingParser", lambda types: SimpleNamespace(parse_args_and_config=lambda: parsed))
     module.main()
     return folder / output

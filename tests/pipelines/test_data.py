@@ -11,7 +11,7 @@ import huggingface_hub
 import numpy as np
 import pytest
 from huggingface_hub import DatasetCard
-from motion_grpo_cli import data as module
+from motion_grpo.cli import data as module
 from typer.testing import CliRunner
 
 from motion_grpo.data import (
@@ -122,8 +122,8 @@ def test_defaults_are_the_importers_own():
 
 
 def test_help_imports_nothing_heavy():
-    script = "import sys; sys.argv = ['motion-grpo', 'data', 'bvh', '--help']; from motion_grpo_cli import cli\n"
-    script += "try: cli.main()\nfinally: print([name for name in ('torch', 'datasets') if name in sys.modules])"
+    script = "import sys; sys.argv = ['motion-grpo', 'data', 'bvh', '--help']; from motion_grpo.cli import main\n"
+    script += "try: main.main()\nfinally: print([name for name in ('torch', 'datasets') if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert "--metres-per-unit" in result.stdout
     assert result.stdout.rstrip().endswith("[]")

@@ -13,7 +13,7 @@ from typing import Any
 import datasets
 import pytest
 import typer
-from motion_grpo_cli import evaluate as module
+from motion_grpo.cli import evaluate as module
 from typer.testing import CliRunner
 
 from motion_grpo import EgoMotionPipeline, EgoMotionSDEScheduler, evaluation

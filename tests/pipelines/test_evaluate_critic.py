@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from motion_grpo_cli import evaluate_critic as module
+from motion_grpo.cli import evaluate_critic as module
 
 from motion_grpo import EgoMotionPipeline, EgoMotionSDEScheduler
 from motion_grpo.artefacts import ARTEFACTS

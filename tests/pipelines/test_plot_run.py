@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from matplotlib.image import imread
-from motion_grpo_cli import plot_run as module
-from motion_grpo_cli.cli import main
+from motion_grpo.cli import plot_run as module
+from motion_grpo.cli.main import main
 from transformers import TrainerState
 
 

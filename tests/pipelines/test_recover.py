@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from motion_grpo_cli.cli import main
+from motion_grpo.cli.main import main
 
 from motion_grpo import Motion
 

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import grpo as script
 import pytest
 import torch
 import yaml
+from motion_grpo.cli.train import grpo as script
 from transformers import HfArgumentParser
 
 from motion_grpo import EgoMotionPipeline
@@ -38,7 +38,7 @@ def run(monkeypatch, pack: Path, *, resume: bool = False, **settings) -> Path:
         script.ModelArguments(str(pack.parent / "base"), resume=resume),
         script.MotionGRPOConfig(str(output), **RUN | settings),
     )
-    monkeypatch.setattr(script, "TrlParser", lambda types: SimpleNamespace(parse_args_and_config=lambda: parsed))
+    monkeypatch.setattr(script, "TrainingParser", lambda types: SimpleNamespace(parse_args_and_config=lambda: parsed))
     script.main()
     return output
 

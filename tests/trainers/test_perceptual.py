@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-import perceptual as script
 import pytest
 import torch
 import yaml
+from motion_grpo.cli.train import perceptual as script
 from transformers import HfArgumentParser
 
 from motion_grpo.models import MotionPerceptualModel
@@ -43,7 +43,7 @@ def run(monkeypatch, pack: Path, output: Path, policies: list[str], training: di
         script.ModelArguments(policies=policies, **model),
         script.PerceptualConfig(str(output), **TRAINING | (training or {})),
     )
-    monkeypatch.setattr(script, "TrlParser", lambda types: SimpleNamespace(parse_args_and_config=lambda: parsed))
+    monkeypatch.setattr(script, "TrainingParser", lambda types: SimpleNamespace(parse_args_and_config=lambda: parsed))
     script.main()
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import datasets
-import pretrain as script
 import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from motion_grpo.cli.train import pretrain as script
 from transformers import HfArgumentParser
 
 from motion_grpo import EgoMotionPipeline, Skeleton
@@ -47,7 +47,7 @@ def run(monkeypatch, pack: Path, output: Path, **model) -> None:
         script.ModelArguments(**settings | model),
         script.DenoisingConfig(str(output), **TRAINING),
     )
-    monkeypatch.setattr(script, "TrlParser", lambda types: SimpleNamespace(parse_args_and_config=lambda: parsed))
+    monkeypatch.setattr(script, "TrainingParser", lambda types: SimpleNamespace(parse_args_and_config=lambda: parsed))
     script.main()
 
 

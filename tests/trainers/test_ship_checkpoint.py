@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-import ship_checkpoint
 import torch
 from huggingface_hub import ModelCard
-from ship_checkpoint import END, LARGEST_MB, START, ShipArguments, insert, rebuild, ship
+from motion_grpo.cli.train import ship_checkpoint
+from motion_grpo.cli.train.ship_checkpoint import END, LARGEST_MB, START, ShipArguments, insert, rebuild, ship
 
 from motion_grpo import EgoMotionPipeline, EgoMotionSDEScheduler
 from motion_grpo.cards import record_run

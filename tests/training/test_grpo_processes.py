@@ -7,15 +7,15 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 import torch
-from accelerate.state import GradientState
 from transformers import Trainer
 from trl import GRPOTrainer
-from trl.trainer.base_trainer import _BaseTrainer
 from trl.trainer.utils import RepeatSampler
 
+from motion_grpo.training.relied_on import RELIED_ON, check_relied_on
 from tests.training.grpo_setup import trainer
 
 ROOT = Path(__file__).parents[2]
@@ -47,28 +47,21 @@ def test_two_processes_do_what_one_does(tmp_path):
     torch.testing.assert_close(two["weights"], one["weights"], rtol=0, atol=1e-5)
 
 
-RELIED_ON = [
-    (_BaseTrainer, "_send_telemetry"),
-    (_BaseTrainer, "create_model_card"),
-    (GRPOTrainer, "_set_signature_columns_if_needed"),
-    (GRPOTrainer, "_get_train_sampler"),
-    (GRPOTrainer, "_generate_and_score_completions"),
-    (GRPOTrainer, "_prepare_inputs"),
-    (GRPOTrainer, "_log_metric"),
-    (GRPOTrainer, "_save_checkpoint"),
-    (GRPOTrainer, "training_step"),
-    (Trainer, "_save"),
-    (Trainer, "_save_checkpoint"),
-    (Trainer, "_load_from_checkpoint"),
-    (Trainer, "_load_best_model"),
-    (Trainer, "_get_dataloader"),
-    (GradientState, "_set_sync_gradients"),
-]
+@pytest.mark.parametrize(
+    ("place", "name"), [(place, name) for place, names in RELIED_ON.items() for name in names], ids=":".join
+)
+def test_what_is_relied_on_is_named_when_it_is_gone(place, name, monkeypatch):
+    check_relied_on()
+    owner = resolve_name(place)
+    monkeypatch.delattr(owner, name)
+    with pytest.raises(ImportError, match=rf"has no {owner.__name__}\.{name}, which .*: pip install \"trl==1\.16"):
+        check_relied_on()
 
 
-@pytest.mark.parametrize(("owner", "name"), RELIED_ON, ids=[f"{owner.__name__}.{name}" for owner, name in RELIED_ON])
-def test_what_is_overridden_is_still_there(owner, name):
-    assert name in vars(owner), f"{owner.__module__}.{owner.__name__}.{name} moved: MotionGRPOTrainer overrides it."
+def test_a_class_that_is_gone_is_named(monkeypatch):
+    monkeypatch.setitem(RELIED_ON, "trl.trainer.gone:Trainer", ("train",))
+    with pytest.raises(ImportError, match=r"^trl 1\.\S+ has no Trainer\.train, which"):
+        check_relied_on()
 
 
 def test_the_sampler_still_repeats():

@@ -7,6 +7,7 @@ from typing import Any
 
 from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE, LoraBaseMixin
 
+from motion_grpo.extras import extra
 from motion_grpo.hub import LOAD_OPTIONS, PUSH_OPTIONS, check_repo, fetch, push_with_card
 from motion_grpo.models.adapters import refuse_foreign_adapter
 
@@ -58,7 +59,10 @@ class LoraMixin(LoraBaseMixin):
         Raises:
             FileNotFoundError: no such file.
             ValueError: no safetensors, damaged ones, or an adapter of another network.
+            ImportError: the extra ``lora`` is not installed.
         """
+        with extra("lora"):
+            import peft  # noqa: F401
         name, file = os.fspath(pretrained_model_name_or_path), str(Path(subfolder) / weight_name)
         if not weight_name.endswith(".safetensors"):
             raise ValueError(f"weight_name is {weight_name!r}; adapters are loaded from safetensors only.")

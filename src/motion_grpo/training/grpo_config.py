@@ -1,17 +1,13 @@
 """Settings of :class:`~motion_grpo.training.MotionGRPOTrainer`."""
 
 from dataclasses import dataclass, field
-from importlib.metadata import version
 
-from packaging.version import Version
 from trl import GRPOConfig
 
 from motion_grpo.perlin import FREQUENCY
 from motion_grpo.training.exploration import EXPLORATION
 from motion_grpo.training.grpo_objective import AGGREGATIONS, CREDITS, REDUCTIONS, STEP_WEIGHTS
 
-TESTED_TRL = ("1.16", "1.17")
-"""From the first, below the second: the trainer relies on private names of TRL."""
 _CHOICES = {
     "credit": CREDITS,
     "exploration": EXPLORATION,
@@ -31,7 +27,6 @@ class MotionGRPOConfig(GRPOConfig):
 
     Raises:
         ValueError: settings that contradict each other or have no meaning.
-        ImportError: another TRL than the tested ones.
     """
 
     learning_rate: float = field(default=1e-5, metadata={"help": "AdamW's."})
@@ -141,7 +136,6 @@ class MotionGRPOConfig(GRPOConfig):
     )
 
     def __post_init__(self) -> None:
-        _check_trl()
         for name, choices in _CHOICES.items():
             if (value := vars(self)[name]) not in choices:
                 raise ValueError(f"{name} is {value!r}; choose one of {', '.join(choices)}.")
@@ -230,12 +224,3 @@ class MotionGRPOConfig(GRPOConfig):
     def conditions_per_generation(self) -> int:
         """Conditions of a rollout, on all processes together."""
         return self.generation_batch_size // self.num_generations
-
-
-def _check_trl() -> None:
-    lowest, beyond = TESTED_TRL
-    if not Version(lowest) <= Version(version("trl")) < Version(beyond):
-        raise ImportError(
-            f"motion-grpo's GRPO trainer is tested with trl >= {lowest}, < {beyond}; {version('trl')} is installed: "
-            f"pip install 'trl>={lowest},<{beyond}'."
-        )

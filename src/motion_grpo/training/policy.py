@@ -11,6 +11,7 @@ from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from motion_grpo.extras import extra
 from motion_grpo.models import EgoMotionDenoiser
 from motion_grpo.training.rollout import predict_clean
 
@@ -39,10 +40,8 @@ class MotionPolicy(nn.Module):
         self.denoiser = denoiser.eval()
         self.has_adapter = lora_r > 0
         if self.has_adapter:
-            try:
-                from peft import LoraConfig  # an optional dependency
-            except ImportError as error:
-                raise ImportError(f"lora_r is {lora_r}, which needs peft: pip install motion-grpo[lora].") from error
+            with extra("lora"):
+                from peft import LoraConfig
             denoiser.add_adapter(LoraConfig(r=lora_r, lora_alpha=lora_alpha, target_modules=list(_LORA_LAYERS)))
         self.train()
 

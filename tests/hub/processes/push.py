@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import HfApi
-from motion_grpo_cli import cli
+from motion_grpo.cli import main as cli
 
 from motion_grpo import EgoMotionPipeline, EgoMotionSDEScheduler
 from motion_grpo.data import load_motions

@@ -20,6 +20,7 @@ from motion_grpo.data.clips import Clip
 from motion_grpo.data.importers.amass import HANDS_MOVE, LICENSE, SPLITS
 from motion_grpo.data.importers.betas import fit_betas, load_skeleton
 from motion_grpo.data.importing import ClipError, Job
+from motion_grpo.extras import extra
 from motion_grpo.motion import Motion
 from motion_grpo.rotations import wxyz_to_matrix
 
@@ -155,10 +156,8 @@ def _read(group: Any) -> dict[str, Tensor]:
 
 
 def _open(path: Path) -> Any:
-    try:
+    with extra("hdf5"):
         import h5py
-    except ImportError as error:
-        raise ImportError("EgoAllo's HDF5 file needs h5py: pip install 'motion-grpo[hdf5]'.") from error
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; give EgoAllo's preprocessed .hdf5 file.")
     try:

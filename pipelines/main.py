@@ -1,0 +1,64 @@
+"""The command ``motion-grpo``: collects the scripts of this folder."""
+
+import sys
+from contextlib import nullcontext
+from importlib import import_module
+from typing import NamedTuple
+
+import typer
+
+from motion_grpo.extras import extra
+
+
+class Command(NamedTuple):
+    """What can be said of a command without importing its module."""
+
+    summary: str
+    extra: str | None = None
+    """What has to be installed for it, beyond what recovering takes."""
+
+
+COMMANDS = {
+    "recover": Command("Recover full-body motion from a head trajectory."),
+    "score": Command("Say how plausible a motion is: 0 is made up, 1 is real."),
+    "evaluate": Command("Score recovered motion against recordings.", extra="data"),
+    "evaluate-critic": Command("Compare perceptual models: accuracy on pairs, artefacts, cost.", extra="train"),
+    "data": Command("Import motion data into one schema, to train on and to share.", extra="data"),
+    "plot-run": Command("Draw rewards, advantages, diversity and evaluations of a GRPO run over its steps.", "train"),
+}
+
+
+def make_app(asked: str | None = None) -> typer.Typer:
+    """The command line with the command that is asked for, else with all of them by their summaries.
+
+    Modules import PyTorch, which takes seconds: only that of the command itself is imported.
+    """
+    app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+    # Without a callback an app of one command would not want the command's name.
+    app.callback()(_motion_grpo)
+    if asked is None:
+        for name, command in COMMANDS.items():
+            app.command(name, help=command.summary)(_motion_grpo)
+        return app
+    function, needed = asked.replace("-", "_"), COMMANDS[asked].extra
+    with extra(needed) if needed else nullcontext():
+        module = import_module(f"motion_grpo.cli.{function}")
+    if hasattr(module, "app"):
+        app.add_typer(module.app, name=asked)
+    else:
+        app.command(asked)(getattr(module, function))
+    return app
+
+
+def main() -> None:
+    """Runs a command; bad input ends in one sentence and exit code 1, not in a traceback."""
+    first = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
+    try:
+        make_app(first if first in COMMANDS else None)()
+    except (ValueError, OSError, ImportError) as error:
+        print(f"motion-grpo: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _motion_grpo() -> None:
+    """Full-body motion from a head trajectory."""

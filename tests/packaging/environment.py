@@ -1,0 +1,74 @@
+"""A wheel of this checkout, and environments with it and what it requires: made without a network."""
+
+import shutil
+import subprocess
+import sys
+import venv
+from importlib.metadata import Distribution, distribution
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[2]
+
+
+def checkout_files() -> list[Path]:
+    """What git keeps or would keep, relative to the root."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [Path(line) for line in listed.splitlines() if (ROOT / line).is_file()]
+
+
+def build_wheel(folder: Path) -> Path:
+    """Of a copy: what earlier builds have left in the checkout gets into a wheel otherwise."""
+    copy = folder / "checkout"
+    for path in checkout_files():
+        if path.parts[0] not in ("docs", "tests"):
+            (copy / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / path, copy / path)
+    _pip(sys.executable, "wheel", "--no-build-isolation", "--wheel-dir", folder, copy)
+    return next(folder.glob("*.whl"))
+
+
+def install(wheel: Path, folder: Path) -> Path:
+    """A new environment with the wheel, and with links to what it requires, down to the last, as pip would bring it.
+
+    Returns:
+        The folder of its commands.
+    """
+    venv.create(folder, symlinks=True)
+    _pip(folder / "bin" / "python", "install", wheel)
+    [packages] = folder.glob("lib/python*/site-packages")
+    [metadata] = packages.glob("motion_grpo-*.dist-info")
+    for required in _requirements(Distribution.at(metadata), frozenset()):
+        _link(required, packages)
+    return folder / "bin"
+
+
+def _pip(python: str | Path, *words: str | Path) -> None:
+    command = [sys.executable, "-m", "pip", "--python", python, words[0], "--quiet", "--no-deps", "--no-index"]
+    done = subprocess.run([*command, *words[1:]], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def _requirements(package: Distribution, extras: frozenset[str]) -> dict[str, Distribution]:
+    """By name: what a package needs, and what that needs."""
+    found: dict[tuple[str, frozenset[str]], Distribution] = {}
+    asked = [(package, extras)]
+    while asked:
+        package, extras = asked.pop()
+        for requirement in map(Requirement, package.requires or []):
+            marker = requirement.marker
+            if marker is None or any(marker.evaluate({"extra": extra}) for extra in (extras or {""})):
+                key = (requirement.name, frozenset(requirement.extras))
+                if key not in found:
+                    found[key] = distribution(requirement.name)
+                    asked.append((found[key], key[1]))
+    return {required.name: required for required in found.values()}.values()
+
+
+def _link(package: Distribution, packages: Path) -> None:
+    for name in {path.parts[0] for path in package.files or [] if path.parts[0] not in ("..", "__pycache__")}:
+        link = packages / name
+        if not link.exists():
+            link.symlink_to(Path(str(package.locate_file(name))).resolve())
