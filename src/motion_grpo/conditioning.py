@@ -3,7 +3,7 @@
 from typing import Literal, NamedTuple, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from motion_grpo.rotations import heading, wxyz_to_matrix, yaw_rotation
@@ -53,6 +53,12 @@ class HeadPoses(NamedTuple):
             wxyz_to_matrix(T_prev_cpf[..., :4]),
             T_prev_cpf[..., 4:],
         )
+
+    def without_previous(self, starts: Bool[Tensor, "*batch"]) -> "HeadPoses":
+        """Rows that start with their first frame: it repeats the second one's step, as in :meth:`from_world`."""
+        _, _, R_step, p_step = (x.clone() for x in self)
+        R_step[starts, 0], p_step[starts, 0] = R_step[starts, 1], p_step[starts, 1]
+        return self._replace(R_prev_cpf=R_step, p_prev_cpf=p_step)
 
     def window(self, start: int, stop: int) -> "HeadPoses":
         """Frames [start, stop)."""
