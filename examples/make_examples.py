@@ -21,6 +21,7 @@ from torch import Tensor
 
 from motion_grpo.body import NUM_BETAS, NUM_JOINTS, PARENTS, Skeleton, cpf_of, forward_kinematics
 from motion_grpo.body.joints import BODY_JOINT_NAMES
+from motion_grpo.data.clips import TOE_HEIGHT
 
 FPS = 30.0
 JOINTS = ("pelvis", *BODY_JOINT_NAMES)
@@ -58,8 +59,7 @@ SOURCE |= {joint.replace("L_", "R_"): "r" + body[1:] for joint, body in SOURCE.i
 # knees point 9 degrees outward; the humanoid's elbow hinge is 30 degrees off the vertical, SMPL's about 10, and the
 # forearm takes half of that.
 ROLL = {"hip": -9.0, "knee": -9.0, "shoulder": 20.0, "elbow": 10.0, "wrist": 0.0}
-# Toe joints of a flat foot lie this far above the floor (metres, mean body); the rest pose says how far the ankles do.
-TOE_HEIGHT = 0.018
+# Where the toe joints of a flat foot lie is TOE_HEIGHT; the rest pose says how far above them the ankles are.
 FLOOR_PERCENTILE = 4.0
 
 
@@ -213,8 +213,8 @@ def retarget(example: Example) -> dict[str, np.ndarray]:
     joints = forward_kinematics(rest[: len(JOINTS)], local, pelvis).joints
     toes = [JOINTS.index("L_foot"), JOINTS.index("R_foot")]
     feet = [JOINTS.index("L_ankle"), JOINTS.index("R_ankle"), *toes]
-    sole = rest[toes, 1].min() - TOE_HEIGHT
-    clearance = (joints[:, feet, 2] - (rest[feet, 1] - sole)).amin(dim=1)
+    floor = rest[toes, 1].min() - TOE_HEIGHT
+    clearance = (joints[:, feet, 2] - (rest[feet, 1] - floor)).amin(dim=1)
     pelvis[:, 2] -= clearance.quantile(FLOOR_PERCENTILE / 100)
 
     poses = torch.zeros(len(local), 3 * NUM_JOINTS, dtype=local.dtype)

@@ -102,7 +102,7 @@ def moving_clip(frames: int, seed: int = 0) -> Clip:
 
 
 def pack_row(motion: Motion, clip_id: str, source: str) -> dict:
-    """One row of an open_mocap_smplh shard, written from the format's description: the body is mannequin-x."""
+    """One row of an open_mocap_smplh shard, written from the format's description: mannequin-x, soles on the floor."""
 
     def differences(values: np.ndarray, dtype: type) -> bytes:
         columns = values.T
@@ -110,7 +110,8 @@ def pack_row(motion: Motion, clip_id: str, source: str) -> dict:
         return steps.astype(dtype).tobytes()
 
     rotmats = torch.cat([motion.root_rotmats[:, None], motion.body_rotmats], 1)
-    trans = motion.root_positions - Skeleton.mannequin_x().rest_joints(motion.betas)[0]
+    floor = torch.tensor([0.0, 0.0, -0.008])  # of the pack, in this library's world
+    trans = motion.root_positions - floor - Skeleton.mannequin_x().rest_joints(motion.betas)[0]
     rotvecs = roma.rotmat_to_rotvec(rotmats).flatten(1).double().numpy()
     return {
         "clip_id": clip_id,

@@ -54,6 +54,12 @@ class HeadPoses(NamedTuple):
             T_prev_cpf[..., 4:],
         )
 
+    def without_previous(self, starts: Bool[Tensor, "*batch"]) -> "HeadPoses":
+        """Rows that start with their first frame: it repeats the second one's step, as in :meth:`from_world`."""
+        _, _, R_step, p_step = (x.clone() for x in self)
+        R_step[starts, 0], p_step[starts, 0] = R_step[starts, 1], p_step[starts, 1]
+        return self._replace(R_prev_cpf=R_step, p_prev_cpf=p_step)
+
     def window(self, start: int, stop: int) -> "HeadPoses":
         """Frames [start, stop)."""
         R, p, dR, dp = self

@@ -154,7 +154,7 @@ def foot_skating(
     Appendix E gives the horizontal velocity of foot joints lower than 2 cm, and its tables give metres. Here that is
     the length (Euclidean) of the horizontal step from one frame to the next, counted when the joint is below ``height``
     in both, so that a landing foot does not skate. Where the joints lie in the foot matters: on the default body,
-    standing, the toe joints are 1.8 cm above the floor and the ankles 7.6 cm, so at 2 cm ankles count only in a body
+    standing, the toe joints are 1.0 cm above the floor and the ankles 6.8 cm, so at 2 cm ankles count only in a body
     that has sunk.
 
     The sum grows with the sequence; ``per_frame`` divides it by the number of steps that count (metres per frame).

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from motion_grpo.body import FOOT_JOINTS, MIRROR, Skeleton, cpf_of, forward_kinematics
 from motion_grpo.data import label_contacts, leg_length, mirror, mirror_contacts, resample, with_contacts
+from motion_grpo.data.importers.preprocess import Recording, prepare
 from motion_grpo.motion import Motion
 from tests.tiny import moving_motion
 
@@ -45,19 +46,22 @@ def spinning(frames: int, fps: float, turns_per_second: float = 0.25, start: flo
 
 class TestContacts:
     def test_one_frame_has_no_speed(self) -> None:
-        with pytest.raises(ValueError, match="at least two frames; there are 1"):
-            label_contacts(high_joints(1), 30.0)
+        joints = high_joints(1)
+        joints[:, TOE, 2] = 0.02
+        assert label_contacts(joints, 30.0).nonzero().tolist() == [[0, TOE - 1]]
 
     @pytest.mark.parametrize(
         ("joint", "height", "speed", "touches"),
         [
             (TOE, 0.02, 0.0, True),
-            (TOE, 0.039, 0.0, True),
-            (TOE, 0.041, 0.0, False),
-            (ANKLE, 0.079, 0.0, True),
-            (ANKLE, 0.081, 0.0, False),
-            (KNEE, 0.07, 0.0, True),
-            (WRIST, 0.07, 0.0, True),
+            (TOE, 0.049, 0.0, True),  # 4 cm over a toe that stands 1 cm over the floor
+            (TOE, 0.051, 0.0, False),
+            (ANKLE, 0.089, 0.0, True),
+            (ANKLE, 0.091, 0.0, False),
+            (KNEE, 0.089, 0.0, True),
+            (KNEE, 0.091, 0.0, False),
+            (WRIST, 0.089, 0.0, True),
+            (WRIST, 0.091, 0.0, False),
             (TOE, 0.02, 0.59, True),
             (TOE, 0.02, 0.61, False),
             (TOE, -0.05, 0.0, True),
@@ -78,15 +82,30 @@ class TestContacts:
         assert torch.equal(contacts, expected)
 
     def test_a_step(self):
-        """Planted, lifted in one frame, set down in one frame; speed is that of the step that led to a frame."""
+        """Planted, lifted in one frame, set down in one frame; a frame's speed is that of the step that follows it."""
         joints = high_joints(6)
         joints[:, TOE, 2] = torch.tensor([0.02, 0.02, 0.10, 0.10, 0.02, 0.02])
-        assert label_contacts(joints, 30.0)[:, TOE - 1].tolist() == [1, 1, 0, 0, 0, 1]
+        assert label_contacts(joints, 30.0)[:, TOE - 1].tolist() == [1, 0, 0, 0, 1, 1]
 
-    def test_the_first_frame_has_the_speed_of_the_second(self):
+    def test_the_last_frame_has_the_speed_of_the_one_before(self):
         joints = high_joints(3)
-        joints[:, TOE] = torch.tensor([[0.0, 0, 0.02], [0.1, 0, 0.02], [0.1, 0, 0.02]])
-        assert label_contacts(joints, 30.0)[:, TOE - 1].tolist() == [0, 0, 1]
+        joints[:, TOE] = torch.tensor([[0.0, 0, 0.02], [0.0, 0, 0.02], [0.1, 0, 0.02]])
+        assert label_contacts(joints, 30.0)[:, TOE - 1].tolist() == [1, 0, 0]
+
+    def test_the_floor_may_lie_elsewhere(self):
+        joints = high_joints(4)
+        joints[:, TOE, 2] = 0.02
+        assert torch.equal(
+            label_contacts(joints + torch.tensor([0.0, 0.0, 3.0]), 30.0, 3.0), label_contacts(joints, 30.0)
+        )
+
+    def test_an_importer_labels_as_augmentation_does(self):
+        """Whoever labels a motion, at its source's frame rate or when it is resampled, labels the same."""
+        motion = with_contacts(Motion.load(EXAMPLES / "walk_turns.npz"))
+        imported = prepare(Recording.from_motion(motion), keep=1.0)
+        assert imported.contacts[:, [9, 10]].mean() > 0.4
+        assert torch.equal(with_contacts(imported).contacts, imported.contacts)
+        assert torch.equal(resample(imported, 30.0).contacts, imported.contacts)
 
     def test_a_motion_is_labelled_against_its_own_floor(self):
         motion = moving_motion(20)

@@ -10,11 +10,13 @@ from motion_grpo.body import MIRROR, Skeleton
 from motion_grpo.motion import Motion
 from motion_grpo.rotations import interpolate_rotations
 
+TOE_HEIGHT = 0.01
+"""Metres from the floor up to the toe joint of a standing foot, in all data: EgoAllo's floor, inside the sole."""
 # EgoAllo's labels (after HuMoR): a joint rests on the ground when it is slower than 5 mm a frame at 120 fps and low.
 CONTACT_SPEED = 0.6
 """m/s."""
 CONTACT_HEIGHT: dict[int, float] = {4: 0.08, 5: 0.08, 7: 0.08, 8: 0.08, 10: 0.04, 11: 0.04, 20: 0.08, 21: 0.08}
-"""Metres above the floor, by SMPL-H joint: knees, ankles, toe bases, wrists. Other joints never touch the ground."""
+"""Metres over a standing toe joint: knees, ankles, toe bases, wrists. Other joints never rest on the ground."""
 
 _REFLECT = torch.diag(torch.tensor([-1.0, 1.0, 1.0]))
 
@@ -39,30 +41,35 @@ class Clip:
     """Of the body model that the betas refer to."""
 
 
-def label_contacts(joints: Float[Tensor, "frames joints 3"], fps: float) -> Float[Tensor, "frames 21"]:
-    """1 where a body joint rests on the floor at z = 0 (EgoAllo's preprocessing, thresholds in m/s and not per frame).
+def speeds(points: Float[Tensor, "frames points 3"], fps: float) -> Float[Tensor, "frames points"]:
+    """m/s from each frame to the next; the last frame has the speed of the one before it, a single frame none."""
+    step = points.diff(dim=0).norm(dim=-1) * fps
+    return torch.cat([step, step[-1:] if len(step) else step.new_zeros(1, points.shape[1])])
+
+
+def label_contacts(
+    joints: Float[Tensor, "frames joints 3"], fps: float, floor_height: float = 0.0
+) -> Float[Tensor, "frames 21"]:
+    """1 where a body joint rests on the ground: slow in the step to the next frame, and low.
+
+    The labels of EgoAllo's preprocessing, with the thresholds in m/s and not per frame of the source: toes up to 4 cm,
+    knees, ankles and wrists up to 8 cm over the toe joint of a standing foot.
 
     Args:
         joints: world positions, metres, SMPL-H order with the root first.
-        fps: frames per second.
-
-    Raises:
-        ValueError: a single frame, which has no speed.
+        fps: frames per second; a still foot that is sampled rarely is no slower.
+        floor_height: z of the floor, metres.
     """
-    if len(joints) < 2:
-        raise ValueError(f"Contacts need a speed, so at least two frames; there are {len(joints)}.")
-    speed = (joints[1:] - joints[:-1]).norm(dim=-1) * fps
-    speed = torch.cat([speed[:1], speed])
+    index = list(CONTACT_HEIGHT)
+    low = joints[:, index, 2] - (floor_height + TOE_HEIGHT) < torch.tensor(list(CONTACT_HEIGHT.values()))
     contacts = torch.zeros(len(joints), 21)
-    for joint, height in CONTACT_HEIGHT.items():
-        contacts[:, joint - 1] = ((speed[:, joint] < CONTACT_SPEED) & (joints[:, joint, 2] < height)).float()
+    contacts[:, [joint - 1 for joint in index]] = (low & (speeds(joints[:, index], fps) < CONTACT_SPEED)).float()
     return contacts
 
 
 def with_contacts(motion: Motion) -> Motion:
     """The motion with contacts labelled anew, against its own floor."""
-    above_floor = motion.joints - torch.tensor([0.0, 0.0, motion.floor_height])
-    return replace(motion, contacts=label_contacts(above_floor, motion.fps))
+    return replace(motion, contacts=label_contacts(motion.joints, motion.fps, motion.floor_height))
 
 
 def resample(motion: Motion, fps: float, speed: float = 1.0) -> Motion:

@@ -14,7 +14,7 @@ import roma
 import torch
 
 from motion_grpo.body import Skeleton
-from motion_grpo.data.clips import Clip, with_contacts
+from motion_grpo.data.clips import TOE_HEIGHT, Clip, with_contacts
 from motion_grpo.data.importers.retarget import on_default_body
 from motion_grpo.data.importing import Job
 from motion_grpo.motion import Motion
@@ -24,6 +24,8 @@ _FREE = "free for all uses, with attribution (mocap.cs.cmu.edu)"
 _LICENSES = {"bandai1": "cc-by-nc-4.0", "bandai2": "cc-by-nc-4.0", "cmu": _FREE, "cmu2": _FREE}
 _SPLITS = ("train", "val", "test", "id_test")
 _CLIPS_PER_JOB = 64
+# The pack's floor is where the sole stands: the toe joint of a standing foot is this far above it, metres.
+_PACK_TOE_HEIGHT = 0.018
 
 
 def read_mocap_pack(folder: str | Path, split: str, sources: Sequence[str] | None = None) -> Iterator[Clip]:
@@ -113,9 +115,10 @@ def _clip(row: dict, split: str) -> Clip:
     betas = torch.tensor(row["betas"], dtype=torch.float32)
     rotmats = roma.rotvec_to_rotmat(rotvecs.unflatten(1, (22, 3)))
     pack_body = Skeleton.mannequin_x()
+    to_floor = torch.tensor([0.0, 0.0, TOE_HEIGHT - _PACK_TOE_HEIGHT])
     motion = Motion(
         root_rotmats=rotmats[:, 0],
-        root_positions=trans + pack_body.rest_joints(betas)[0],
+        root_positions=trans + pack_body.rest_joints(betas)[0] + to_floor,
         body_rotmats=rotmats[:, 1:],
         betas=betas,
         contacts=torch.zeros(frames, 21),

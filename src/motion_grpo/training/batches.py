@@ -42,6 +42,8 @@ class TrainingBatch(NamedTuple):
     world_rotmats: Float[Tensor, "batch frames 22 3 3"]
     """R_world_joint."""
     mask: Bool[Tensor, "batch frames"]
+    starts: Bool[Tensor, "batch"]
+    """Windows that begin with their clip: no step leads to their first frame."""
 
 
 def training_batch(
@@ -63,18 +65,17 @@ def training_batch(
     R_world_cpf, p_world_cpf = cpf_of(body, skeleton.cpf_offset(betas))
     head = HeadPoses.from_world(R_world_cpf, p_world_cpf).window(1, frames)
     starts = ~windows["has_previous"]
-    R_step, p_step = head.R_prev_cpf.clone(), head.p_prev_cpf.clone()
-    R_step[starts, 0], p_step[starts, 0] = R_step[starts, 1], p_step[starts, 1]
     hands = None
     if include_hands:
         hands = torch.eye(3, device=rotmats.device).expand(*rotmats.shape[:1], frames - 1, NUM_HAND_JOINTS, 3, 3)
     return TrainingBatch(
         state=MotionState(betas[:, 1:], rotmats[:, 1:, 1:], contacts[:, 1:], hands),
-        head=head._replace(R_prev_cpf=R_step, p_prev_cpf=p_step),
+        head=head.without_previous(starts),
         joints=body.joints[:, 1:],
         rotmats=rotmats[:, 1:],
         world_rotmats=body.rotmats[:, 1:],
         mask=windows["mask"],
+        starts=starts,
     )
 
 

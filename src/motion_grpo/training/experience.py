@@ -159,10 +159,12 @@ def path(
     return steps, explored, trained_transitions(explored, args.timestep_fraction, stream)
 
 
-def perturbed_head(args: MotionGRPOConfig, head: HeadPoses, generation: int, groups: Groups) -> HeadPoses:
+def perturbed_head(
+    args: MotionGRPOConfig, head: HeadPoses, starts: Bool[Tensor, "batch"], generation: int, groups: Groups
+) -> HeadPoses:
     """The head that the policy sees (Eq. 16), one a condition, or one a sample if ``head`` has as many rows.
 
-    Bodies are hung from, and rewarded on, the clean one.
+    Bodies are hung from, and rewarded on, the clean one. ``starts``: rows that no step leads to.
     """
     if args.head_noise == 0:
         return head
@@ -176,7 +178,7 @@ def perturbed_head(args: MotionGRPOConfig, head: HeadPoses, generation: int, gro
         octaves=args.head_noise_octaves,
         fps=FPS,
     )
-    return perturb_head(head, offsets.to(head.p_world_cpf.device), args.head_noise)
+    return perturb_head(head, offsets.to(head.p_world_cpf.device), args.head_noise).without_previous(starts)
 
 
 @torch.no_grad()
@@ -201,7 +203,8 @@ def draw(
         groups: which samples.
     """
     device = truth.mask.device
-    head, mask, basis = truth.head, truth.mask, smooth_basis(truth.mask, args.exploration_components)
+    head, starts, mask = truth.head, truth.starts, truth.mask
+    basis = smooth_basis(mask, args.exploration_components)
     noise = ExplorationNoise(
         args.seed,
         generation,
@@ -215,7 +218,8 @@ def draw(
     rows = torch.tensor(groups.rows, device=device)
     start = noise.start()
     if args.head_noise_per_sample:
-        head, mask, basis, start = HeadPoses(*(x[rows] for x in head)), mask[rows], basis[rows], start[rows]
+        head, starts = HeadPoses(*(x[rows] for x in head)), starts[rows]
+        mask, basis, start = mask[rows], basis[rows], start[rows]
         rows = torch.arange(len(rows), device=device)
     steps, explored, trained = path(args, scheduler, generation)
     experience = Experience(
@@ -229,7 +233,7 @@ def draw(
         log_probs=[],
         advantages=torch.zeros(len(rows), device=device),
         rows=rows,
-        cond=denoiser.condition(perturbed_head(args, head, generation, groups)),
+        cond=denoiser.condition(perturbed_head(args, head, starts, generation, groups)),
         mask=mask,
         basis=basis,
     )

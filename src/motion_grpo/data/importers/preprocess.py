@@ -15,15 +15,13 @@ from torch import Tensor
 
 from motion_grpo.body import PARENTS, Skeleton
 from motion_grpo.body.joints import LEFT_FOOT, RIGHT_FOOT
-from motion_grpo.data.clips import CONTACT_HEIGHT, CONTACT_SPEED
+from motion_grpo.data.clips import CONTACT_SPEED, TOE_HEIGHT, label_contacts, speeds
 from motion_grpo.data.importing import ClipError
 from motion_grpo.motion import Motion
 
 FLOOR_CLUSTER_EPS = 0.005
 """Metres: static toes closer than this in height stand on the same ground."""
 FLOOR_CLUSTER_MIN_SAMPLES = 3
-TOE_IN_FOOT = 0.01
-"""Metres from the sole to the toe joint, which lies inside the foot."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +87,7 @@ def prepare(recording: Recording, *, keep: float = 0.8, min_seconds: float = 1.0
     floor = floor_from_toes(toes[..., 2], speeds(toes, recording.fps))
     if floor is None:
         floor = recording.floor_height
-    return _resample(recording, contacts_above(joints, recording.fps, floor), floor, fps)
+    return _resample(recording, label_contacts(joints, recording.fps, floor), floor, fps)
 
 
 def joint_positions(recording: Recording) -> Float[np.ndarray, "frames 22 3"]:
@@ -154,12 +152,6 @@ def _resample(recording: Recording, contacts: Float[Tensor, "frames 21"], floor:
     )
 
 
-def speeds(points: Float[Tensor, "frames points 3"], fps: float) -> Float[Tensor, "frames points"]:
-    """m/s from each frame to the next; the last frame has the speed of the one before it."""
-    step = (points[1:] - points[:-1]).norm(dim=-1) * fps
-    return torch.cat([step, step[-1:]])
-
-
 def floor_from_toes(heights: Float[Tensor, "frames toes"], toe_speeds: Float[Tensor, "frames toes"]) -> float | None:
     """Height of the floor, metres: 1 cm under the lowest height at which toes stand still.
 
@@ -174,25 +166,7 @@ def floor_from_toes(heights: Float[Tensor, "frames toes"], toe_speeds: Float[Ten
         return None
     labels = dbscan_1d(static, FLOOR_CLUSTER_EPS, FLOOR_CLUSTER_MIN_SAMPLES)
     clusters = [np.median(static[labels == label]) for label in range(labels.max() + 1)] or [np.median(static)]
-    return float(min(clusters)) - TOE_IN_FOOT
-
-
-def contacts_above(joints: Float[Tensor, "frames joints 3"], fps: float, floor: float) -> Float[Tensor, "frames 21"]:
-    """1 where a body joint is slower than 0.6 m/s and low: toes 4 cm, knees, ankles and wrists 8 cm over standing toes.
-
-    As in the reference, heights count from the toe joint that stands, 1 cm above ``floor``.
-
-    Args:
-        joints: world positions, metres, root first.
-        fps: of the source: a still foot that is sampled rarely is no slower.
-        floor: its z, metres.
-    """
-    index = list(CONTACT_HEIGHT)
-    limits = torch.tensor(list(CONTACT_HEIGHT.values()))
-    low = joints[:, index, 2] - (floor + TOE_IN_FOOT) < limits
-    contacts = torch.zeros(len(joints), 21)
-    contacts[:, [joint - 1 for joint in index]] = (low & (speeds(joints[:, index], fps) < CONTACT_SPEED)).float()
-    return contacts
+    return float(min(clusters)) - TOE_HEIGHT
 
 
 def dbscan_1d(values: Float[np.ndarray, "points"], eps: float, min_samples: int) -> Int[np.ndarray, "points"]:

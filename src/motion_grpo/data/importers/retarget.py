@@ -16,13 +16,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from motion_grpo.body import FOOT_JOINTS, HEAD, NUM_BETAS, PARENTS, Skeleton, forward_kinematics
-from motion_grpo.data.clips import with_contacts
+from motion_grpo.data.clips import TOE_HEIGHT, with_contacts
 from motion_grpo.data.importers.rigs import JOINTS, HalfTwist, Halfway, Rig
 from motion_grpo.motion import FPS, Motion
 from motion_grpo.rotations import interpolate_rotations
 
-SOLE_UNDER_TOE = 0.015
-"""Metres from the sole up to the lower toe joint in SMPL's rest pose."""
+SOLE_UNDER_TOE = 0.0165
+"""Metres from the sole up to the toe joints in the default body's rest pose."""
 EYE_HEIGHT = 0.933
 """Eyes over the sole, as a share of stature, on the mean body."""
 KNEE_ROLL = 9.0
@@ -144,7 +144,7 @@ def retarget(
         timestamps=torch.arange(len(source), dtype=torch.float64) / FPS,
         skeleton=None if skeleton is Skeleton.default() else skeleton,
     )
-    return with_contacts(motion) if len(motion) > 1 else motion
+    return with_contacts(motion)
 
 
 def t_pose(source: SourceMotion, rig: Rig) -> tuple[Float[Tensor, "joints 3 3"], Float[Tensor, "joints 3"]]:
@@ -313,10 +313,10 @@ def on_default_body(motion: Motion) -> Motion:
 def floor_height(
     joints: Float[Tensor, "frames 22 3"], rest: Float[Tensor, "22 3"], usual: float | None = None
 ) -> float:
-    """z of the ground under the soles, metres: under the clip's low feet, within 4 cm of the data set's ``usual``."""
+    """z of the floor, metres: 1 cm under the toe joints of the clip's low feet, within 4 cm of the ``usual`` one."""
     feet = list(FOOT_JOINTS)
-    sole = rest[feet, 1].min() - SOLE_UNDER_TOE
-    height = (joints[:, feet, 2] - (rest[feet, 1] - sole)).amin(dim=1)
+    floor = rest[feet, 1].min() - TOE_HEIGHT
+    height = (joints[:, feet, 2] - (rest[feet, 1] - floor)).amin(dim=1)
     lowest = float(height.quantile(FLOOR_PERCENTILE))
     return lowest if usual is None else float(np.clip(lowest, usual - FLOOR_TOLERANCE, usual + FLOOR_TOLERANCE))
 

@@ -20,10 +20,11 @@ from torch import Tensor
 
 from motion_grpo.body import HEAD, NUM_BETAS, NUM_BODY_JOINTS, Skeleton, forward_kinematics
 from motion_grpo.body.joints import LEFT_FOOT, RIGHT_FOOT
-from motion_grpo.data.clips import Clip
+from motion_grpo.data.clips import TOE_HEIGHT, Clip, label_contacts, speeds
 from motion_grpo.data.importers.betas import fit_betas
-from motion_grpo.data.importers.preprocess import contacts_above, floor_from_toes, speeds
+from motion_grpo.data.importers.preprocess import floor_from_toes
 from motion_grpo.data.importers.restricted_pickle import load_pickled_arrays
+from motion_grpo.data.importers.retarget import SOLE_UNDER_TOE
 from motion_grpo.data.importers.rich_scene import RichScene, find_scene, read_scan
 from motion_grpo.data.importers.smplx_body import SmplxBody, load_smplx
 from motion_grpo.data.importing import ClipError, Job
@@ -197,7 +198,9 @@ def _above_floor(motions: list[Motion], scene: RichScene | None) -> list[Motion]
     floor = None
     if scene is not None and scene.scan is not None:
         points = scene.to_world(torch.from_numpy(read_scan(scene.scan))).double().numpy()
-        floor = floor_from_points(points, torch.cat(joints)[:, HEAD].double().numpy())
+        ground = floor_from_points(points, torch.cat(joints)[:, HEAD].double().numpy())
+        # Soles stand on the ground, and the floor of all data is measured from the toe joints.
+        floor = None if ground is None else ground + SOLE_UNDER_TOE - TOE_HEIGHT
     if floor is None:
         toes = [piece[:, [LEFT_FOOT, RIGHT_FOOT]] for piece in joints]
         floor = floor_from_toes(torch.cat(toes)[..., 2], torch.cat([speeds(piece, FPS) for piece in toes]))
@@ -205,6 +208,6 @@ def _above_floor(motions: list[Motion], scene: RichScene | None) -> list[Motion]
         raise ClipError("no foot ever stands still, so that the floor cannot be found")
     drop = torch.tensor([0.0, 0.0, floor])
     return [
-        replace(motion, root_positions=motion.root_positions - drop, contacts=contacts_above(piece, FPS, floor))
+        replace(motion, root_positions=motion.root_positions - drop, contacts=label_contacts(piece, FPS, floor))
         for motion, piece in zip(motions, joints, strict=True)
     ]
