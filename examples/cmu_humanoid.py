@@ -1,7 +1,7 @@
 """Reads the motion capture clips of the package envpool-assets and poses MuJoCo's CMU humanoid with them.
 
 The clips are takes of the CMU Graphics Lab Motion Capture Database that the authors of dm_control fitted to their CMU
-humanoid (dm_control, locomotion/mocap; Apache-2.0). Needs ``pip install motion-grpo[examples]``.
+humanoid (dm_control, locomotion/mocap; Apache-2.0). Needs ``pip install "motion-grpo[examples]"``.
 """
 
 import struct

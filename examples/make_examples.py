@@ -1,6 +1,6 @@
 """Remakes the example recordings: real motion capture of the CMU database as SMPL-H motion and as a head trajectory.
 
-    pip install motion-grpo[examples]
+    pip install "motion-grpo[examples]"
     python examples/make_examples.py [folder]
 
 Writes NAME.npz (AMASS: the body's true motion) and NAME.csv (what a head-mounted device would have recorded of it).

@@ -1,3 +1,10 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["motion-grpo[train]"]
+#
+# [tool.uv.sources]
+# motion-grpo = { path = "..", editable = true }
+# ///
 """Post-trains a pipeline by GRPO on rewards of what it samples (MotionGRPO, Algorithm 1).
 
     accelerate launch trainers/grpo.py --config configs/grpo_small.yaml --model_name_or_path base --dataset_name DIR \\

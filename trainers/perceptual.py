@@ -1,3 +1,10 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["motion-grpo[train]"]
+#
+# [tool.uv.sources]
+# motion-grpo = { path = "..", editable = true }
+# ///
 """Trains the perceptual model against what a base policy makes up.
 
     accelerate launch trainers/perceptual.py --config configs/perceptual_small.yaml --dataset_name DIR \\

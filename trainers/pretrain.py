@@ -1,3 +1,10 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["motion-grpo[train]"]
+#
+# [tool.uv.sources]
+# motion-grpo = { path = "..", editable = true }
+# ///
 """Trains the denoiser on recorded motion.
 
     accelerate launch trainers/pretrain.py --config configs/pretrain_small.yaml --dataset_name DIR --output_dir runs/a

@@ -1,3 +1,10 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["motion-grpo[train]"]
+#
+# [tool.uv.sources]
+# motion-grpo = { path = "..", editable = true }
+# ///
 """Turns a training run into a checkpoint folder for the package or the Hub: small weights, curves, facts, card.
 
     python trainers/ship_checkpoint.py --run runs/base --output src/motion_grpo/checkpoints/base \\

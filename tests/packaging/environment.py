@@ -30,7 +30,7 @@ def build_wheel(folder: Path) -> Path:
     return next(folder.glob("*.whl"))
 
 
-def install(wheel: Path, folder: Path) -> Path:
+def install(wheel: Path, folder: Path, *extras: str) -> Path:
     """A new environment with the wheel, and with links to what it requires, down to the last, as pip would bring it.
 
     Returns:
@@ -40,7 +40,7 @@ def install(wheel: Path, folder: Path) -> Path:
     _pip(folder / "bin" / "python", "install", wheel)
     [packages] = folder.glob("lib/python*/site-packages")
     [metadata] = packages.glob("motion_grpo-*.dist-info")
-    for required in _requirements(Distribution.at(metadata), frozenset()):
+    for required in _requirements(Distribution.at(metadata), frozenset(extras)):
         _link(required, packages)
     return folder / "bin"
 
@@ -51,20 +51,20 @@ def _pip(python: str | Path, *words: str | Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def _requirements(package: Distribution, extras: frozenset[str]) -> dict[str, Distribution]:
-    """By name: what a package needs, and what that needs."""
-    found: dict[tuple[str, frozenset[str]], Distribution] = {}
-    asked = [(package, extras)]
+def _requirements(package: Distribution, extras: frozenset[str]) -> list[Distribution]:
+    """What a package needs, and what that needs."""
+    asked, found = [(package, extras)], {}
     while asked:
         package, extras = asked.pop()
         for requirement in map(Requirement, package.requires or []):
-            marker = requirement.marker
-            if marker is None or any(marker.evaluate({"extra": extra}) for extra in (extras or {""})):
-                key = (requirement.name, frozenset(requirement.extras))
-                if key not in found:
-                    found[key] = distribution(requirement.name)
-                    asked.append((found[key], key[1]))
-    return {required.name: required for required in found.values()}.values()
+            marker, key = requirement.marker, (requirement.name, frozenset(requirement.extras))
+            if marker and not any(marker.evaluate({"extra": extra}) for extra in extras or {""}):
+                continue
+            if key not in found:
+                # An extra may name other extras of its own package, which is not installed here.
+                found[key] = package if requirement.name == package.name else distribution(requirement.name)
+                asked.append((found[key], key[1]))
+    return list(found.values())
 
 
 def _link(package: Distribution, packages: Path) -> None:
