@@ -1,4 +1,4 @@
-"""The wheel: it holds what the checkout holds, and recovers a motion where nothing is installed beyond what it requires."""
+"""The wheel holds what the checkout holds, and recovers a motion with nothing installed beyond what it requires."""
 
 import os
 import subprocess
