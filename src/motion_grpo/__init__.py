@@ -10,11 +10,11 @@ from motion_grpo.inference import EgoMotionPipeline, EgoMotionPipelineOutput
 from motion_grpo.models import EgoMotionDenoiser, MotionPerceptualModel
 from motion_grpo.motion import Motion
 from motion_grpo.schedulers import EgoMotionSDEScheduler
-from motion_grpo.trajectory import HeadTrajectory, load_trajectory
+from motion_grpo.trajectory import HeadTrajectory, load_segments, load_trajectory
 
 __version__ = "0.1.0"
 
 __all__ = [
     "EgoMotionDenoiser", "EgoMotionPipeline", "EgoMotionPipelineOutput", "EgoMotionSDEScheduler", "HeadTrajectory",
-    "Motion", "MotionPerceptualModel", "Skeleton", "load_trajectory",
+    "Motion", "MotionPerceptualModel", "Skeleton", "load_segments", "load_trajectory",
 ]  # fmt: skip
