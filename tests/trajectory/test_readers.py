@@ -404,6 +404,24 @@ def test_camera_axes_at_a_heading_of_180_degrees_are_no_swapped_quaternions(tmp_
     assert "w x y z" not in str(refused.value)
 
 
+def test_rows_without_names_whose_w_comes_first(tmp_path):
+    # Of a head that only turns about the vertical, w first looks like a camera's axes in a y-up world.
+    heading = np.linspace(0, 3, 60)
+    poses, times = walk()
+    poses[:, :3, 2] = np.stack([np.cos(heading), np.sin(heading), 0 * heading], axis=1)
+    poses[:, :3, 0] = np.stack([-np.sin(heading), np.cos(heading), 0 * heading], axis=1)
+    poses[:, :3, 1] = [0, 0, 1]
+    path = tmp_path / "log.csv"
+    text = csv_of("time,x,y,z,qw,qx,qy,qz", in_axes(poses, "openxr"), times)
+    path.write_text(text.partition("\n")[2])
+    with pytest.raises(ValueError, match="look like w x y z, and not x y z w as rows without column names have them"):
+        load_trajectory(path, convention="openxr")
+    with pytest.raises(ValueError, match="time tx ty tz qx qy qz qw: name them if they are others"):
+        load_trajectory(path)
+    path.write_text(text)
+    np.testing.assert_allclose(load_trajectory(path, convention="openxr").R_world_cpf, poses[:, :3, :3], atol=1e-5)
+
+
 def test_reading_columns_prints_nothing_about_memory(tmp_path, capfd):
     path = tmp_path / "walk.txt"
     path.write_text(tum_text(*walk()))

@@ -158,7 +158,7 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
         num_inference_steps: int | None = None,
         eta: float | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
-        latents: "Float[Tensor, 'samples frames d_state'] | list[Tensor] | None" = None,
+        latents: Float[Tensor, "samples frames d_state"] | list[Tensor] | None = None,
         window_batch_size: int = 32,
         output_type: Literal["motion", "latent"] = "motion",
         callback_on_step_end: Callable[["EgoMotionPipeline", int, int, dict], dict] | None = None,

@@ -20,7 +20,7 @@ _DERIVED = {
     "v", "vel", "velocity", "speed", "acc", "accel", "acceleration", "gyro", "angular", "linear", "gravity", "mag",
     "magnetic", "bias", "euler", "scale", "forward", "std", "cov", "covariance", "error", "delta", "dir", "direction",
 }  # fmt: skip
-_TIME = {"time", "timestamp", "timestamps", "stamp", "t", "ts"}
+_TIME = {"time", "timestamp", "timestamps", "stamp", "t", "ts", "elapsed"}
 _NO_TIME = {"delta", "dt", "exposure", "zone", "duration", "latency", "frame"}
 _WALL_CLOCK = {"unix", "utc", "epoch", "wall", "system", "date", "gps", "local", "server"}
 _SECONDS = {
@@ -72,8 +72,10 @@ class PoseColumns:
     floor_height: int | None = None
 
 
+TUM_NAMES = ["time", "tx", "ty", "tz", "qx", "qy", "qz", "qw"]
+"""Of rows without names."""
 TUM_COLUMNS = PoseColumns((1, 2, 3), (7, 4, 5, 6), [TimeColumn("time", (0,), None)])
-"""Of rows without names: ``time tx ty tz qx qy qz qw``."""
+"""Where these stand."""
 
 
 def find_columns(path: object, names: list[str], *, need_time: bool) -> PoseColumns:

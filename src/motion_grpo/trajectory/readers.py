@@ -21,7 +21,14 @@ from motion_grpo.trajectory.checks import (
     rotations_from_quaternions,
     split_poses,
 )
-from motion_grpo.trajectory.columns import TUM_COLUMNS, PoseColumns, TimeColumn, find_columns, looks_like_names
+from motion_grpo.trajectory.columns import (
+    TUM_COLUMNS,
+    TUM_NAMES,
+    PoseColumns,
+    TimeColumn,
+    find_columns,
+    looks_like_names,
+)
 from motion_grpo.trajectory.conventions import CONVENTIONS, Convention, named_convention
 from motion_grpo.trajectory.head_trajectory import HeadTrajectory
 from motion_grpo.trajectory.plausibility import median_speed, warn_if_implausible
@@ -213,7 +220,9 @@ def read_text(
     in_file = [values[index] for index in sorted(columns.quaternion)]
     w = sorted(columns.quaternion).index(columns.quaternion[0])
     reordered = {0: torch.stack([in_file[i] for i in (3, 0, 1, 2)], 1), 3: torch.stack(in_file, 1)}.get(w)
-    order = f"{'x y z w' if w == 0 else 'w x y z'}, and not {'w x y z' if w == 0 else 'x y z w'} as the columns say"
+    named = names is not TUM_NAMES
+    read, other = ("w x y z", "x y z w") if w == 0 else ("x y z w", "w x y z")
+    by = "the columns say" if named else "rows without column names have them"
     return _finish(
         R,
         p,
@@ -222,8 +231,10 @@ def read_text(
         convention,
         points,
         R_reordered=None if reordered is None else rotations_from_quaternions(reordered, origin),
-        order=order,
-        order_given=True,
+        order=f"{other}, and not {read} as {by}",
+        # Whoever knows the axes of rows without names is likelier to have others' order than axes that look so.
+        order_given=named or convention is None,
+        note="" if named else f" Rows without column names are {' '.join(TUM_NAMES)}: name them if they are others.",
         floor_height=floor_height,
         **when,
     )
@@ -240,10 +251,10 @@ def _columns(table: TextTable, need_time: bool) -> tuple[list[str], PoseColumns]
             last = ", the last one empty" if not fields[-1] else ""
             raise ValueError(
                 f"Line {table.lines[0]} of {table.path} has {len(fields)} fields{last}; a row without column names is "
-                "the 8 numbers time tx ty tz qx qy qz qw. Name the columns in a first line, e.g. "
+                f"the 8 numbers {' '.join(TUM_NAMES)}. Name the columns in a first line, e.g. "
                 "timestamp_ns,x,y,z,qw,qx,qy,qz."
             )
-        return ["time", "tx", "ty", "tz", "qx", "qy", "qz", "qw"], TUM_COLUMNS
+        return TUM_NAMES, TUM_COLUMNS
     # Some loggers end every row with a separator, but not the header.
     names = names + [""] * (len(fields) - len(names) if not any(fields[len(names) :]) else 0)
     return names, find_columns(table.path, names, need_time=need_time)
@@ -356,6 +367,7 @@ def _finish(
     R_reordered: Float64[Tensor, "frames 3 3"] | None,
     order: str,
     order_given: bool,
+    note: str = "",
     **options: object,
 ) -> HeadTrajectory:
     """The trajectory of a file's poses, taken from the file's axes, or from its device's frame, to the CPF."""
@@ -372,7 +384,7 @@ def _finish(
         axes = named_convention(convention or "cpf")
         given = convention is not None
         order = {"R_reordered": R_reordered, "order": order, "order_given": order_given}
-        check_upright(R, p, axes, origin, axes_given=given, **order)
+        check_upright(R, p, axes, origin, axes_given=given, note=note, **order)
         R, p = axes.convert(R, p)
         points = None if points is None else axes.convert_points(as_points(points))
         source_frame = str(axes)

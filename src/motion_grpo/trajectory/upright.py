@@ -36,6 +36,7 @@ def check_upright(
     order: str = "",
     order_given: bool = False,
     remedy: str = "",
+    note: str = "",
 ) -> None:
     """Asks about a head that is not upright, and says what its axes look like.
 
@@ -49,6 +50,7 @@ def check_upright(
         R_reordered: the rotations if the quaternions were in the other ``order``.
         order_given: whether the file says what the order is, so that other axes explain more.
         remedy: what to say where the axes are known, in place of what they look like.
+        note: what else to say.
 
     Raises:
         ValueError: the head is not upright, and nobody said that its axes are these; or it would be throughout if the
@@ -64,7 +66,7 @@ def check_upright(
             f"they are its up axis has a mean vertical component of {lean:.2f}. Reorder them"
             + (f", unless other axes explain it: {looks[0].lower()}{looks[1:]}" if looks else ".")
         )
-    looks = looks or _keeps_direction(R_world_head, origin)
+    looks = (looks or _keeps_direction(R_world_head, origin)) + note
     problem = f"The head of {origin.source} is not upright: its up axis has a mean vertical component of {lean:.2f}."
     if axes_given:
         warnings.warn(f"{problem} {looks}", stacklevel=3)
