@@ -251,9 +251,9 @@ def write_example(name: str, folder: Path) -> None:
     with npz.with_suffix(".npz.part").open("wb") as file:
         np.savez_compressed(file, **amass)
     npz.with_suffix(".npz.part").replace(npz)
-    rows = ["timestamp,x,y,z,qw,qx,qy,qz"]
-    # Adding 0.0 turns -0.0, which would print with a sign, into 0.0.
-    rows += [",".join(f"{value:.6f}" for value in row) for row in head_trajectory(amass).round(6) + 0.0]
+    rows = ["timestamp,x,y,z,qw,qx,qy,qz,floor_height"]
+    # Adding 0.0 turns -0.0, which would print with a sign, into 0.0. The floor of every example is at 0.
+    rows += [",".join(f"{value:.6f}" for value in (*row, 0.0)) for row in head_trajectory(amass).round(6) + 0.0]
     csv.with_suffix(".csv.part").write_text("\n".join(rows) + "\n", newline="\n")
     csv.with_suffix(".csv.part").replace(csv)
 

@@ -35,7 +35,7 @@ def main() -> None:
     for name in SHOWN:
         table.add_column(f"{name}\n{METRIC_UNITS[name]}", justify="right", no_wrap=True)
     for name in EXAMPLES:
-        trajectory = load_trajectory(ROOT / "examples" / f"{name}.csv", floor_height=0.0)
+        trajectory = load_trajectory(ROOT / "examples" / f"{name}.csv")
         truth = Motion.load(ROOT / "examples" / f"{name}.npz")
         started = time.perf_counter()
         motion = pipe(trajectory, generator=torch.Generator().manual_seed(0)).motion

@@ -5,60 +5,118 @@ from typing import Annotated
 
 import torch
 import typer
+from motion_grpo.cli.head_options import (
+    Convention,
+    DeviceCpf,
+    DeviceGeneration,
+    Fps,
+    Vrs,
+    World,
+    plain_messages,
+    read_T_device_cpf,
+)
 from rich.console import Console
 
-from motion_grpo import EgoMotionPipeline, HeadTrajectory, Motion, load_trajectory
+from motion_grpo import (
+    EgoMotionPipeline,
+    HeadTrajectory,
+    Motion,
+    MotionPerceptualModel,
+    load_segments,
+    load_trajectory,
+)
 from motion_grpo.motion import check_output_path
+from motion_grpo.scoring import ScoredMotion, score_motion
 from motion_grpo.viz.figures import check_picture_path
 from motion_grpo.viz.strip import draw_strip
 
 
 def recover(
-    trajectory: Annotated[Path, typer.Argument(help="Aria MPS, ADT, TUM, CSV or npz file, or an MPS folder.")],
+    trajectory: Annotated[Path, typer.Argument(help="Aria MPS, ADT, TUM, EuRoC, CSV or npz file, or an MPS folder.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Motion to write (.npz).")],
     checkpoint: Annotated[str, typer.Option(help="Folder, Hub id, or the name of a shipped checkpoint.")] = "base",
     samples: Annotated[int, typer.Option(min=1, help="Motions to draw; several are numbered _0, _1, ...")] = 1,
     steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps; the checkpoint's own by default.")] = None,
     eta: Annotated[float | None, typer.Option(min=0, help="Stochasticity; the checkpoint's own by default.")] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same motion.")] = 0,
+    convention: Convention = None,
+    fps: Fps = None,
     floor_height: Annotated[
-        float | None, typer.Option(help="z of the floor, m; found or estimated by default.")
+        float | None,
+        typer.Option(help="Height of the floor along the file's up axis, m; by default found or estimated."),
     ] = None,
-    device_generation: Annotated[str, typer.Option(help="Aria device whose default extrinsic is used.")] = "gen1",
-    vrs: Annotated[Path | None, typer.Option(help="VRS file to take the device-to-CPF calibration from.")] = None,
-    split: Annotated[bool, typer.Option("--split", help="Split at gaps of more than 0.5 s, one file a piece.")] = False,
+    world: World = None,
+    device_generation: DeviceGeneration = None,
+    vrs: Vrs = None,
+    T_device_cpf: DeviceCpf = None,
+    split: Annotated[
+        bool, typer.Option("--split", help="Split at gaps of more than 0.5 s and between worlds, one file a piece.")
+    ] = False,
     picture: Annotated[Path | None, typer.Option(help="Also draw the body along the head path (.png).")] = None,
     torch_device: Annotated[str, typer.Option(help="cpu, cuda, mps ...")] = "cpu",
 ) -> None:
     """Recover full-body motion from a head trajectory."""
-    console = Console()
     check_output_path(output)
     if picture is not None:
         check_picture_path(picture)
-    loaded = load_trajectory(
-        trajectory,
-        floor_height=floor_height,
-        device=device_generation,
-        vrs=vrs,
-        on_gap="split" if split else "error",
-    )
-    pieces = [loaded] if isinstance(loaded, HeadTrajectory) else loaded
-    pipe = EgoMotionPipeline.from_pretrained(checkpoint).to(torch_device)
-    motions: list[Motion] = []
-    for piece in pieces:
-        console.print(
-            f"{piece.source}: {len(piece)} poses, {piece.duration:.1f} s; floor at z = {piece.floor_height:.3f} m "
-            f"({piece.floor_source}); {piece.source_frame}"
+    with plain_messages():
+        options = dict(
+            convention=convention,
+            fps=fps,
+            floor_height=floor_height,
+            world_uid=world,
+            device=device_generation,
+            vrs=vrs,
+            T_device_cpf=read_T_device_cpf(T_device_cpf),
         )
-        generator = torch.Generator().manual_seed(seed)
-        result = pipe(piece, num_samples=samples, num_inference_steps=steps, eta=eta, generator=generator)
-        motions += result.motions
-    for number, motion in enumerate(motions):
-        path = output if len(motions) == 1 else output.with_stem(f"{output.stem}_{number}")
-        console.print(f"wrote {motion.save(path)} ({len(motion)} frames at {motion.fps:.0f} fps)")
-    if picture is not None:
-        draw_strip({"recovered": motions[0]}, picture, title=trajectory.name)
-        console.print(f"drew {picture}")
+        pieces = load_segments(trajectory, **options) if split else [load_trajectory(trajectory, **options)]
+        pipe = EgoMotionPipeline.from_pretrained(checkpoint).to(torch_device)
+        motions: list[Motion] = []
+        for piece in pieces:
+            _say(_described(piece))
+            generator = torch.Generator().manual_seed(seed)
+            result = pipe(piece, num_samples=samples, num_inference_steps=steps, eta=eta, generator=generator)
+            motions += result.motions
+        critic = _installed_critic(torch_device)
+        for number, motion in enumerate(motions):
+            path = output if len(motions) == 1 else output.with_stem(f"{output.stem}_{number}")
+            _say(f"wrote {motion.save(path)} ({len(motion)} frames at {motion.fps:.0f} fps)")
+            if critic is not None:
+                _say(f"  {_verdict(score_motion(critic, motion))}")
+        if picture is not None:
+            draw_strip({"recovered": motions[0]}, picture, title=trajectory.name)
+            _say(f"drew {picture}")
+
+
+def _say(text: str) -> None:
+    Console().print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _described(piece: HeadTrajectory) -> str:
+    floor = f"floor at z = {piece.floor_height:.3f} m ({piece.floor_source})"
+    if piece.floor_source not in ("given", "point cloud"):
+        floor += ", which --floor-height corrects"
+    return f"{piece.source}: {len(piece)} poses, {piece.duration:.1f} s; {floor}; {piece.source_frame}"
+
+
+def _installed_critic(torch_device: str) -> MotionPerceptualModel | None:
+    """The critic that ships, where it is installed."""
+    try:
+        return MotionPerceptualModel.from_pretrained(local_files_only=True).to(torch_device)
+    except OSError:
+        return None
+
+
+def _verdict(scored: ScoredMotion) -> str:
+    """How plausible the critic finds a motion, and which seconds it finds implausible."""
+    verdict = f"the critic finds it {scored.score:.2f} plausible (0 made up, 1 recorded)"
+    spans = scored.implausible()
+    if not spans:
+        return f"{verdict}, and no second implausible"
+    seconds = ", ".join(f"{start:.1f} to {stop:.1f} s" for start, stop in spans)
+    lowest = scored.lowest(1)[0]
+    worst = f"; the least so: {lowest.start_time:.1f} to {lowest.stop_time:.1f} s ({lowest.score:.2f})"
+    return f"{verdict}; implausible (below 0.5): {seconds}{worst if len(scored.windows) > 1 else ''}"
 
 
 if __name__ == "__main__":

@@ -323,3 +323,21 @@ def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(error: BaseExcep
         motion.save(path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("start", [0.0, 1.7e9])
+def test_the_rate_is_written_as_that_number(tmp_path, start):
+    motion = moving_motion(92)
+    motion = replace(motion, timestamps=motion.timestamps + start)
+    assert motion.fps == 30.0
+    with np.load(motion.save(tmp_path / "walk.npz")) as file:
+        assert file["mocap_framerate"] == 30.0
+        assert int(file["mocap_framerate"]) == 30
+    assert Motion.load(tmp_path / "walk.npz").fps == 30.0
+
+
+def test_printing_takes_one_line():
+    motion = moving_motion(90)
+    body = Skeleton.default().name
+    assert repr(motion) == f"Motion(90 frames, 3.00 s at 30 fps, body {body}, flat hands, floor at z = 0.000 m)"
+    assert str(motion) == repr(motion)

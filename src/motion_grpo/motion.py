@@ -18,6 +18,7 @@ from torch import Tensor
 from motion_grpo.body import NUM_BETAS, NUM_BODY_JOINTS, NUM_HAND_JOINTS, PosedBody, Skeleton, forward_kinematics
 from motion_grpo.files import whole_file
 from motion_grpo.rotations import project_to_rotation, rotation_6d, rotation_from_6d
+from motion_grpo.timing import frame_rate
 
 RotationRepresentation = Literal["matrix", "6d"]
 FPS = 30.0
@@ -136,6 +137,13 @@ class Motion:
     skeleton: Skeleton | None = None
     """The body that ``betas`` refer to; None stands for :meth:`Skeleton.default`."""
 
+    def __repr__(self) -> str:
+        hands = "flat hands" if self.hand_rotmats is None else "hands"
+        return (
+            f"Motion({len(self)} frames, {len(self) / self.fps:.2f} s at {self.fps:.4g} fps, body {self.body.name}, "
+            f"{hands}, floor at z = {self.floor_height:.3f} m)"
+        )
+
     def __len__(self) -> int:
         return len(self.timestamps)
 
@@ -144,7 +152,7 @@ class Motion:
         """Frames per second; the library's 30 for a single frame, which has no rate."""
         if len(self) == 1:
             return FPS
-        return (len(self) - 1) / float(self.timestamps[-1] - self.timestamps[0])
+        return frame_rate(self.timestamps)
 
     @property
     def body(self) -> Skeleton:

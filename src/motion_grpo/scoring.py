@@ -42,6 +42,18 @@ class ScoredMotion:
         """The least plausible windows, the worst first."""
         return sorted(self.windows, key=lambda window: window.score)[:count]
 
+    def implausible(self, below: float = 0.5) -> list[tuple[float, float]]:
+        """Start and stop, seconds, of the stretches that windows with a lower score than this cover."""
+        spans: list[tuple[float, float]] = []
+        for window in self.windows:
+            if window.score >= below:
+                continue
+            if spans and window.start_time <= spans[-1][1]:
+                spans[-1] = spans[-1][0], window.stop_time
+            else:
+                spans.append((window.start_time, window.stop_time))
+        return spans
+
 
 @torch.no_grad()
 def score_motion(

@@ -59,7 +59,7 @@ class TestRecording:
 
     def test_timestamps_are_those_of_30_fps(self, name):
         table = pd.read_csv(EXAMPLES / f"{name}.csv")
-        assert list(table.columns) == ["timestamp", "x", "y", "z", "qw", "qx", "qy", "qz"]
+        assert list(table.columns) == ["timestamp", "x", "y", "z", "qw", "qx", "qy", "qz", "floor_height"]
         assert len(table) == len(read_npz(EXAMPLES / f"{name}.npz")["poses"])
         np.testing.assert_allclose(table["timestamp"], np.arange(len(table)) / 30, atol=1e-6)
 

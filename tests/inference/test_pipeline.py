@@ -145,6 +145,43 @@ class TestCall:
         assert torch.equal(latents, pipe(head_trajectory(9), generator=seeded()).latents)
         assert (len(motions), len(trajectory)) == (1, 9)
 
+    def test_a_list_of_recordings_is_a_batch(self, pipe):
+        recordings = [head_trajectory(9), head_trajectory(30, floor_height=0.5), head_trajectory(12)]
+        singles = [pipe(one, num_samples=2, generator=seeded(i)) for i, one in enumerate(recordings)]
+        batch = pipe(recordings, num_samples=2, generator=[seeded(i) for i in range(3)])
+        assert [len(motion) for motion in batch.motions] == [9, 9, 30, 30, 12, 12]
+        for i, single in enumerate(singles):
+            assert torch.equal(batch.latents[i], single.latents)
+            assert batch.trajectory[i].p_world_cpf.equal(single.trajectory.p_world_cpf)
+            for motion, alone in zip(batch.motions[2 * i : 2 * i + 2], single.motions, strict=True):
+                assert torch.equal(motion.joints, alone.joints)
+        assert batch.motion is batch.motions[0]
+        # One generator serves them in turn, as it serves calls.
+        generator = seeded(7)
+        turns = [pipe(one, generator=generator).latents for one in recordings]
+        for latents, alone in zip(pipe(recordings, generator=seeded(7)).latents, turns, strict=True):
+            assert torch.equal(latents, alone)
+
+    def test_a_batch_takes_files_and_arrays_and_starts(self, pipe):
+        poses = head_poses(9)
+        start = torch.randn(1, 9, D, generator=seeded())
+        motions, latents, _ = pipe([poses, poses.numpy()], eta=0.0, latents=[start, start], return_dict=False)
+        assert torch.equal(*latents)
+        assert len(motions) == 2
+        output = pipe([poses, poses], output_type="latent")
+        assert output.motions is None
+
+    def test_a_batch_that_does_not_fit_is_refused(self, pipe):
+        two = [head_trajectory(9)] * 2
+        with pytest.raises(ValueError, match="list of recordings is empty"):
+            pipe([])
+        with pytest.raises(ValueError, match="1 generators for 2 recordings"):
+            pipe(two, generator=[seeded()])
+        with pytest.raises(ValueError, match="no list of latents for 2 recordings"):
+            pipe(two, latents=torch.zeros(1, 9, D))
+        with pytest.raises(ValueError, match="no head trajectory"):
+            pipe([np.eye(4), np.eye(4)])
+
     def test_no_gradients(self, pipe):
         assert not pipe(head_trajectory(5)).motion.joints.requires_grad
 

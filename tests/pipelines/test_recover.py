@@ -8,6 +8,9 @@ import pytest
 from motion_grpo.cli.main import main
 
 from motion_grpo import Motion
+from motion_grpo.body import cpf_of
+from motion_grpo.models import loading
+from tests.trajectory.helpers import aria_csv, csv_of, in_axes, walk
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -23,7 +26,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 def test_writes_the_motion_and_a_picture(monkeypatch, tmp_path) -> None:
     output, picture = tmp_path / "walk.npz", tmp_path / "walk.png"
     head = EXAMPLES / "brisk_walk.csv"
-    assert run(monkeypatch, "recover", head, "-o", output, "--picture", picture, "--floor-height", 0.0) == 0
+    assert run(monkeypatch, "recover", head, "-o", output, "--picture", picture) == 0
     motion, truth = Motion.load(output), Motion.load(EXAMPLES / "brisk_walk.npz")
     assert len(motion) == len(truth)
     # A body, and the right one: the rest pose under the same head is at 253 mm.
@@ -57,3 +60,85 @@ def test_bad_input_ends_in_one_sentence(arguments, message, monkeypatch, tmp_pat
     assert error.startswith("motion-grpo: ")
     assert message in error
     assert list(tmp_path.iterdir()) == []
+
+
+def write(path: Path, header: str, poses: np.ndarray, times: np.ndarray) -> Path:
+    path.write_text(csv_of(header, poses, times))
+    return path
+
+
+HEADER = "timestamp,x,y,z,qx,qy,qz,qw"
+
+
+def head_of(motion: Motion) -> np.ndarray:
+    return cpf_of(motion.posed, motion.body.cpf_offset(motion.betas))[1].numpy()
+
+
+@pytest.mark.parametrize("axes", ["openxr", "unity", "camera", "right up back / right down forward"])
+def test_axes_are_recognised_and_can_be_given(axes, monkeypatch, tmp_path, capsys) -> None:
+    poses, times = walk(30, turn=0.8)
+    head = write(tmp_path / "head.csv", HEADER, in_axes(poses, axes), times)
+    output = tmp_path / "x.npz"
+    assert run(monkeypatch, "recover", head, "-o", output) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "--convention '" in error
+    assert "load_trajectory" not in error
+    assert not output.exists()
+    assert run(monkeypatch, "recover", head, "-o", output, "--convention", axes, "--floor-height", 0, "--steps", 1) == 0
+    np.testing.assert_allclose(head_of(Motion.load(output)), poses[:, :3, 3], atol=1e-4)
+
+
+def test_a_file_without_times_needs_a_rate(monkeypatch, tmp_path, capsys) -> None:
+    head = write(tmp_path / "head.csv", "x,y,z,qx,qy,qz,qw", *walk(60))
+    output = tmp_path / "x.npz"
+    assert run(monkeypatch, "recover", head, "-o", output) == 1
+    assert "--fps says when" in capsys.readouterr().err
+    assert run(monkeypatch, "recover", head, "-o", output, "--fps", 60, "--floor-height", 0, "--steps", 1) == 0
+    assert len(Motion.load(output)) == 30
+
+
+def test_worlds_are_chosen_or_split(monkeypatch, tmp_path, capsys) -> None:
+    lines = aria_csv(*walk(60))
+    lines[41:] = [line.replace("map-1", "map-2") for line in lines[41:]]
+    head, output = tmp_path / "closed_loop_trajectory.csv", tmp_path / "x.npz"
+    head.write_text("\n".join(lines))
+    own_axes = ("--T-device-cpf", "1 0 0 0  0 0 0", "--steps", 1)
+    assert run(monkeypatch, "recover", head, "-o", output) == 1
+    assert "--world 'map-1', or each by itself with --split" in capsys.readouterr().err
+    assert run(monkeypatch, "recover", head, "-o", output, "--world", "map-2", *own_axes) == 0
+    assert len(Motion.load(output)) == 20
+    assert run(monkeypatch, "recover", head, "-o", output, "--split", *own_axes) == 0
+    assert [len(Motion.load(tmp_path / f"x_{i}.npz")) for i in range(2)] == [40, 20]
+
+
+def test_the_saved_rate_is_the_one_that_tools_expect(monkeypatch, tmp_path) -> None:
+    poses, _ = walk(200, turn=2.0)
+    head = write(tmp_path / "head.csv", HEADER, poses, 1_700_000_000 + (np.arange(200) / 72).round(6))
+    assert run(monkeypatch, "recover", head, "-o", tmp_path / "x.npz", "--floor-height", 0, "--steps", 1) == 0
+    assert np.load(tmp_path / "x.npz")["mocap_framerate"] == 30.0
+
+
+def test_what_is_only_estimated_is_said_at_the_end(monkeypatch, tmp_path, capsys) -> None:
+    head = write(tmp_path / "head.csv", HEADER, *walk(30, turn=1.0))
+    assert run(monkeypatch, "recover", head, "-o", tmp_path / "x.npz", "--steps", 1) == 0
+    said = capsys.readouterr()
+    last = said.err.strip().splitlines()[-1]
+    assert last.startswith("warning: The floor of ")
+    assert "--floor-height." in last
+    assert "(estimated from the head), which --floor-height corrects" in said.out
+    assert run(monkeypatch, "recover", EXAMPLES / "brisk_walk.csv", "-o", tmp_path / "x.npz", "--steps", 1) == 0
+    said = capsys.readouterr()
+    assert "warning" not in said.err
+    assert "floor at z = 0.000 m (given);" in said.out
+
+
+def test_ends_with_the_critics_verdict_where_it_is_installed(monkeypatch, tmp_path, capsys) -> None:
+    head = EXAMPLES / "brisk_walk.csv"
+    assert run(monkeypatch, "recover", head, "-o", tmp_path / "x.npz", "--steps", 1) == 0
+    verdict = capsys.readouterr().out.strip().splitlines()[-1]
+    assert "the critic finds it 0." in verdict
+    assert "implausible" in verdict
+    assert " s" in verdict
+    monkeypatch.setattr(loading, "_EMBEDDED", tmp_path)
+    assert run(monkeypatch, "recover", head, "-o", tmp_path / "x.npz", "--steps", 1) == 0
+    assert "the critic finds" not in capsys.readouterr().out

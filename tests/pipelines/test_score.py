@@ -9,6 +9,7 @@ from motion_grpo import Motion, load_trajectory
 from motion_grpo.models import MotionPerceptualModel
 from motion_grpo.scoring import score_motion
 from tests.pipelines.test_recover import EXAMPLES, run
+from tests.trajectory.helpers import csv_of, in_axes, walk
 
 WALK = EXAMPLES / "brisk_walk.npz"
 
@@ -58,3 +59,18 @@ def test_bad_input_ends_in_one_sentence(arguments, message, monkeypatch, model: 
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("motion-grpo: ")
     assert message in error
+
+
+def test_a_piece_of_a_recording_meets_the_head_it_came_from(monkeypatch, model: Path, tmp_path, capsys) -> None:
+    poses, times = walk(90, turn=2.0)
+    given = in_axes(poses, "openxr")
+    times[40:] += 5.0
+    head = tmp_path / "head.csv"
+    head.write_text(csv_of("timestamp,x,y,z,qx,qy,qz,qw", given, times))
+    options = ("--convention", "openxr")
+    assert run(monkeypatch, "recover", head, "-o", tmp_path / "x.npz", "--split", "--steps", 1, *options) == 0
+    for piece in (0, 1):
+        arguments = (tmp_path / f"x_{piece}.npz", "--trajectory", head, "--model", model, *options)
+        assert run(monkeypatch, "score", *arguments) == 0
+    assert run(monkeypatch, "score", tmp_path / "x_0.npz", "--trajectory", head, "--model", model) == 1
+    assert "--convention 'openxr'" in capsys.readouterr().err

@@ -4,6 +4,9 @@ import numpy as np
 import roma
 import torch
 
+from motion_grpo.trajectory import Convention
+from motion_grpo.trajectory.conventions import named_convention
+
 FPS = 30.0
 
 
@@ -46,3 +49,30 @@ def tum_text(poses: np.ndarray, times: np.ndarray, columns: tuple = (0, 1, 2, 3)
     """TUM text; ``columns`` reorders the quaternion."""
     rows = np.concatenate([times[:, None], poses[:, :3, 3], quaternions(poses)[:, list(columns)]], axis=1)
     return "# time tx ty tz qx qy qz qw\n" + "\n".join(" ".join(f"{v:.9f}" for v in row) for row in rows) + "\n"
+
+
+def in_axes(poses: np.ndarray, convention: str | Convention) -> np.ndarray:
+    """T_world_cpf (frames, 4, 4) as a system with these axes gives the same poses."""
+    axes = named_convention(convention)
+    A_world, A_head = axes.A_world.numpy(), axes.A_cpf_head.numpy()
+    given = poses.copy()
+    given[:, :3, :3] = A_world.T @ poses[:, :3, :3] @ A_head
+    given[:, :3, 3] = poses[:, :3, 3] @ A_world / axes.metres_per_unit
+    return given
+
+
+def csv_of(header: str, poses: np.ndarray, times: np.ndarray, separator: str = ",") -> str:
+    """Rows under a header; the columns are time (once or more), x y z and w x y z, as the last letters of names say."""
+    numbers = dict(zip("xyz", poses[:, :3, 3].T, strict=True))
+    rotation = dict(zip("xyzw", quaternions(poses).T, strict=True))
+    columns = []
+    for name in header.removeprefix("# ").split(separator):
+        plain = name.split("[")[0].split("(")[0].strip().lower()
+        if "time" in plain or "stamp" in plain:
+            columns.append(times)
+        elif (axis := plain[-1]) in numbers and not any(word in plain for word in ("q", "rot", "orient")):
+            columns.append(numbers[axis])
+        else:
+            columns.append(rotation[plain[-1]])
+    rows = np.stack(columns, axis=1)
+    return header + "\n" + "\n".join(separator.join(f"{v:.9f}" for v in row) for row in rows) + "\n"

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from motion_grpo.trajectory import default_T_device_cpf, load_trajectory, read_aria, vrs_T_device_cpf
+from motion_grpo.trajectory import default_T_device_cpf, load_segments, load_trajectory, read_aria, vrs_T_device_cpf
 from motion_grpo.trajectory.aria import rotation_to_z
 from tests.conftest import shared_path
 from tests.trajectory.helpers import aria_csv, walk
@@ -202,11 +202,49 @@ def test_several_worlds_in_one_file_must_be_chosen_from(tmp_path, device_poses):
     lines = aria_csv(*device_poses)
     lines[41:] = [line.replace("map-1", "map-2") for line in lines[41:]]
     path = write(tmp_path / "t.csv", lines)
-    with pytest.raises(ValueError, match=r"2 worlds.*map-1 \(40 poses\), map-2 \(20 poses\).*world_uid"):
+    with pytest.raises(ValueError, match=r"2 worlds.*map-1 \(40 poses\), map-2 \(20 poses\).*world_uid='map-1'"):
         load_trajectory(path)
     assert len(load_trajectory(path, world_uid="map-2")) == 20
+    assert [len(piece) for piece in load_segments(path)] == [40, 20]
+    assert [piece.source for piece in load_segments(path)] == [f"{path} (graph_uid map-{i})" for i in (1, 2)]
+    assert [len(piece) for piece in load_segments(path, world_uid="map-2")] == [20]
     with pytest.raises(ValueError, match="no graph_uid 'map-3'"):
         load_trajectory(path, world_uid="map-3")
+
+
+def test_a_gap_within_a_world_cuts_it_too(tmp_path, device_poses):
+    poses, times = device_poses
+    times = times + np.where(np.arange(60) < 15, 0.0, 0.8)
+    lines = aria_csv(poses, times)
+    lines[41:] = [line.replace("map-1", "map-2") for line in lines[41:]]
+    path = write(tmp_path / "t.csv", lines)
+    assert [len(piece) for piece in load_segments(path)] == [15, 25, 20]
+
+
+def test_a_damaged_pose_of_a_chosen_world_is_named_by_its_line(tmp_path, device_poses):
+    lines = aria_csv(*device_poses)
+    lines[41:] = [line.replace("map-1", "map-2") for line in lines[41:]]
+    path = write(tmp_path / "t.csv", edit(lines, 50, 5, "7"))
+    with pytest.raises(ValueError, match=r"Line 50 of .*t.csv \(graph_uid map-2\) has the quaternion"):
+        load_trajectory(path, world_uid="map-2")
+
+
+def test_gravity_of_the_first_release_has_no_world_in_its_name(tmp_path, device_poses):
+    lines = aria_csv(*device_poses)
+    old = [*(f"gravity_{axis}_world" for axis in "xyz")]
+    for name in old:
+        lines[0] = lines[0].replace(name, name.removesuffix("_world"))
+    trajectory = load_trajectory(write(tmp_path / "t.csv", lines), floor_height=0.0)
+    np.testing.assert_allclose(trajectory.p_world_cpf, walk()[0][:, :3, 3], atol=1e-6)
+
+
+def test_glasses_of_another_generation_are_asked_for(tmp_path):
+    poses, times = walk()
+    worn = poses @ np.linalg.inv(default_T_device_cpf("gen2").numpy())
+    path = write(tmp_path / "t.csv", aria_csv(worn, times))
+    with pytest.warns(UserWarning, match=r"not upright.*another generation.*load_trajectory\(path, device=...\)"):
+        load_trajectory(path, floor_height=0.0)
+    np.testing.assert_allclose(load_trajectory(path, device="gen2").p_world_cpf, poses[:, :3, 3], atol=1e-6)
 
 
 def edit(lines, row, column, value):

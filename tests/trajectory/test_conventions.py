@@ -22,6 +22,7 @@ LOOKS = {
     "unity": [(1, 0, 0, 0), (H, 0, -H, 0), (H, -H, 0, 0), (2, 1.6, 3)],
     "unreal": [(1, 0, 0, 0), (H, 0, 0, -H), (H, 0, -H, 0), (300, 200, 160)],
     "ros": [(1, 0, 0, 0), (H, 0, 0, H), (H, 0, -H, 0), (3, -2, 1.6)],
+    "camera": [(0.5, -0.5, 0.5, -0.5), (H, -H, 0, 0), (H, 0, 0, -H), (3, -2, 1.6)],
 }
 # Columns: where the wearer's left, up and forward point, in x forward, y left, z up.
 EXPECTED = torch.tensor(
@@ -45,7 +46,7 @@ def test_poses_written_by_hand(name):
 def test_presets_differ_where_the_systems_do():
     assert CONVENTIONS["openxr"] == CONVENTIONS["arkit"]
     handedness = {name: int(torch.det(c.A_world)) for name, c in CONVENTIONS.items()}
-    assert handedness == {"cpf": 1, "openxr": 1, "arkit": 1, "unity": -1, "unreal": -1, "ros": 1}
+    assert handedness == {"cpf": 1, "openxr": 1, "arkit": 1, "unity": -1, "unreal": -1, "ros": 1, "camera": 1}
 
 
 def test_an_optical_frame_in_words():
@@ -96,8 +97,19 @@ def test_axes_that_are_no_frame_are_refused(world, head, message):
         Convention(world, head)
 
 
+def test_axes_may_be_given_in_words():
+    poses, _ = walk()
+    in_words, by_name = (
+        HeadTrajectory.from_convention(poses, convention, fps=30, floor_height=0.0)
+        for convention in (" right up back/right up back ", "openxr")
+    )
+    assert in_words.R_world_cpf.equal(by_name.R_world_cpf)
+    with pytest.raises(ValueError, match=r"'north' .* is no direction"):
+        HeadTrajectory.from_convention(poses, "right up back / north up back", fps=30)
+
+
 def test_unknown_names_list_the_known_ones():
-    with pytest.raises(ValueError, match=r"'blender'.*openxr, unity"):
+    with pytest.raises(ValueError, match=r"'blender'.*openxr, unity.*in words"):
         HeadTrajectory.from_convention(walk()[0], "blender", fps=30)
 
 

@@ -9,8 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from motion_grpo.timing import frame_rate
 from motion_grpo.trajectory import HeadTrajectory
-from tests.trajectory.helpers import FPS, walk, wxyz_xyz
+from tests.trajectory.helpers import FPS, in_axes, walk, wxyz_xyz
 
 
 def angle(R: torch.Tensor, S: torch.Tensor) -> float:
@@ -236,7 +237,7 @@ def test_one_of_fps_and_timestamps_is_needed():
 def test_implausible_heads_give_a_warning():
     poses, _ = walk(turn=0.5)
     y_up = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])  # (x, y, z) -> (x, z, -y)
-    with pytest.warns(UserWarning, match=r"looks y up.*from_convention"):
+    with pytest.warns(UserWarning, match=r"looks y up.*from_convention\(poses, ..., convention='openxr'\)"):
         HeadTrajectory.from_matrices(y_up @ poses, fps=30)
     upside_down = np.diag([1.0, -1, -1, 1])
     with pytest.warns(UserWarning, match=r"not upright.*-0.9"):
@@ -247,6 +248,39 @@ def test_implausible_heads_give_a_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         HeadTrajectory.from_matrices(walk()[0], fps=30, floor_height=0.0)
+
+
+def test_camera_axes_in_an_array_are_not_taken_for_swapped_quaternions_alone():
+    # Near a heading of 180 degrees both explain what is seen, and an array has no names that decide.
+    half_turn = np.diag([-1.0, -1, 1, 1])
+    given = in_axes(half_turn @ walk(turn=0.3)[0], "camera")
+    with pytest.raises(ValueError, match=r"look like x y z w.*unless other axes explain it: the head's axes look"):
+        HeadTrajectory.from_wxyz_xyz(wxyz_xyz(given), fps=30)
+    with pytest.warns(UserWarning, match="look like a camera's .*convention='camera'"):
+        HeadTrajectory.from_matrices(given, fps=30)
+
+
+def test_an_estimated_floor_is_said_with_its_remedy():
+    with pytest.warns(UserWarning, match=r"estimated from the head .*from_convention\(poses, ..., floor_height=...\)"):
+        HeadTrajectory.from_matrices(walk()[0], fps=30)
+
+
+@pytest.mark.parametrize("start", [0.0, 149.202611, 1_700_000_000.123457])
+@pytest.mark.parametrize("rate", [72, 1000])
+def test_a_rate_that_was_asked_for_is_that_number(start, rate):
+    times = start + (np.arange(3 * rate) / rate).round(6)
+    trajectory = HeadTrajectory.from_matrices(walk(3 * rate)[0], timestamps=times, floor_height=0.0)
+    for fps in (30.0, 24.0, 120.0, 59.94):
+        resampled = trajectory.resample(fps)
+        assert resampled.fps == fps
+        assert frame_rate(resampled.timestamps) == fps
+        assert frame_rate(resampled.timestamps[:2]) == fps
+
+
+def test_printing_takes_one_line():
+    trajectory = HeadTrajectory.from_matrices(walk()[0], fps=30, floor_height=0.25, source="visit")
+    assert repr(trajectory) == ("HeadTrajectory(visit: 60 poses, 1.97 s at 30 fps, floor at z = 0.250 m (given), cpf)")
+    assert str(trajectory) == repr(trajectory)
 
 
 def test_a_floor_that_is_no_number_is_refused():

@@ -9,6 +9,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from motion_grpo.data.schema import FEATURES
+from motion_grpo.timing import frame_rate
 from motion_grpo.trajectory import HeadTrajectory
 
 HAND_OBSERVATION = (
@@ -43,7 +44,7 @@ class HeadClip:
         row |= dict.fromkeys(("subject", "gender", "skeleton"), "")
         poses = trajectory.T_world_cpf.numpy()
         row |= {
-            "fps": round((len(trajectory) - 1) / trajectory.duration, 6),
+            "fps": frame_rate(trajectory.timestamps),
             "num_frames": len(trajectory),
             "floor_height": trajectory.floor_height,
             "T_world_cpf": np.where((poses[:, :1] < 0) & (np.arange(7) < 4), -poses, poses),

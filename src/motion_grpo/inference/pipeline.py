@@ -23,6 +23,9 @@ from motion_grpo.motion import FPS, Motion, MotionState
 from motion_grpo.schedulers import EgoMotionSDEScheduler
 from motion_grpo.trajectory import HeadTrajectory, load_trajectory
 
+Recording = HeadTrajectory | str | os.PathLike | np.ndarray | Tensor
+"""What a head trajectory comes as: itself, a file, or an array of poses."""
+
 _EMBEDDED = Path(__file__).parents[1] / "checkpoints"
 # Travels with every saved pipeline, so that plain diffusers finds this class: just one pipeline may be visible in it.
 _CUSTOM_CODE = "from {module} import {name}  # noqa: F401  (pip install motion-grpo)\n"
@@ -33,11 +36,13 @@ class EgoMotionPipelineOutput(BaseOutput):
     """What was recovered."""
 
     motions: list[Motion] | None
-    """One a sample, at 30 fps, in the world of the trajectory (metres, z up). None for ``output_type="latent"``."""
-    latents: Float[Tensor, "samples frames d_state"]
-    """Packed clean states, laid out as the denoiser's ``state_layout`` says; rotations are proper."""
-    trajectory: HeadTrajectory
-    """The head at 30 fps, as it was used; says where the floor height came from."""
+    """One a sample, at 30 fps, in the world of the trajectory (metres, z up); of a list of recordings first all samples
+    of the first, then those of the second, and so on. None for ``output_type="latent"``."""
+    latents: Float[Tensor, "samples frames d_state"] | list[Float[Tensor, "samples _frames d_state"]]
+    """Packed clean states, laid out as the denoiser's ``state_layout`` says; rotations are proper. Of a list of
+    recordings, which need not be of one length, a list."""
+    trajectory: HeadTrajectory | list[HeadTrajectory]
+    """The head at 30 fps, as it was used; says where the floor height came from. Of a list of recordings a list."""
 
     @property
     def motion(self) -> Motion:
@@ -147,13 +152,13 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
     @torch.no_grad()
     def __call__(
         self,
-        trajectory: "HeadTrajectory | str | os.PathLike | np.ndarray | Tensor",
+        trajectory: "Recording | list[Recording]",
         *,
         num_samples: int = 1,
         num_inference_steps: int | None = None,
         eta: float | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
-        latents: Float[Tensor, "samples frames d_state"] | None = None,
+        latents: Float[Tensor, "samples frames d_state"] | list[Tensor] | None = None,
         window_batch_size: int = 32,
         output_type: Literal["motion", "latent"] = "motion",
         callback_on_step_end: Callable[["EgoMotionPipeline", int, int, dict], dict] | None = None,
@@ -164,13 +169,15 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
         Args:
             trajectory: a :class:`HeadTrajectory`, a file that :func:`load_trajectory` reads, or CPF poses at 30 fps in
                 a z-up world as (frames, 4, 4) matrices or (frames, 7) wxyz + xyz. Any length from two poses on;
-                resampled to 30 fps by its timestamps.
-            num_samples: motions to draw.
+                resampled to 30 fps by its timestamps. A list of these is a batch, whose recordings are recovered as
+                calls of their own would.
+            num_samples: motions to draw, of each recording.
             num_inference_steps: sampling steps; the pipeline's own number when None.
             eta: stochasticity, 0 (deterministic given the start) to 1 (ancestral); the scheduler's own when None.
             generator: a sample depends on the generator and its own number only, neither on how many are drawn nor on
-                the batching. A list gives each sample one. The global generator when None.
-            latents: noise to start from, in place of drawn noise.
+                the batching. A list gives each sample one; for a list of recordings it gives each recording one, used
+                as a call with that recording alone uses it. The global generator when None.
+            latents: noise to start from, in place of drawn noise; for a list of recordings a list.
             window_batch_size: windows denoised at once; bounds the memory.
             output_type: ``latent`` skips the kinematics.
             callback_on_step_end: called as ``callback(pipeline, step, timestep, {"latents": latents})`` after each
@@ -189,7 +196,49 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
             num_inference_steps = self.config.num_inference_steps
         if output_type not in ("motion", "latent"):
             raise ValueError(f"output_type is {output_type!r}; choose 'motion' or 'latent'.")
-        head_trajectory = _as_trajectory(trajectory).resample(FPS)
+        options = dict(
+            num_samples=num_samples,
+            num_inference_steps=num_inference_steps,
+            eta=eta,
+            window_batch_size=window_batch_size,
+            output_type=output_type,
+            callback_on_step_end=callback_on_step_end,
+        )
+        if isinstance(trajectory, list | tuple):
+            count = len(trajectory)
+            if count == 0:
+                raise ValueError("The list of recordings is empty; give at least one.")
+            generators = _one_a_recording(generator, count, "generators", shared=True)
+            starts = _one_a_recording(latents, count, "latents")
+            outputs = [
+                self._recover(recording, generator=own, latents=start, **options)
+                for recording, own, start in zip(trajectory, generators, starts, strict=True)
+            ]
+            output = EgoMotionPipelineOutput(
+                motions=None if output_type == "latent" else [motion for one in outputs for motion in one.motions],
+                latents=[one.latents for one in outputs],
+                trajectory=[one.trajectory for one in outputs],
+            )
+        else:
+            output = self._recover(trajectory, generator=generator, latents=latents, **options)
+        self.maybe_free_model_hooks()
+        return output if return_dict else output.to_tuple()
+
+    def _recover(
+        self,
+        recording: Recording,
+        *,
+        num_samples: int,
+        num_inference_steps: int,
+        eta: float | None,
+        generator: torch.Generator | list[torch.Generator] | None,
+        latents: Float[Tensor, "samples frames d_state"] | None,
+        window_batch_size: int,
+        output_type: str,
+        callback_on_step_end: Callable[["EgoMotionPipeline", int, int, dict], dict] | None,
+    ) -> EgoMotionPipelineOutput:
+        """One recording of a checked call."""
+        head_trajectory = _as_trajectory(recording).resample(FPS)
         if len(head_trajectory) < 2:
             raise ValueError(
                 f"{head_trajectory.source} lasts less than two frames at {FPS:.0f} fps; a motion needs at least two."
@@ -225,9 +274,7 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
                 on_batch=on_batch,
             )
         motions = None if output_type == "latent" else [self._motion(x, head, head_trajectory) for x in latents]
-        self.maybe_free_model_hooks()
-        output = EgoMotionPipelineOutput(motions=motions, latents=latents, trajectory=head_trajectory)
-        return output if return_dict else output.to_tuple()
+        return EgoMotionPipelineOutput(motions=motions, latents=latents, trajectory=head_trajectory)
 
     def _motion(self, latents: Float[Tensor, "frames d_state"], head: HeadPoses, trajectory: HeadTrajectory) -> Motion:
         """Hangs the body from the head: one shape for the whole motion, the root found last."""
@@ -263,8 +310,18 @@ def _as_trajectory(trajectory: object) -> HeadTrajectory:
         return HeadTrajectory.from_matrices(poses, fps=FPS)
     raise ValueError(
         f"An array of shape {tuple(poses.shape)} is no head trajectory; give (frames, 7) wxyz + xyz or (frames, 4, 4), "
-        "or a HeadTrajectory."
+        "or a HeadTrajectory (a list is a batch of recordings)."
     )
+
+
+def _one_a_recording(given: Any, count: int, what: str, shared: bool = False) -> list:
+    """A list with one entry a recording; what all recordings may share is repeated."""
+    if given is None or (shared and not isinstance(given, list)):
+        return [given] * count
+    if not isinstance(given, list) or len(given) != count:
+        number = len(given) if isinstance(given, list) else "no list of"
+        raise ValueError(f"{number} {what} for {count} recordings; give a list with one a recording.")
+    return given
 
 
 def _one_generator_per_sample(

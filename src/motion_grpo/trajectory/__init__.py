@@ -4,9 +4,9 @@ from motion_grpo.trajectory.aria import default_T_device_cpf, read_aria, vrs_T_d
 from motion_grpo.trajectory.conventions import CONVENTIONS, Convention
 from motion_grpo.trajectory.floor import floor_from_head, floor_from_points, read_points
 from motion_grpo.trajectory.head_trajectory import HeadTrajectory
-from motion_grpo.trajectory.readers import load_trajectory, read_csv, read_npz, read_tum
+from motion_grpo.trajectory.readers import load_segments, load_trajectory, read_npz, read_text
 
 __all__ = [
     "CONVENTIONS", "Convention", "HeadTrajectory", "default_T_device_cpf", "floor_from_head", "floor_from_points",
-    "load_trajectory", "read_aria", "read_csv", "read_npz", "read_points", "read_tum", "vrs_T_device_cpf",
+    "load_segments", "load_trajectory", "read_aria", "read_npz", "read_points", "read_text", "vrs_T_device_cpf",
 ]  # fmt: skip

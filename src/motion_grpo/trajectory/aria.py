@@ -1,6 +1,7 @@
 """Project Aria: trajectories of its Machine Perception Services (MPS), of Aria Digital Twin (ADT), and the CPF."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,11 @@ from motion_grpo.trajectory.checks import (
     rotations_from_quaternions,
     split_poses,
 )
+from motion_grpo.trajectory.conventions import CONVENTIONS
 from motion_grpo.trajectory.floor import read_points
 from motion_grpo.trajectory.head_trajectory import HeadTrajectory
 from motion_grpo.trajectory.tables import column_names, read_header, read_table
+from motion_grpo.trajectory.upright import check_upright
 
 # Pose of the left (front) SLAM camera, which is the device frame, in the CPF of the CAD model: position in metres, y
 # axis and z axis. From the CAD tables of projectaria_tools (core/calibration/ConfigData.cpp, Apache-2.0, Meta
@@ -60,8 +63,8 @@ def default_T_device_cpf(device: str = "gen1") -> Float64[Tensor, "4 4"]:
     """
     if device not in _CAD_CPF_DEVICE:
         raise ValueError(
-            f"No default extrinsic is known for the device '{device}' (known: {', '.join(_CAD_CPF_DEVICE)}). Pass its "
-            "T_device_cpf, a 4x4 matrix, or the recording's VRS file."
+            f"No default extrinsic is known for the device '{device}' (known: {', '.join(_CAD_CPF_DEVICE)}). Give its "
+            "T_device_cpf (a 4x4 matrix), or the recording's VRS file (vrs=...)."
         )
     position, y, z = torch.tensor(_CAD_CPF_DEVICE[device], dtype=torch.float64)
     y, z = torch.nn.functional.normalize(y, dim=0), torch.nn.functional.normalize(z, dim=0)
@@ -85,13 +88,13 @@ def vrs_T_device_cpf(vrs: str | os.PathLike[str]) -> Float64[Tensor, "4 4"]:
         from projectaria_tools.core import data_provider
     except ImportError as error:
         raise ImportError(
-            "Reading the calibration of a VRS file needs projectaria-tools: pip install 'motion-grpo[aria]' (or pass "
+            "Reading the calibration of a VRS file needs projectaria-tools: pip install 'motion-grpo[aria]' (or give "
             "T_device_cpf as a matrix)."
         ) from error
     provider = data_provider.create_vrs_data_provider(str(vrs))
     calibration = provider.get_device_calibration() if provider is not None else None
     if calibration is None:
-        raise ValueError(f"{vrs} holds no device calibration; pass T_device_cpf as a 4x4 matrix instead.")
+        raise ValueError(f"{vrs} holds no device calibration; give T_device_cpf as a 4x4 matrix instead.")
     return torch.tensor(calibration.get_transform_device_cpf().to_matrix(), dtype=torch.float64)
 
 
@@ -109,14 +112,15 @@ def check_extrinsic(T_device_cpf: ArrayLike) -> tuple[Float64[Tensor, "3 3"], Fl
 
 
 def _device_extrinsic(
-    T_device_cpf: ArrayLike | None, vrs: str | os.PathLike[str] | None, device: str
+    T_device_cpf: ArrayLike | None, vrs: str | os.PathLike[str] | None, device: str | None
 ) -> tuple[ArrayLike, str]:
     if T_device_cpf is not None and vrs is not None:
-        raise ValueError("Both T_device_cpf and vrs are given; pass one of them.")
+        raise ValueError("Both T_device_cpf and vrs=... say where the CPF is on the device; pass one of them.")
     if T_device_cpf is not None:
         return T_device_cpf, "given extrinsic"
     if vrs is not None:
         return vrs_T_device_cpf(vrs), "VRS calibration"
+    device = device or "gen1"
     return default_T_device_cpf(device), f"{device} default extrinsic"
 
 
@@ -150,7 +154,7 @@ def read_aria(
     path: str | os.PathLike[str],
     *,
     T_device_cpf: ArrayLike | None = None,
-    device: str = "gen1",
+    device: str | None = None,
     vrs: str | os.PathLike[str] | None = None,
     floor_height: float | int | None = None,
     points: ArrayLike | str | os.PathLike[str] | None = None,
@@ -169,7 +173,7 @@ def read_aria(
     Args:
         path: the CSV, plain or gzipped, or an MPS or ADT folder. Only the pose columns are read.
         T_device_cpf: (4, 4) or (7,) wxyz + xyz, metres; else ``vrs``'s calibration; else
-            ``default_T_device_cpf(device)``.
+            ``default_T_device_cpf(device)``, where ``gen1`` is meant if nobody says.
         points: (points, 3) in the file's world, metres, or an MPS point-cloud file.
         world_uid: which world to read, for a file with several (its graph_uid, or session_uid if open loop).
 
@@ -184,7 +188,9 @@ def read_aria(
     world, uid = ("odometry", "session_uid") if "tx_odometry_device" in names else ("world", "graph_uid")
     translation = [f"t{axis}_{world}_device" for axis in "xyz"]
     quaternion = [f"q{axis}_{world}_device" for axis in "wxyz"]
-    down = [f"gravity_{axis}_{world}" for axis in "xyz"]
+    # The first release of ADT names gravity without its world.
+    suffix = "" if {"gravity_x", "gravity_y", "gravity_z"} <= set(names) else f"_{world}"
+    down = [f"gravity_{axis}{suffix}" for axis in "xyz"]
     columns = dict.fromkeys(["tracking_timestamp_us", *translation, *quaternion, *down], pa.float64())
     if uid in names:
         columns[uid] = pa.dictionary(pa.int32(), pa.string())
@@ -192,11 +198,15 @@ def read_aria(
     R_device_cpf, p_device_cpf = check_extrinsic(T_device_cpf)
 
     table = read_table(path, columns, f"an Aria {'open' if world == 'odometry' else 'closed'}-loop trajectory")
-    origin = Origin(str(path), header_lines=1)
+    origin = Origin.file(path, range(2, table.num_rows + 2))
     if uid in names:
         kept = _one_world(table[uid], uid, world_uid, path)
         if world_uid is not None:
-            table, origin = table.filter(pa.array(kept)), Origin(f"{path} ({uid} {world_uid})")
+            lines = (np.flatnonzero(kept) + 2).tolist()
+            table, origin = (
+                table.filter(pa.array(kept)),
+                replace(origin, source=f"{path} ({uid} {world_uid})", lines=lines),
+            )
     stack = lambda columns: torch.from_numpy(np.stack([table[name].to_numpy() for name in columns], axis=1))  # noqa: E731
     R_world_device = rotations_from_quaternions(stack(quaternion), origin)
     p_world_device = stack(translation)
@@ -220,8 +230,11 @@ def read_aria(
     if floor_height is None and points is not None:
         points = read_points(points, world_uid) if isinstance(points, str | os.PathLike) else points
         points = as_points(points) @ R_up.mT
+    R_world_cpf = R_up @ R_world_device @ R_device_cpf
+    other = f"Glasses of another generation have other axes: {origin.giving('device=...')}."
+    check_upright(R_world_cpf, p_world_device, CONVENTIONS["cpf"], origin, axes_given=True, remedy=other)
     return HeadTrajectory.from_rotations(
-        R_up @ R_world_device @ R_device_cpf,
+        R_world_cpf,
         (p_world_device + R_world_device @ p_device_cpf) @ R_up.mT,
         timestamps=table["tracking_timestamp_us"].to_numpy() / 1e6,
         floor_height=floor_height,
@@ -229,20 +242,36 @@ def read_aria(
         points=points,
         origin=origin,
         source_frame=f"aria device ({extrinsic})",
+        axes_checked=True,
     )
+
+
+def world_uids(path: str | os.PathLike[str]) -> list[str]:
+    """The worlds of an Aria trajectory file with at least two poses, by their first; they have no common place."""
+    path = Path(path)
+    names = column_names(read_header(path))
+    uid = next((name for name in ("graph_uid", "session_uid") if name in names), None)
+    if uid is None:
+        return []
+    counts = _counts(read_table(path, {uid: pa.dictionary(pa.int32(), pa.string())}, "an Aria trajectory")[uid])
+    return [name for name, count in counts.items() if count > 1]
+
+
+def _counts(column: pa.ChunkedArray) -> dict[str, int]:
+    """How many poses each world has, in the order of their first."""
+    return {row["values"]: row["counts"] for row in column.cast(pa.string()).value_counts().to_pylist()}
 
 
 def _one_world(column: pa.ChunkedArray, uid: str, wanted: str | None, path: Path) -> np.ndarray:
     """Which rows belong to the wanted world; refuses a file with several if none is wanted."""
-    ids = column.to_pandas()
-    counts = ids.value_counts()
-    counts = counts[counts > 0]
+    counts = _counts(column)
     listed = ", ".join(f"{name} ({count} poses)" for name, count in counts.items())
     if wanted is None and len(counts) > 1:
+        longest = max(counts, key=counts.get)
         raise ValueError(
-            f"{path} holds {len(counts)} worlds that are not registered to each other: {listed}. Choose one with "
-            "world_uid."
+            f"{path} holds {len(counts)} worlds that are not registered to each other: {listed}. Read one with "
+            f"load_trajectory(path, world_uid='{longest}'), or each by itself with load_segments(path)."
         )
-    if wanted is not None and wanted not in counts.index:
+    if wanted is not None and wanted not in counts:
         raise ValueError(f"{path} has no {uid} '{wanted}'; it has {listed}.")
-    return (ids == wanted).to_numpy()
+    return (column.to_pandas() == wanted).to_numpy()

@@ -13,7 +13,6 @@ ArrayLike = np.ndarray | Tensor | Sequence
 
 # Quaternions with three decimals are off by 1e-3; anything further from a rotation is not a rounding error.
 ROTATION_TOLERANCE = 5e-3
-UPRIGHT = 0.5
 
 
 @dataclass(frozen=True)
@@ -22,21 +21,33 @@ class Origin:
 
     source: str
     """A file, or what an array is called."""
-    header_lines: int | None = None
-    """Lines before the first pose of a file whose poses stand one a line; None counts frames instead."""
+    lines: Sequence[int] | None = None
+    """The line of each pose, of a file whose poses stand one a line; None counts frames instead."""
+    call: str = "HeadTrajectory.from_convention(poses, ..., {})"
+    """How the poses come in, for remedies: see ``giving``."""
+
+    @staticmethod
+    def file(path: object, lines: Sequence[int] | None = None) -> "Origin":
+        """A file that ``load_trajectory`` reads."""
+        return Origin(str(path), lines, "load_trajectory(path, {})")
 
     def at(self, index: int) -> str:
         """Names the place of pose ``index``, e.g. ``Line 12 of walk.csv``."""
-        if self.header_lines is None:
+        if self.lines is None:
             return f"Frame {index} of {self.source}"
-        return f"Line {index + self.header_lines + 1} of {self.source}"
+        return f"Line {self.lines[index]} of {self.source}"
+
+    def giving(self, argument: str) -> str:
+        """The call with this argument, e.g. ``load_trajectory(path, fps=30)``."""
+        return self.call.format(argument)
 
 
 def as_float64(values: ArrayLike, what: str) -> Float64[Tensor, "..."]:
     """A float64 CPU tensor of any array of numbers."""
     try:
         if isinstance(values, Tensor):
-            return values.detach().to("cpu", torch.float64)
+            # A column of a table is strided, which some of torch's functions copy with a warning.
+            return values.detach().to("cpu", torch.float64).contiguous()
         return torch.from_numpy(np.array(values, dtype=np.float64))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{what} must be a rectangular array of numbers: {error}.") from error
@@ -117,11 +128,12 @@ def rotations_from_matrices(rotmats: Float64[Tensor, "frames 3 3"], origin: Orig
             "Remove scale and shear from the poses."
         )
     # det, without an LU factorisation for each of what may be millions of poses.
+    left_handed = origin.giving("convention='unity'")
     bad = first((torch.linalg.cross(rotmats[:, 0], rotmats[:, 1]) * rotmats[:, 2]).sum(1) < 0)
     if bad is not None:
         raise ValueError(
-            f"{origin.at(bad)} has a reflection (determinant -1), so one of its frames is left-handed. Convert the "
-            "poses with HeadTrajectory.from_convention, e.g. convention='unity'."
+            f"{origin.at(bad)} has a reflection (determinant -1), so just one of its frames is left-handed. Give the "
+            f"poses as their system has them, with its axes: {left_handed}."
         )
     # Exact rotations, which are the rule, are kept to the bit.
     off = residuals > 1e-6
@@ -156,23 +168,3 @@ def split_poses(poses: ArrayLike, origin: Origin) -> tuple[Float64[Tensor, "fram
 def read_as_xyzw(wxyz: Float64[Tensor, "frames 4"]) -> Float64[Tensor, "frames 3 3"]:
     """The rotations that checked quaternions would mean if w came last."""
     return roma.unitquat_to_rotmat(wxyz / wxyz.norm(dim=1, keepdim=True))
-
-
-def refuse_swapped_quaternions(
-    R_world_cpf: Float64[Tensor, "frames 3 3"], R_swapped: Float64[Tensor, "frames 3 3"], order: str, origin: Origin
-) -> None:
-    """Raises ValueError when the head is upright throughout with quaternions read in another order, and not as given.
-
-    Of an upright head the two orders differ by its heading only (its up axis then leans by the heading), so the
-    mistake shows as soon as the wearer turns, and cannot be seen while the heading stays near 0.
-
-    Args:
-        R_swapped: the rotations if the quaternions were in the other ``order``.
-    """
-    lean, swapped_lean = R_world_cpf[:, 2, 1].mean(), R_swapped[:, 2, 1].min()
-    if lean < UPRIGHT < swapped_lean:
-        raise ValueError(
-            f"The quaternions of {origin.source} look like {order}: read so, the head is upright throughout, and as "
-            f"they are its up axis has a mean vertical component of {lean:.2f}. Reorder them; if the head really lies "
-            "so, pass 4x4 matrices."
-        )

@@ -1,4 +1,4 @@
-"""Axes of other systems (OpenXR, Unity, ARKit, Unreal, ROS) as words, and their conversion to CPF poses, z up."""
+"""Axes of other systems (OpenXR, Unity, ARKit, Unreal, ROS, cameras) in words, and conversion to CPF poses, z up."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -86,6 +86,7 @@ CONVENTIONS = {
     "arkit": Convention("right up back", "right up back"),
     "unreal": Convention("forward right up", "forward right up", metres_per_unit=0.01),
     "ros": Convention("forward left up", "forward left up"),
+    "camera": Convention("forward left up", "right down forward"),
 }
 """Named systems.
 
@@ -96,16 +97,20 @@ CONVENTIONS = {
 - ``arkit``: ``ARCamera.transform`` under world alignment ``gravity``. That camera frame is landscape, x along the long
   side of the phone: right for a phone worn with its home button (charging port) to the wearer's right.
 - ``unreal``: left-handed, z up, x forward, centimetres.
-- ``ros``: REP 103 body axes. A camera's optical frame is ``Convention("forward left up", "right down forward")``.
+- ``ros``: REP 103 body axes.
+- ``camera``: a camera's optical frame (OpenCV, ROS optical, most SLAM) in a z-up world.
 """
 
 
 def named_convention(convention: str | Convention) -> Convention:
-    """The convention itself, or the one of that name."""
+    """The convention itself, the one of that name, or the one in words: ``WORLD / HEAD``."""
     if isinstance(convention, Convention):
         return convention
+    if convention.count("/") == 1:
+        return Convention(*(words.strip() for words in convention.split("/")))
     if convention not in CONVENTIONS:
         raise ValueError(
-            f"Unknown convention '{convention}': use one of {', '.join(CONVENTIONS)}, or a Convention(world, head)."
+            f"Unknown convention '{convention}': use one of {', '.join(CONVENTIONS)}, or say in words where +x, +y and "
+            "+z of world and head point, e.g. 'forward left up / right down forward'."
         )
     return CONVENTIONS[convention]

@@ -10,8 +10,8 @@ from jaxtyping import Float32, Float64
 from torch import Tensor
 
 from motion_grpo.rotations import interpolate_rotations, matrix_to_wxyz
+from motion_grpo.timing import median_rate
 from motion_grpo.trajectory.checks import (
-    UPRIGHT,
     ArrayLike,
     Origin,
     as_float64,
@@ -19,12 +19,12 @@ from motion_grpo.trajectory.checks import (
     check_finite,
     check_timestamps,
     read_as_xyzw,
-    refuse_swapped_quaternions,
     rotations_from_matrices,
     split_poses,
 )
-from motion_grpo.trajectory.conventions import Convention, named_convention
+from motion_grpo.trajectory.conventions import CONVENTIONS, Convention, named_convention
 from motion_grpo.trajectory.floor import floor_from_head, floor_from_points
+from motion_grpo.trajectory.upright import check_upright
 
 MAX_GAP = 0.5
 """Seconds without a pose over which nothing is interpolated."""
@@ -92,14 +92,22 @@ class HeadTrajectory:
             ValueError: an unknown convention, quaternions that make sense only as x y z w; and as ``from_rotations``.
         """
         convention, origin, poses = named_convention(convention), Origin(source), as_float64(poses, "poses")
-        R, p = convention.convert(*split_poses(poses, origin))
-        if poses.ndim == 2:
-            R_swapped, _ = convention.convert(read_as_xyzw(poses[:, :4]), p)
-            refuse_swapped_quaternions(R, R_swapped, "x y z w", origin)
+        R_world_head, p_world_head = split_poses(poses, origin)
+        reordered = read_as_xyzw(poses[:, :4]) if poses.ndim == 2 else None
+        check_upright(
+            R_world_head,
+            p_world_head,
+            convention,
+            origin,
+            axes_given=True,
+            R_reordered=reordered,
+            order="x y z w",
+        )
+        R, p = convention.convert(R_world_head, p_world_head)
         if points is not None:
             points = convention.convert_points(as_points(points))
         options = {"fps": fps, "timestamps": timestamps, "floor_height": floor_height, "points": points}
-        return cls.from_rotations(R, p, origin=origin, source_frame=str(convention), **options)
+        return cls.from_rotations(R, p, origin=origin, source_frame=str(convention), axes_checked=True, **options)
 
     @classmethod
     def from_rotations(
@@ -114,6 +122,7 @@ class HeadTrajectory:
         points: ArrayLike | None = None,
         origin: Origin = Origin("array"),  # noqa: B008 - frozen
         source_frame: str = "cpf",
+        axes_checked: bool = False,
     ) -> "HeadTrajectory":
         """From rotation matrices (frames, 3, 3) and positions (frames, 3) in metres; the constructor behind all others.
 
@@ -123,6 +132,7 @@ class HeadTrajectory:
             floor_height: z of the floor, metres. Without it the floor is looked for in ``points``, and without them
                 (or when they show none) estimated from the head; ``floor_source`` of the result tells which.
             points: (points, 3), a point cloud in the same world.
+            axes_checked: whether a head that is not upright has been asked about where its own axes were known.
 
         Raises:
             ValueError: wrong shapes, NaN, no rotations, a left-handed frame, fewer than two poses, times that do not
@@ -139,15 +149,22 @@ class HeadTrajectory:
         check_timestamps(times, origin)
         check_finite(p, "position", origin)
         R = rotations_from_matrices(R, origin)
-        _warn_if_not_upright(R, origin)
+        if not axes_checked:
+            check_upright(R, p, CONVENTIONS["cpf"], origin, axes_given=True)
         if floor_height is not None:
             if not np.isfinite(floor_height):
                 raise ValueError(f"floor_height is {floor_height}; a height in metres is needed.")
         else:
-            floor_height, floor_source = _find_floor(p.numpy(), points)
+            floor_height, floor_source = _find_floor(p.numpy(), points, origin)
         if floor_source != "estimated from the head":
             _warn_if_far_from_floor(p, float(floor_height), floor_source, origin)
         return cls(R.float(), p.float(), times, float(floor_height), floor_source, origin.source, source_frame)
+
+    def __repr__(self) -> str:
+        return (
+            f"HeadTrajectory({self.source}: {len(self)} poses, {self.duration:.2f} s at {self.fps:.4g} fps, floor at "
+            f"z = {self.floor_height:.3f} m ({self.floor_source}), {self.source_frame})"
+        )
 
     def __len__(self) -> int:
         return len(self.timestamps)
@@ -173,7 +190,7 @@ class HeadTrajectory:
     @property
     def fps(self) -> float:
         """Median rate, poses per second."""
-        return 1.0 / self.timestamps.diff().median().item()
+        return median_rate(self.timestamps)
 
     @property
     def duration(self) -> float:
@@ -184,10 +201,10 @@ class HeadTrajectory:
         """The trajectory at a constant rate from its first time on, interpolated by timestamp; see ``at``."""
         if not fps > 0:
             raise ValueError(f"fps is {fps}; a positive rate is needed.")
-        # A last frame that rounding pushed a microsecond past the end still counts.
+        # A last frame that rounding pushed a microsecond past the end still counts, and keeps its even time.
         count = int(np.floor(self.duration * fps + 1e-6 * fps)) + 1
         times = self.timestamps[0] + torch.arange(count, dtype=torch.float64) / fps
-        return self.at(times.clamp(max=self.timestamps[-1].item()))
+        return replace(self.at(times.clamp(max=self.timestamps[-1].item())), timestamps=times)
 
     def at(self, timestamps: ArrayLike) -> "HeadTrajectory":
         """The trajectory at the given times (seconds, within the recording): slerp for rotations, linear for positions.
@@ -215,8 +232,12 @@ class HeadTrajectory:
         down = torch.tensor([0.0, 0.0, self.floor_height])
         return replace(self, p_world_cpf=self.p_world_cpf - down, floor_height=0.0)
 
-    def refuse_gaps(self, max_gap: float | int = MAX_GAP) -> None:
-        """Raises ValueError, naming the place, if more than ``max_gap`` seconds pass between two poses."""
+    def refuse_gaps(self, max_gap: float | int = MAX_GAP, remedy: str = "split_at_gaps()") -> None:
+        """Raises ValueError, naming the place, if more than ``max_gap`` seconds pass between two poses.
+
+        Args:
+            remedy: the call that gives the pieces instead.
+        """
         steps = self.timestamps.diff()
         gaps = (steps > max_gap).nonzero().flatten().tolist()
         if not gaps:
@@ -229,8 +250,8 @@ class HeadTrajectory:
         worst = max(gaps, key=lambda index: steps[index].item())
         raise ValueError(
             f"{self.source} has {len(gaps)} gap(s) of more than {max_gap} s without a pose; the longest lasts "
-            f"{steps[worst]:.2f} s, after frame {worst} at {self.timestamps[worst]:.3f} s. Split it there: "
-            "trajectory.split_at_gaps(), or load_trajectory(..., on_gap='split')."
+            f"{steps[worst]:.2f} s, after frame {worst} at {self.timestamps[worst]:.3f} s. Take the pieces between "
+            f"them with {remedy}."
         )
 
     def split_at_gaps(self, max_gap: float | int = MAX_GAP) -> "list[HeadTrajectory]":
@@ -255,33 +276,19 @@ def _times(
     return times
 
 
-def _find_floor(head: Float64[np.ndarray, "frames 3"], points: ArrayLike | None) -> tuple[float, str]:
+def _find_floor(head: Float64[np.ndarray, "frames 3"], points: ArrayLike | None, origin: Origin) -> tuple[float, str]:
     if points is not None:
         height = floor_from_points(as_points(points).numpy(), head)
         if height is not None:
             return height, "point cloud"
-        warnings.warn(
-            "The point cloud shows no floor within 3 m of the head's path; the floor is estimated from the head "
-            "instead. Pass floor_height if you know it.",
-            stacklevel=4,
-        )
-    return floor_from_head(head[:, 2]), "estimated from the head"
-
-
-def _warn_if_not_upright(R_world_cpf: Float64[Tensor, "frames 3 3"], origin: Origin) -> None:
-    up = R_world_cpf[:, :, 1].mean(0)
-    if up[2] >= UPRIGHT:
-        return
-    if up[1] > 0.8:
-        hint = "The world looks y up: convert the poses with from_convention (e.g. convention='openxr')."
-    else:
-        hint = (
-            "Check the world's up axis (z), the head's axes (x left, y up, z forward) and the order of the quaternions."
-        )
+    height = floor_from_head(head[:, 2])
+    shown = "The point cloud shows no floor within 3 m of the head's path. " if points is not None else ""
     warnings.warn(
-        f"The head of {origin.source} is not upright: its up axis has a mean vertical component of {up[2]:.2f}. {hint}",
+        f"{shown}The floor of {origin.source} is estimated from the head alone, at {height:.3f} m, good to about 0.1 m "
+        f"if the wearer stands at times. Give it where you know it: {origin.giving('floor_height=...')}.",
         stacklevel=4,
     )
+    return height, "estimated from the head"
 
 
 def _warn_if_far_from_floor(

@@ -1,0 +1,38 @@
+"""Heads that move as no wearer does."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from motion_grpo.trajectory import load_trajectory
+from tests.trajectory.helpers import csv_of, in_axes
+
+
+def ahead(seconds: float = 4.0, speed: float = 1.2, fps: float = 30.0) -> tuple[np.ndarray, np.ndarray]:
+    """T_world_cpf of a level head that goes where it looks, along +x, and its times."""
+    times = np.arange(int(seconds * fps)) / fps
+    poses = np.tile(np.eye(4), (len(times), 1, 1))
+    poses[:, :3, :3] = [[0, 0, 1], [1, 0, 0], [0, 1, 0]]
+    poses[:, 0, 3], poses[:, 2, 3] = speed * times, 1.6
+    return poses, times
+
+
+def test_a_head_that_walks_backwards_all_the_time_is_pointed_out(tmp_path):
+    # Unity's and OpenXR's heads are both upright in either's axes, but look opposite ways.
+    path = tmp_path / "head.csv"
+    path.write_text(csv_of("time,x,y,z,qw,qx,qy,qz", in_axes(ahead()[0], "openxr"), ahead()[1]))
+    with pytest.warns(UserWarning, match="faces away from where it goes"):
+        load_trajectory(path, convention="unity", floor_height=0.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_trajectory(path, convention="openxr", floor_height=0.0)
+
+
+@pytest.mark.parametrize(("seconds", "speed"), [(4.0, -0.3), (1.5, -1.2), (1 / 15, -1.2)])
+def test_a_few_steps_back_are_nothing(tmp_path, seconds, speed):
+    path = tmp_path / "head.csv"
+    path.write_text(csv_of("time,x,y,z,qw,qx,qy,qz", *ahead(seconds, speed)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_trajectory(path, floor_height=0.0)
