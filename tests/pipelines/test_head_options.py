@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from motion_grpo.cli import head_options
-from motion_grpo.cli.cli import make_app
+from motion_grpo.cli.main import make_app
 from typer.main import get_command
 
 import motion_grpo.trajectory
@@ -35,7 +35,7 @@ def test_every_argument_is_an_option_of_the_commands():
     arguments = set(inspect.signature(load_trajectory).parameters) - {"path", "points"}
     assert arguments == set(head_options._OPTIONS)
     for command, missing in (("recover", set()), ("score", {"--floor-height"})):
-        options = {o for p in get_command(make_app([command])).commands[command].params for o in p.opts}
+        options = {o for p in get_command(make_app(command)).commands[command].params for o in p.opts}
         assert set(head_options._OPTIONS.values()) - options == missing
 
 
