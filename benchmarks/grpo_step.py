@@ -67,7 +67,7 @@ def forward_passes(trainer: MotionGRPOTrainer, options: argparse.Namespace) -> d
     latents = torch.randn(len(rows), trainer.args.window, denoiser.state_layout.dim, device=device)
     levels = torch.full((len(rows),), 500, device=device)
     return {
-        "plain": lambda: denoiser(latents, levels, cond[rows], mask[rows]),
+        "plain": lambda: denoiser(latents, levels, cond[rows], mask[rows]).sample,
         "shared": lambda: trainer.policy(latents, 500, cond, mask, rows),
     }
 

@@ -16,7 +16,7 @@ from motion_grpo.body import Skeleton
 from motion_grpo.conditioning import HeadPoses
 from motion_grpo.data import resample
 from motion_grpo.evaluation import head_trajectory
-from motion_grpo.models import MotionPerceptualModel, perceptual_inputs
+from motion_grpo.models import MotionPerceptualModel, MotionPerceptualModelOutput, perceptual_inputs
 from motion_grpo.perceptual_evaluation import (
     Pairs,
     accuracy,
@@ -58,8 +58,8 @@ class Critic(MotionPerceptualModel):
         super().__init__(d_latent=4, num_blocks=0, num_heads=1)
         self.rule = rule
 
-    def forward(self, joints: Tensor, head: Tensor, mask: Tensor | None = None) -> Tensor:
-        return self.rule(joints, head, mask)
+    def forward(self, joints: Tensor, head: Tensor, mask: Tensor | None = None) -> MotionPerceptualModelOutput:
+        return MotionPerceptualModelOutput(self.rule(joints, head, mask))
 
 
 def constant(joints: Tensor, head: Tensor, mask: Tensor) -> Tensor:

@@ -209,7 +209,7 @@ def test_the_visual_reward_is_what_the_model_says_of_the_clean_head() -> None:
     model, batch = perceptual_model().eval(), inputs()
     rewards = build_rewards(["visual"], omegas={"visual": 2.0}, perceptual_model=model)
     joints, head = perceptual_inputs(batch.body_rotmats, batch.joints, batch.head.R_world_cpf, batch.head.p_world_cpf)
-    expected = torch.exp(2 * model(joints, head, batch.mask))
+    expected = torch.exp(2 * model(joints, head, batch.mask).score)
     assert_close(score(rewards, batch)["visual"], expected)
     assert 1 < float(expected.min()) < float(expected.max()) < math.exp(2)
     for batch_size in (1, 2):

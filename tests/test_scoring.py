@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from motion_grpo.body import cpf_of
-from motion_grpo.models import MotionPerceptualModel, perceptual_inputs
+from motion_grpo.models import MotionPerceptualModel, MotionPerceptualModelOutput, perceptual_inputs
 from motion_grpo.scoring import score_motion
 from motion_grpo.trajectory import HeadTrajectory
 from tests.tiny import head_trajectory, moving_motion
@@ -21,11 +21,11 @@ class Recorder(MotionPerceptualModel):
         super().__init__(d_latent=4, num_blocks=0, num_heads=1)
         self.joints, self.head = [], []
 
-    def forward(self, joints: Tensor, head: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, joints: Tensor, head: Tensor, mask: Tensor | None = None) -> MotionPerceptualModelOutput:
         assert mask is None
         self.joints.append(joints)
         self.head.append(head)
-        return torch.sigmoid(joints[:, 0, 0, 4])
+        return MotionPerceptualModelOutput(torch.sigmoid(joints[:, 0, 0, 4]))
 
 
 def tiny_model() -> MotionPerceptualModel:
@@ -61,7 +61,7 @@ def test_a_window_is_scored_as_the_model_scores_it() -> None:
     R, p = cpf_of(motion.posed, motion.body.cpf_offset(motion.betas))
     joints, head = perceptual_inputs(motion.body_rotmats, motion.joints[:, :22], R, p)
     for part, start in zip(scored.windows, (0, 6, 8), strict=True):
-        expected = model(joints[None, start : start + 12], head[None, start : start + 12])
+        expected = model(joints[None, start : start + 12], head[None, start : start + 12]).score
         assert part.score == pytest.approx(float(expected.detach()), abs=1e-5)
 
 

@@ -3,7 +3,7 @@
 Each is put on recorded motion, whose severity 0 is that motion itself::
 
     spoilt = ARTEFACTS["jitter"](body_rotmats, betas, R_world_cpf, p_world_cpf, mask, skeleton, severity, generator)
-    model(*perceptual_inputs(*spoilt), mask)
+    model(*perceptual_inputs(*spoilt), mask).score
 """
 
 from collections.abc import Callable

@@ -214,7 +214,7 @@ def score_windows(
     """Scores of many windows, on the CPU; the model, which should be in eval mode, sees ``batch_size`` at once."""
     device = model.device
     parts = zip(joints.split(batch_size), head.split(batch_size), mask.split(batch_size), strict=True)
-    return torch.cat([model(j.to(device), h.to(device), m.to(device)).cpu() for j, h, m in parts])
+    return torch.cat([model(j.to(device), h.to(device), m.to(device)).score.cpu() for j, h, m in parts])
 
 
 def accuracy(model: MotionPerceptualModel, pairs: Pairs) -> Accuracy:

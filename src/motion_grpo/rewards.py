@@ -113,7 +113,7 @@ class VisualReward:
         head = inputs.head
         body, head = perceptual_inputs(inputs.body_rotmats, inputs.joints, head.R_world_cpf, head.p_world_cpf)
         parts = zip(*(x.split(self.batch_size) for x in (body, head, inputs.mask)), strict=True)
-        return torch.exp(self.omega * torch.cat([self.model(*part) for part in parts]))
+        return torch.exp(self.omega * torch.cat([self.model(*part).score for part in parts]))
 
 
 def rotation_error(inputs: RewardInputs) -> Float[Tensor, "samples frames"]:

@@ -91,7 +91,9 @@ def score_motion(
     joints, head = perceptual_inputs(motion.body_rotmats, joints - down, R_world_cpf, p_world_cpf - down)
     starts = _starts(len(motion), window)
     frames = (torch.tensor(starts)[:, None] + torch.arange(min(window, len(motion)))).split(_BATCH)
-    scores = torch.cat([model(joints[f].to(model.device), head[f].to(model.device)).cpu() for f in frames]).tolist()
+    scores = torch.cat(
+        [model(joints[f].to(model.device), head[f].to(model.device)).score.cpu() for f in frames]
+    ).tolist()
     windows = []
     for start, score in zip(starts, scores, strict=True):
         stop = min(start + window, len(motion))

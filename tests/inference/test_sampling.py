@@ -62,7 +62,7 @@ def test_loop_written_out(eta, rotations):
     cond = denoiser.condition(poses).expand(2, -1, -1)
     for t, n in ((1000, 750), (750, 500), (500, 250), (250, 0)):
         with torch.no_grad():
-            x0 = denoiser(x, torch.full((2,), t), cond)
+            x0 = denoiser(x, torch.full((2,), t), cond).sample
         x0 = MotionState.unpack(x0, layout).pack(layout)
         s2 = eta**2 * (1 - ab[n]) / (1 - ab[t]) * (1 - ab[t] / ab[n])
         x = ab[n].sqrt() * x0 + (1 - ab[n] - s2).sqrt() * (x - ab[t].sqrt() * x0) / (1 - ab[t]).sqrt()

@@ -18,9 +18,9 @@ class Stub(EgoMotionDenoiser):
         super().__init__(d_latent=4, d_feedforward=4, d_noise_emb=4, num_heads=1, **config)
         self.answer, self.calls, self.encoder_calls = answer, [], []
 
-    def forward(self, sample, timestep, cond, mask=None, encoded=None):
+    def forward(self, sample, timestep, cond, mask=None, encoded=None, return_dict=True):
         self.calls.append((tuple(sample.shape[:2]), timestep.tolist(), mask))
-        return self.answer(sample, cond)
+        return (self.answer(sample, cond),)
 
     def encode(self, cond, noise_level=None, mask=None):
         self.encoder_calls.append(tuple(cond.shape[:2]))

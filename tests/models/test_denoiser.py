@@ -72,8 +72,8 @@ def test_golden_agreement_with_egoallo(name: str) -> None:
     cond = model.condition(HeadPoses.from_wxyz_xyz(golden["T_world_cpf"], golden["T_cpf_tm1_cpf_t"]))
     close(cond, golden["cond"])
     with torch.no_grad():
-        out = model(golden["x_t"], golden["t"], cond)
-        masked = model(golden["x_t"], golden["t"], cond, golden["mask"])
+        out = model(golden["x_t"], golden["t"], cond).sample
+        masked = model(golden["x_t"], golden["t"], cond, golden["mask"]).sample
     close(out, golden["out"])
     close(masked, golden["out_masked"])
     layout = model.state_layout
@@ -101,7 +101,7 @@ def test_saved_network_is_the_same_network(changes: dict, tmp_path) -> None:
     loaded = EgoMotionDenoiser.from_pretrained(tmp_path)
     assert dict(loaded.config).items() >= {**changes, "d_latent": 16}.items()
     assert not loaded.training
-    assert torch.equal(loaded(sample, timestep, cond), model(sample, timestep, cond))
+    assert torch.equal(loaded(sample, timestep, cond).sample, model(sample, timestep, cond).sample)
 
 
 @pytest.fixture
@@ -141,9 +141,9 @@ def test_pickled_weights_are_never_loaded(saved) -> None:
 def test_rows_do_not_depend_on_their_batch() -> None:
     model = denoiser(**TOKEN)
     sample, timestep, cond = inputs(model, batch=3)
-    together = model(sample, timestep, cond)
+    together = model(sample, timestep, cond).sample
     for row in range(3):
-        alone = model(sample[row, None], timestep[row, None], cond[row, None])
+        alone = model(sample[row, None], timestep[row, None], cond[row, None]).sample
         assert_close(together[row], alone[0], rtol=0.0, atol=1e-5)
 
 
@@ -152,10 +152,10 @@ def test_noise_levels_count_from_one(changes: dict) -> None:
     model = denoiser(**changes)
     sample, _, cond = inputs(model)
     levels = (torch.tensor([1, 1]), torch.tensor([1000, 1000]))
-    before = [model(sample, level, cond) for level in levels]
+    before = [model(sample, level, cond).sample for level in levels]
     with torch.no_grad():
         model.noise_emb.weight[0] += 1.0
-    after = [model(sample, level, cond) for level in levels]
+    after = [model(sample, level, cond).sample for level in levels]
     assert (after[0] - before[0]).abs().max() > 1e-3
     assert torch.equal(after[1], before[1])
 
@@ -169,12 +169,12 @@ def test_every_frame_sees_every_frame_of_both_sequences(
     model = denoiser(xattn_mode=xattn_mode, positional_encoding=positional_encoding, activation=activation)
     sample, timestep, cond = inputs(model, frames=5)
     sample, cond = sample.requires_grad_(), cond.requires_grad_()
-    model(sample, timestep, cond)[:, 0].square().sum().backward()
+    model(sample, timestep, cond).sample[:, 0].square().sum().backward()
     assert (sample.grad.abs().amax(-1) > 0).all()
     assert (cond.grad.abs().amax(-1) > 0).all()
     with torch.no_grad():
-        turned = model(sample.flip(1), timestep, cond.flip(1)).flip(1)  # positions matter
-        assert not torch.allclose(turned, model(sample, timestep, cond), atol=1e-5)
+        turned = model(sample.flip(1), timestep, cond.flip(1)).sample.flip(1)  # positions matter
+        assert not torch.allclose(turned, model(sample, timestep, cond).sample, atol=1e-5)
 
 
 def test_a_new_network_predicts_the_rest_pose() -> None:
@@ -182,14 +182,14 @@ def test_a_new_network_predicts_the_rest_pose() -> None:
         model = tiny_denoiser(**changes)
         for decoder in model.decoders.values():
             decoder[-1].weight.data.zero_()
-        R = MotionState.unpack(model(*inputs(model)), model.state_layout, project=False).local_rotmats
+        R = MotionState.unpack(model(*inputs(model)).sample, model.state_layout, project=False).local_rotmats
         assert_close(R, torch.eye(3).expand_as(R))
 
 
 @pytest.mark.parametrize("cond_param", PARAMETERIZATIONS)
 def test_every_parameterization_fits_the_network(cond_param: str) -> None:
     model = denoiser(cond_param=cond_param, include_canonicalized_cpf_rotation_in_cond=False)
-    assert model(*inputs(model)).shape == (2, 10, 226)
+    assert model(*inputs(model)).sample.shape == (2, 10, 226)
 
 
 def test_unknown_hands_are_zeros() -> None:
@@ -207,11 +207,11 @@ def test_unknown_hands_are_zeros() -> None:
 def test_tokens_of_several_frames_fit_any_length(frames: int) -> None:
     model = denoiser(frames_per_token=4, rotation_representation="6d")
     sample, timestep, cond = inputs(model, frames=8)
-    out = model(sample[:, :frames], timestep, cond[:, :frames])
+    out = model(sample[:, :frames], timestep, cond[:, :frames]).sample
     assert out.shape == (2, frames, 163)
     full = -frames % 4
     repeated = [torch.cat([x[:, :frames], x[:, frames - 1 : frames].expand(-1, full, -1)], 1) for x in (sample, cond)]
-    assert_close(out, model(repeated[0], timestep, repeated[1])[:, :frames], rtol=0.0, atol=1e-5)
+    assert_close(out, model(repeated[0], timestep, repeated[1]).sample[:, :frames], rtol=0.0, atol=1e-5)
 
 
 def test_tokens_of_several_frames_keep_frames_in_order() -> None:
@@ -221,7 +221,7 @@ def test_tokens_of_several_frames_keep_frames_in_order() -> None:
         size = decoder[-1].out_features // 4
         decoder[-1].weight.data.zero_()
         decoder[-1].bias.data.copy_(torch.arange(4.0).repeat_interleave(size))
-    out = model(sample, timestep, cond)
+    out = model(sample, timestep, cond).sample
     assert_close(out, torch.arange(4.0).repeat(2)[None, :, None].expand_as(out))
 
 
@@ -247,8 +247,8 @@ def padded(model: EgoMotionDenoiser, real: int, frames: int) -> tuple[Tensor, Te
 def test_masked_frames_do_not_reach_real_ones(changes: dict) -> None:
     model = denoiser(mask_self_attention=True, **changes)
     sample, timestep, cond, mask = padded(model, real=8, frames=16)
-    short = model(sample[:, :8], timestep, cond[:, :8])
-    long = model(sample, timestep, cond, mask)
+    short = model(sample[:, :8], timestep, cond[:, :8]).sample
+    long = model(sample, timestep, cond, mask).sample
     assert_close(long[:, :8], short, rtol=0.0, atol=1e-5)
     assert long.isfinite().all()
 
@@ -256,17 +256,17 @@ def test_masked_frames_do_not_reach_real_ones(changes: dict) -> None:
 def test_a_token_exists_when_one_of_its_frames_does() -> None:
     model = denoiser(mask_self_attention=True, frames_per_token=4)
     sample, timestep, cond, mask = padded(model, real=5, frames=12)
-    long = model(sample, timestep, cond, mask)
-    assert_close(long[:, :8], model(sample[:, :8], timestep, cond[:, :8]), rtol=0.0, atol=1e-5)
+    long = model(sample, timestep, cond, mask).sample
+    assert_close(long[:, :8], model(sample[:, :8], timestep, cond[:, :8]).sample, rtol=0.0, atol=1e-5)
 
 
 def test_egoallo_masks_cross_attention_only() -> None:
     model = denoiser()
     sample, timestep, cond, mask = padded(model, real=8, frames=16)
-    masked = model(sample, timestep, cond, mask)
-    assert not torch.allclose(masked, model(sample, timestep, cond), atol=1e-4)
+    masked = model(sample, timestep, cond, mask).sample
+    assert not torch.allclose(masked, model(sample, timestep, cond).sample, atol=1e-4)
     other = torch.where(mask[..., None], sample, sample + 1)
-    assert not torch.allclose(model(other, timestep, cond, mask)[:, :8], masked[:, :8], atol=1e-4)
+    assert not torch.allclose(model(other, timestep, cond, mask).sample[:, :8], masked[:, :8], atol=1e-4)
 
 
 @pytest.mark.parametrize("changes", [{}, TOKEN, {"mask_self_attention": True, "frames_per_token": 4}])
@@ -274,7 +274,7 @@ def test_a_mask_that_hides_nothing_changes_nothing(changes: dict) -> None:
     model = denoiser(**changes)
     sample, timestep, cond = inputs(model)
     mask = torch.ones(2, 10, dtype=torch.bool)
-    assert_close(model(sample, timestep, cond, mask), model(sample, timestep, cond), rtol=0.0, atol=1e-5)
+    assert_close(model(sample, timestep, cond, mask).sample, model(sample, timestep, cond).sample, rtol=0.0, atol=1e-5)
 
 
 # ---- the encoder, once a trajectory
@@ -288,7 +288,7 @@ def test_passing_the_encoding_is_the_same_as_not(changes: dict) -> None:
         level = timestep if model.config.noise_in_encoder else None
         encoded = model.encode(cond, level, frames)
         assert torch.equal(
-            model(sample, timestep, cond, frames, encoded=encoded), model(sample, timestep, cond, frames)
+            model(sample, timestep, cond, frames, encoded=encoded).sample, model(sample, timestep, cond, frames).sample
         )
 
 
@@ -306,17 +306,17 @@ def test_encoder_sees_the_noise_only_where_it_should() -> None:
 def test_condition_statistics_standardise_the_features() -> None:
     model = denoiser(normalize_cond=True)
     sample, timestep, cond = inputs(model, frames=60)
-    before = model(sample, timestep, cond)
+    before = model(sample, timestep, cond).sample
     model.set_condition_statistics(cond)
     flat = cond.flatten(0, 1).double()
     assert_close(model.cond_mean, flat.mean(0).float())
     assert_close(model.cond_std, flat.std(0).clamp(min=1e-3).float())
     assert float(model.cond_std.min()) == pytest.approx(1e-3)
-    assert not torch.allclose(model(sample, timestep, cond), before, atol=1e-3)
+    assert not torch.allclose(model(sample, timestep, cond).sample, before, atol=1e-3)
     plain = denoiser()
     plain.load_state_dict({key: value for key, value in model.state_dict().items() if not key.startswith("cond_")})
     standard = (cond - model.cond_mean) / model.cond_std
-    assert_close(model(sample, timestep, cond), plain(sample, timestep, standard), rtol=0.0, atol=1e-5)
+    assert_close(model(sample, timestep, cond).sample, plain(sample, timestep, standard).sample, rtol=0.0, atol=1e-5)
 
 
 # ---- the low pass at the end
@@ -327,17 +327,17 @@ def test_low_pass_is_a_gaussian_mean_over_real_frames() -> None:
     plain = denoiser(mask_self_attention=True)
     plain.load_state_dict(model.state_dict())
     sample, timestep, cond, mask = padded(model, real=9, frames=12)
-    raw = plain(sample, timestep, cond, mask).detach().numpy()
+    raw = plain(sample, timestep, cond, mask).sample.detach().numpy()
     frames = np.arange(12)
     weights = np.exp(-0.5 * ((frames[:, None] - frames) / 1.5) ** 2) * (frames < 9)
     expected = (weights / weights.sum(1, keepdims=True)) @ raw
-    assert_close(model(sample, timestep, cond, mask), torch.from_numpy(expected).float(), rtol=0.0, atol=1e-5)
+    assert_close(model(sample, timestep, cond, mask).sample, torch.from_numpy(expected).float(), rtol=0.0, atol=1e-5)
 
 
 def test_low_pass_far_inside_the_padding_is_finite() -> None:
     model = denoiser(output_low_pass=0.5, mask_self_attention=True)
     sample, timestep, cond, mask = padded(model, real=1, frames=40)
-    assert model(sample, timestep, cond, mask).isfinite().all()
+    assert model(sample, timestep, cond, mask).sample.isfinite().all()
 
 
 # ---- training
@@ -345,7 +345,7 @@ def test_low_pass_far_inside_the_padding_is_finite() -> None:
 
 def gradients(model: EgoMotionDenoiser, batch: tuple[Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
     model.zero_grad()
-    model(*batch).square().sum().backward()
+    model(*batch).sample.square().sum().backward()
     return {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
 
 
@@ -370,18 +370,18 @@ def test_gradient_checkpointing_changes_no_gradient(changes: dict) -> None:
 def test_dropout_is_for_training_only() -> None:
     model = denoiser(dropout_p=0.5)
     batch = inputs(model)
-    assert torch.equal(model(*batch), model(*batch))
+    assert torch.equal(model(*batch).sample, model(*batch).sample)
     model.train()
-    assert not torch.equal(model(*batch), model(*batch))
+    assert not torch.equal(model(*batch).sample, model(*batch).sample)
 
 
 def test_lora_trains_the_adapter_and_starts_at_the_base_model(tmp_path) -> None:
     model = denoiser()
     batch = inputs(model)
-    base = model(*batch)
+    base = model(*batch).sample
     targets = ["sattn_qkv_proj", "sattn_out_proj", "xattn_q_proj", "xattn_kv_proj", "xattn_out_proj", "mlp0", "mlp1"]
     model.add_adapter(peft.LoraConfig(r=2, lora_alpha=2, target_modules=targets))
-    assert torch.equal(model(*batch), base)
+    assert torch.equal(model(*batch).sample, base)
     trained = gradients(model, batch)
     assert trained
     assert all("lora_" in name for name in trained)
@@ -389,13 +389,13 @@ def test_lora_trains_the_adapter_and_starts_at_the_base_model(tmp_path) -> None:
         for name, value in model.named_parameters():
             if "lora_B" in name:
                 value += 0.1
-    adapted = model(*batch)
+    adapted = model(*batch).sample
     assert not torch.allclose(adapted, base, atol=1e-3)
     model.save_lora_adapter(tmp_path)
     model.disable_adapters()
-    assert torch.equal(model(*batch), base)
+    assert torch.equal(model(*batch).sample, base)
     model.enable_adapters()
-    assert torch.equal(model(*batch), adapted)
+    assert torch.equal(model(*batch).sample, adapted)
     assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]
 
 
@@ -409,12 +409,12 @@ def test_bfloat16_is_a_coarse_float32(changes: dict, tmp_path, caplog) -> None:
     if model.config.normalize_cond:
         model.set_condition_statistics(cond)
     model.save_pretrained(tmp_path)
-    exact = model(sample, timestep, cond)
+    exact = model(sample, timestep, cond).sample
     loaded = EgoMotionDenoiser.from_pretrained(tmp_path, torch_dtype=torch.bfloat16)
     caplog.set_level(logging.ERROR)
     for coarse in (loaded, model.to(torch.bfloat16)):
         assert coarse.dtype == torch.bfloat16
-        out = coarse(sample, timestep, cond)
+        out = coarse(sample, timestep, cond).sample
         assert out.dtype == torch.bfloat16
         assert (out - exact).abs().max() < 0.03 * exact.abs().max()
 

@@ -240,7 +240,7 @@ def test_densities_stay_float32_under_bfloat16(tmp_path):
     latents = part.latents[0][part.rows]
     clean = run.model_wrapped(latents, part.transitions[0].level, part.cond, part.mask, part.rows)
     run.accelerator.native_amp = False
-    exact = run.policy.denoiser(latents, torch.full((8,), 1000), part.cond[part.rows], part.mask[part.rows])
+    exact = run.policy.denoiser(latents, torch.full((8,), 1000), part.cond[part.rows], part.mask[part.rows]).sample
     # The forward pass is bfloat16 indeed ...
     assert (clean - exact).abs().mean() > 1e-5
     # ... and what follows is exact to float32.
@@ -528,13 +528,13 @@ def test_an_adapter_leaves_the_base_alone_and_merges(tmp_path):
     merged = run.policy.merged()
     part = experience(run)
     inputs = (part.latents[0], torch.full((2,), 1000), part.cond, part.mask)
-    adapted = run.denoiser(*inputs)
-    torch.testing.assert_close(merged(*inputs), adapted, rtol=1e-4, atol=1e-5)
+    adapted = run.denoiser(*inputs).sample
+    torch.testing.assert_close(merged(*inputs).sample, adapted, rtol=1e-4, atol=1e-5)
     with run.policy.without_adapter():
-        assert (run.denoiser(*inputs) - adapted).abs().max() > 1e-4
+        assert (run.denoiser(*inputs).sample - adapted).abs().max() > 1e-4
     run.save_pipeline(tmp_path / "pipeline")
     saved = EgoMotionPipeline.from_pretrained(tmp_path / "pipeline").denoiser
-    torch.testing.assert_close(saved(*inputs), adapted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(saved(*inputs).sample, adapted, rtol=1e-4, atol=1e-5)
 
 
 def test_averaged_weights_are_evaluated_and_shipped(tmp_path):

@@ -74,7 +74,7 @@ class StitchedDenoiser:
             if self.encoded:
                 encoded = torch.stack([self.encoded[s] for s in starts]).repeat_interleave(samples, dim=0)
             level = torch.full((len(x),), noise_level, device=x.device)
-            x0 = self.denoiser(x, level, cond, encoded=encoded).float()
+            x0 = self.denoiser(x, level, cond, encoded=encoded, return_dict=False)[0].float()
             for start, part in zip(starts, x0.split(samples), strict=True):
                 blended[rows, start : start + length] += part * self.weights[:length, None]
             if on_batch is not None:

@@ -1,13 +1,15 @@
 """The denoising transformer: EgoAllo's network, with a few options that make a small one train well."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.loaders import PeftAdapterMixin
-from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.modeling_utils import ModelMixin, get_parameter_dtype
+from diffusers.utils import BaseOutput
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,7 +24,7 @@ from motion_grpo.conditioning import (
     wrist_features,
 )
 from motion_grpo.models.egoallo import read_egoallo, without_rotary
-from motion_grpo.models.loading import MotionModelMixin
+from motion_grpo.models.loading import MotionModelMixin, fetches_weights
 from motion_grpo.models.transformer import TransformerBlock, sinusoids
 from motion_grpo.motion import StateLayout
 
@@ -35,6 +37,15 @@ _CHOICES = {
     "cond_param": PARAMETERIZATIONS,
     "rotation_representation": ("matrix", "6d"),
 }
+
+
+@dataclass
+class EgoMotionDenoiserOutput(BaseOutput):
+    """What the denoiser predicts."""
+
+    sample: Float[Tensor, "batch frames d_state"]
+    """The clean state x0, a row a frame as ``state_layout`` says: betas (standard deviations of body shape), joint
+    rotations relative to their parents (columns of matrices, no unit, not projected) and contacts (0 to 1)."""
 
 
 class EgoMotionDenoiser(MotionModelMixin, ModelMixin, ConfigMixin, PeftAdapterMixin):
@@ -85,7 +96,7 @@ class EgoMotionDenoiser(MotionModelMixin, ModelMixin, ConfigMixin, PeftAdapterMi
 
     _supports_gradient_checkpointing = True
     _no_split_modules = ["TransformerBlock"]  # noqa: RUF012  (diffusers reads this name)
-    _keep_in_fp32_modules = ["cond_mean", "cond_std"]  # noqa: RUF012  (likewise)
+    _repeated_blocks = ["TransformerBlock"]  # noqa: RUF012  (likewise)
 
     @register_to_config
     def __init__(
@@ -155,8 +166,8 @@ class EgoMotionDenoiser(MotionModelMixin, ModelMixin, ConfigMixin, PeftAdapterMi
                 self.decoders[name][-1].bias.data.copy_(identity.flatten().repeat(size // identity.numel()))
         self.latent_from_cond = nn.Linear(d_cond * frames_per_token, d_latent)
         if normalize_cond:
-            self.register_buffer("cond_mean", torch.zeros(d_cond))
-            self.register_buffer("cond_std", torch.ones(d_cond))
+            self._register_statistic("cond_mean", torch.zeros(d_cond))
+            self._register_statistic("cond_std", torch.ones(d_cond))
 
         self.noise_emb = nn.Embedding(max_t, d_noise_emb)
         # Neighbouring levels start alike, so that every row profits from what its neighbours learn first.
@@ -183,6 +194,11 @@ class EgoMotionDenoiser(MotionModelMixin, ModelMixin, ConfigMixin, PeftAdapterMi
         self.encoder_layers = nn.ModuleList(block(False, film and noise_in_encoder) for _ in range(num_encoder_layers))
         self.decoder_layers = nn.ModuleList(block(True, film) for _ in range(num_decoder_layers))
         self.gradient_checkpointing = False
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights; the statistics are float32 whatever that is."""
+        return get_parameter_dtype(self.decoders)
 
     def _save(self, folder: Path, options: dict[str, Any]) -> None:
         if self._hf_peft_config_loaded:
@@ -276,6 +292,7 @@ class EgoMotionDenoiser(MotionModelMixin, ModelMixin, ConfigMixin, PeftAdapterMi
         # Cosines of millimetre steps hardly move: the floor keeps rounding errors from being blown up.
         self.cond_std.copy_(flat.std(0).clamp(min=1e-3))
 
+    @fetches_weights
     def encode(
         self,
         cond: Float[Tensor, "batch frames d_cond"],
@@ -305,7 +322,8 @@ class EgoMotionDenoiser(MotionModelMixin, ModelMixin, ConfigMixin, PeftAdapterMi
         cond: Float[Tensor, "batch frames d_cond"],
         mask: Bool[Tensor, "batch frames"] | None = None,
         encoded: Float[Tensor, "batch tokens d_latent"] | None = None,
-    ) -> Float[Tensor, "batch frames d_state"]:
+        return_dict: bool = True,
+    ) -> EgoMotionDenoiserOutput | tuple[Float[Tensor, "batch frames d_state"]]:
         """The predicted clean state; its rotations are not projected.
 
         Args:
@@ -314,6 +332,7 @@ class EgoMotionDenoiser(MotionModelMixin, ModelMixin, ConfigMixin, PeftAdapterMi
             cond: head features from :meth:`condition`.
             mask: True for frames that exist; None when all do.
             encoded: result of :meth:`encode` for the same ``cond``, to save computing it again.
+            return_dict: False returns the output's fields as a tuple.
         """
         frames = sample.shape[1]
         if encoded is None:
@@ -328,7 +347,9 @@ class EgoMotionDenoiser(MotionModelMixin, ModelMixin, ConfigMixin, PeftAdapterMi
             x = x[:, 1:]
         unpatch = lambda y: y.unflatten(-1, (self.config.frames_per_token, -1)).flatten(1, 2)[:, :frames]  # noqa: E731
         output = torch.cat([unpatch(decoder(x)) for decoder in self.decoders.values()], dim=-1)
-        return _low_pass(output, self.config.output_low_pass, mask) if self.config.output_low_pass else output
+        if self.config.output_low_pass:
+            output = _low_pass(output, self.config.output_low_pass, mask)
+        return EgoMotionDenoiserOutput(output) if return_dict else (output,)
 
     def _run(self, layer: TransformerBlock, *inputs: Tensor | None) -> Tensor:
         if torch.is_grad_enabled() and self.gradient_checkpointing:

@@ -1,12 +1,14 @@
 """The perceptual model: how plausible a motion is, and how well it goes with the trajectory of the head."""
 
 import math
+from dataclasses import dataclass
 
 import roma
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.loaders import PeftAdapterMixin
-from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.modeling_utils import ModelMixin, get_parameter_dtype
+from diffusers.utils import BaseOutput
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -41,6 +43,14 @@ def perceptual_inputs(
     return body, torch.cat([matrix_to_wxyz(R_world_cpf), p_world_cpf], dim=-1)
 
 
+@dataclass
+class MotionPerceptualModelOutput(BaseOutput):
+    """What the perceptual model says of motions."""
+
+    score: Float[Tensor, "batch"]
+    """The score s of Eq. 10, one a motion: 0 (made up) to 1 (real), no unit, float32."""
+
+
 class MotionPerceptualModel(MotionModelMixin, ModelMixin, ConfigMixin, PeftAdapterMixin):
     """Scores a motion given the head trajectory, 0 (made up) to 1 (real) (MotionGRPO, Sec. 3.4.1 and Appendix C).
 
@@ -72,7 +82,7 @@ class MotionPerceptualModel(MotionModelMixin, ModelMixin, ConfigMixin, PeftAdapt
     _shipped_as = "perceptual"
     _supports_gradient_checkpointing = True
     _no_split_modules = ["_Block"]  # noqa: RUF012  (diffusers reads this name)
-    _keep_in_fp32_modules = ["joint_mean", "joint_std", "head_mean", "head_std"]  # noqa: RUF012  (likewise)
+    _repeated_blocks = ["_Block"]  # noqa: RUF012  (likewise)
 
     @register_to_config
     def __init__(
@@ -89,9 +99,8 @@ class MotionPerceptualModel(MotionModelMixin, ModelMixin, ConfigMixin, PeftAdapt
             raise ValueError(f"d_latent {d_latent} must be divisible by twice num_heads {num_heads}.")
         d_joint, d_head = 10 * (frames_per_token + 1), 7 * (frames_per_token + 1)
         for name, shape in (("joint", (NUM_BODY_JOINTS, d_joint)), ("head", (d_head,))):
-            self.register_buffer(f"{name}_mean", torch.zeros(shape))
-            self.register_buffer(f"{name}_std", torch.ones(shape))
-        self.register_buffer("cosines", _cosine_transform(frames_per_token + 1), persistent=False)
+            self._register_statistic(f"{name}_mean", torch.zeros(shape))
+            self._register_statistic(f"{name}_std", torch.ones(shape))
         self.embed_body = _KeypointLinear(d_joint, d_latent)
         self.embed_head = nn.Linear(d_head, NUM_BODY_JOINTS * d_latent)
         self.fuse_norm_body, self.fuse_norm_head = nn.LayerNorm(d_latent), nn.LayerNorm(d_latent)
@@ -101,12 +110,18 @@ class MotionPerceptualModel(MotionModelMixin, ModelMixin, ConfigMixin, PeftAdapt
         self.decoder = nn.Sequential(nn.Linear(NUM_BODY_JOINTS * d_latent, d_latent), nn.GELU(), nn.Linear(d_latent, 1))
         self.gradient_checkpointing = False
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights; the statistics are float32 whatever that is."""
+        return get_parameter_dtype(self.decoder)
+
     def forward(
         self,
         joints: Float[Tensor, "batch frames joints channels"],
         head: Float[Tensor, "batch head_frames head_channels"],
         mask: Bool[Tensor, "batch mask_frames"] | None = None,
-    ) -> Float[Tensor, "batch"]:
+        return_dict: bool = True,
+    ) -> MotionPerceptualModelOutput | tuple[Float[Tensor, "batch"]]:
         """The score s of Eq. 10, float32.
 
         Args:
@@ -114,6 +129,7 @@ class MotionPerceptualModel(MotionModelMixin, ModelMixin, ConfigMixin, PeftAdapt
                 SMPL-H joints 1-21; see :func:`perceptual_inputs`.
             head: (batch, frames, 7), pose of the central pupil frame, wxyz and metres.
             mask: (batch, frames), True for frames that exist, which come first in a row; None when all do.
+            return_dict: False returns the output's fields as a tuple.
 
         Raises:
             ValueError: shapes that do not fit, rows without a frame, quaternions that are not of unit length, or
@@ -124,7 +140,7 @@ class MotionPerceptualModel(MotionModelMixin, ModelMixin, ConfigMixin, PeftAdapt
             _check_values(joints, head, mask)
             if mask is not None and mask.all():
                 mask = None  # attention is faster without one
-        tokens = self._tokens(joints.shape[1])
+        tokens = self._tokens(joints)
         if mask is None:
             last = torch.full((len(joints),), joints.shape[1] - 1, device=joints.device)
             token_mask = None
@@ -150,7 +166,8 @@ class MotionPerceptualModel(MotionModelMixin, ModelMixin, ConfigMixin, PeftAdapt
         else:
             weight = token_mask[..., None, None].to(x.dtype)
             pooled = (x * weight).sum(1) / weight.sum(1)
-        return torch.sigmoid(self.decoder(pooled.flatten(1)).squeeze(-1).float())
+        score = torch.sigmoid(self.decoder(pooled.flatten(1)).squeeze(-1).float())
+        return MotionPerceptualModelOutput(score) if return_dict else (score,)
 
     @torch.no_grad()
     def set_input_statistics(
@@ -160,7 +177,7 @@ class MotionPerceptualModel(MotionModelMixin, ModelMixin, ConfigMixin, PeftAdapt
         mask: Bool[Tensor, "batch frames"],
     ) -> None:
         """Stores mean and spread of every input over a sample of real motion."""
-        tokens, last = self._tokens(joints.shape[1]), mask.sum(1) - 1
+        tokens, last = self._tokens(joints), mask.sum(1) - 1
         body, head = self._features(joints, head, tokens, last)
         # Tokens that hold padded frames stand still there.
         full = tokens[:, -1] <= last[:, None]
@@ -170,11 +187,11 @@ class MotionPerceptualModel(MotionModelMixin, ModelMixin, ConfigMixin, PeftAdapt
             # What never moves in the sample may do so elsewhere: half a millimetre or half a milliradian is the least.
             getattr(self, f"{name}_std").copy_(values.std(0).clamp(min=5e-4))
 
-    def _tokens(self, frames: int) -> Int[Tensor, "tokens size"]:
+    def _tokens(self, joints: Float[Tensor, "batch frames 21 7"]) -> Int[Tensor, "tokens size"]:
         """Frames of each token, and the first of the next."""
         size = self.config.frames_per_token
-        first = torch.arange(0, frames, size, device=self.device)
-        return first[:, None] + torch.arange(size + 1, device=self.device)
+        first = torch.arange(0, joints.shape[1], size, device=joints.device)
+        return first[:, None] + torch.arange(size + 1, device=joints.device)
 
     def _features(
         self,
@@ -195,8 +212,9 @@ class MotionPerceptualModel(MotionModelMixin, ModelMixin, ConfigMixin, PeftAdapt
         positions = _seen_from(place[..., None, :], yaw[..., None], joints[..., 4:])
         from_head = positions - head[:, :, :, None, 4:]
         joints = torch.cat([_upper(joints[..., :4]), positions, from_head], dim=-1)
-        joints = torch.einsum("kf,btfjc->btjkc", self.cosines, joints).flatten(-2)
-        return joints, torch.einsum("kf,btfc->btkc", self.cosines, head).flatten(-2)
+        cosines = _cosine_transform(tokens.shape[1]).to(joints.device)
+        joints = torch.einsum("kf,btfjc->btjkc", cosines, joints).flatten(-2)
+        return joints, torch.einsum("kf,btfc->btkc", cosines, head).flatten(-2)
 
 
 class _KeypointLinear(nn.Module):

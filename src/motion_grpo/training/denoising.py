@@ -154,7 +154,7 @@ class DenoisingTrainer(DiffusersTrainer):
             eval_dataset=self.eval_clips or None,
             callbacks=callbacks,
         )
-        self.ema = EMAModel(model.parameters(), decay=args.ema_decay, foreach=True)
+        self.ema = EMAModel(_trained(model), decay=args.ema_decay, foreach=True)
         self.add_callback(_UpdateAverage(self))
         self.add_callback(TellEpoch())
 
@@ -206,7 +206,7 @@ class DenoisingTrainer(DiffusersTrainer):
             )
             noisy = self.scheduler.add_noise(target, torch.randn_like(target), levels)
             cond = self._condition(seen)
-        predicted = model(noisy, levels, cond, batch.mask).float()
+        predicted = model(noisy, levels, cond, batch.mask, return_dict=False)[0].float()
         # Kinematics in bfloat16 would be off by centimetres.
         with torch.autocast(target.device.type, enabled=False):
             loss, terms = denoising_loss(predicted, target, layout, self.level_weights[levels - 1], batch.mask)
@@ -276,12 +276,12 @@ class DenoisingTrainer(DiffusersTrainer):
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
         """The denoiser with its averaged weights."""
-        self.ema.store(self.denoiser.parameters())
-        self.ema.copy_to(self.denoiser.parameters())
+        self.ema.store(_trained(self.denoiser))
+        self.ema.copy_to(_trained(self.denoiser))
         try:
             yield
         finally:
-            self.ema.restore(self.denoiser.parameters())
+            self.ema.restore(_trained(self.denoiser))
 
     def save_averaged(self, folder: str | Path) -> None:
         """Writes the averaged weights as a denoiser that ``from_pretrained`` reads."""
@@ -308,7 +308,12 @@ class DenoisingTrainer(DiffusersTrainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         averaged = EgoMotionDenoiser.from_pretrained(Path(resume_from_checkpoint) / "ema")
-        self.ema.shadow_params = [p.detach().clone().to(self.args.device) for p in averaged.parameters()]
+        self.ema.shadow_params = [p.detach().clone().to(self.args.device) for p in _trained(averaged)]
+
+
+def _trained(denoiser: EgoMotionDenoiser) -> list[nn.Parameter]:
+    """Its weights, without the statistics of the condition, which are not averaged."""
+    return [parameter for parameter in denoiser.parameters() if parameter.requires_grad]
 
 
 class _UpdateAverage(TrainerCallback):
@@ -322,4 +327,4 @@ class _UpdateAverage(TrainerCallback):
         self.trainer.ema.optimization_step = state.global_step
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
-        self.trainer.ema.step(self.trainer.denoiser.parameters())
+        self.trainer.ema.step(_trained(self.trainer.denoiser))

@@ -206,7 +206,7 @@ class PerceptualTrainer(DiffusersTrainer):
             heads.append(spoilt_head)
         joints, heads = torch.cat(joints, dim=1), torch.cat(heads, dim=1)
         mask = contrast.truth.mask.repeat_interleave(joints.shape[1], dim=0)
-        return model(joints.flatten(0, 1), heads.flatten(0, 1), mask).view(batch, -1)
+        return model(joints.flatten(0, 1), heads.flatten(0, 1), mask, return_dict=False)[0].view(batch, -1)
 
     @torch.no_grad()
     def _make_contrast(self, windows: dict[str, Tensor]) -> _Contrast:
@@ -332,14 +332,14 @@ class PerceptualTrainer(DiffusersTrainer):
         for number, windows in enumerate(loader):
             truth = self._truth({name: values.to(self.args.device) for name, values in windows.items()})
             joints, head = _recorded(truth)
-            recorded = model(joints, head, truth.mask)
+            recorded = model(joints, head, truth.mask).score
             for index, policy in enumerate(self.policies):
                 generator = torch.Generator().manual_seed(1_000_003 * number + index)
                 drawn = self._drawn(policy, truth, 1, 1, generator)[0, :, 0]
-                right[f"accuracy_{index}"].append(recorded > model(drawn, head, truth.mask))
+                right[f"accuracy_{index}"].append(recorded > model(drawn, head, truth.mask).score)
             if not self.policies:
                 noisy = self._noisy(truth, 1, torch.Generator().manual_seed(number))[0, :, 0]
-                right["accuracy"].append(recorded > model(noisy, head, truth.mask))
+                right["accuracy"].append(recorded > model(noisy, head, truth.mask).score)
         metrics = {f"{metric_key_prefix}_{name}": 100 * float(torch.cat(x).float().mean()) for name, x in right.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)

@@ -89,7 +89,7 @@ def predict_clean(
         encoded: of :meth:`EgoMotionDenoiser.encode`, where it serves every step.
     """
     levels = torch.full((len(latents),), level, device=latents.device)
-    x0 = network(latents, levels, cond, mask, encoded).float()
+    x0 = network(latents, levels, cond, mask, encoded, return_dict=False)[0].float()
     # Kinematics and densities in bfloat16 would be off by centimetres.
     with torch.autocast(latents.device.type, enabled=False):
         return MotionState.unpack(x0, layout).pack(layout)
