@@ -10,6 +10,14 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
+FOLDERS = {
+    "src/motion_grpo": "motion_grpo",
+    "pipelines": "motion_grpo/cli",
+    "trainers": "motion_grpo/cli/train",
+    "configs": "motion_grpo/configs",
+    "hub_cards": "motion_grpo/hub_cards",
+}
+"""Where the folders of the checkout lie once they are installed."""
 
 
 def checkout_files() -> list[Path]:
