@@ -10,7 +10,7 @@ import pytest
 
 from motion_grpo import Motion
 from motion_grpo.metrics import mpjpe
-from tests.packaging.environment import FOLDERS, ROOT, build_wheel, checkout_files, install
+from tests.packaging.environment import FOLDERS, ROOT, build_wheel, install
 from tests.tiny import moving_motion, write_shard
 
 
@@ -21,11 +21,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_every_file_of_the_package_is_in_the_wheel(wheel):
-    installed = set()
-    for path in checkout_files():
-        for folder, package in FOLDERS.items():
-            if path.is_relative_to(folder):
-                installed.add(f"{package}/{path.relative_to(folder).as_posix()}")
+    installed = {
+        f"{package}/{path.relative_to(ROOT / folder).as_posix()}"
+        for folder, package in FOLDERS.items()
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
     with zipfile.ZipFile(wheel) as archive:
         assert {name for name in archive.namelist() if ".dist-info/" not in name} == installed
         licences = {name.split(".dist-info/")[1] for name in archive.namelist() if "/licenses/" in name}
