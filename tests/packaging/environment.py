@@ -10,23 +10,23 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
-
-
-def checkout_files() -> list[Path]:
-    """What git keeps or would keep, relative to the root."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    return [Path(line) for line in listed.splitlines() if (ROOT / line).is_file()]
+FOLDERS = {
+    "src/motion_grpo": "motion_grpo",
+    "pipelines": "motion_grpo/cli",
+    "trainers": "motion_grpo/cli/train",
+    "configs": "motion_grpo/configs",
+    "hub_cards": "motion_grpo/hub_cards",
+}
+"""Where the folders of the checkout lie once they are installed."""
 
 
 def build_wheel(folder: Path) -> Path:
     """Of a copy: what earlier builds have left in the checkout gets into a wheel otherwise."""
-    copy = folder / "checkout"
-    for path in checkout_files():
-        if path.parts[0] not in ("docs", "tests"):
-            (copy / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / path, copy / path)
-    _pip(sys.executable, "wheel", "--no-build-isolation", "--wheel-dir", folder, copy)
+    for name in FOLDERS:
+        shutil.copytree(ROOT / name, folder / "copy" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE", "NOTICE"):
+        shutil.copyfile(ROOT / name, folder / "copy" / name)
+    _pip(sys.executable, "wheel", "--no-build-isolation", "--wheel-dir", folder, folder / "copy")
     return next(folder.glob("*.whl"))
 
 
