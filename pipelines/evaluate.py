@@ -177,6 +177,7 @@ def _system_settings(checkpoint: str, system: PipelineSystem | RecordedMotions, 
         "timestep_spacing": scheduler.config.get("timestep_spacing"),
         "window_frames": pipeline.config.window,
         "overlap_frames": pipeline.config.overlap,
+        "stitching": pipeline.config.stitching,
         "seeds": list(system.seeds),
         "device": pipeline.device.type,
     }

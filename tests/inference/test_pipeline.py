@@ -263,7 +263,7 @@ def test_encoder_runs_once_a_call(monkeypatch):
 
     monkeypatch.setattr(EgoMotionDenoiser, "encode", encode)
     pipeline(steps=4)(head_trajectory(128 + 96), num_samples=3)
-    assert calls == [2, 1]  # two windows of 128 frames together, and the short one; not 4 steps times 3 samples
+    assert calls == [2]  # two windows of 128 frames together, once; not 4 steps times 3 samples
     calls.clear()
     pipeline(steps=4, noise_in_encoder=True)(head_trajectory(50))
     assert calls == [1] * 4
@@ -338,6 +338,10 @@ class TestRefusals:
         with pytest.raises(ValueError, match=f"overlap is {overlap} and window 16"):
             pipeline(window=16, overlap=overlap)
 
+    def test_an_unknown_stitching(self):
+        with pytest.raises(ValueError, match="stitching is 'glue'; choose one of crossfade, egoallo"):
+            EgoMotionPipeline(tiny_denoiser(), EgoMotionSDEScheduler(), stitching="glue")
+
 
 _FRESH = """
 import sys
@@ -399,6 +403,18 @@ class TestSaving:
         a, b = (p(head_trajectory(40), generator=seeded()).motion.joints for p in (pipe, loaded))
         # Weights mapped from a file lie differently in memory, where sums may be rounded in another order.
         torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+
+    def test_the_stitching_is_saved_and_used(self, tmp_path):
+        pipe = EgoMotionPipeline(tiny_denoiser(), EgoMotionSDEScheduler(), 3, 16, 4, stitching="egoallo")
+        pipe.save_pretrained(tmp_path)
+        loaded = EgoMotionPipeline.from_pretrained(tmp_path)
+        loaded.set_progress_bar_config(disable=True)
+        assert loaded.config.stitching == "egoallo"
+        head, noise = head_trajectory(40), torch.randn(1, 40, 226)
+        joints = lambda p: p(head, latents=noise, eta=0.0).motion.joints  # noqa: E731
+        theirs = joints(loaded)
+        loaded.register_to_config(stitching="crossfade")
+        assert (joints(loaded) - theirs).abs().max() > 1e-3
 
     def test_another_scheduler_survives(self, tmp_path):
         pipe = pipeline(steps=2)
@@ -503,5 +519,6 @@ def test_from_egoallo():
     assert pipe.skeleton.name == "mannequin-x-symmetric"
     assert pipe.scheduler.config.variance == "single_level"
     assert pipe.config.num_inference_steps == 30
+    assert pipe.config.stitching == "egoallo"
     motion = pipe(head_trajectory(3), num_inference_steps=8, generator=seeded()).motion
     assert motion.hand_rotmats.shape == (3, 30, 3, 3)

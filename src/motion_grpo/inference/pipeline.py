@@ -18,6 +18,7 @@ from motion_grpo.conditioning import HeadPoses
 from motion_grpo.hub import PICKLES, HubMixin, fetch_pipeline, refuse_damaged
 from motion_grpo.inference.lora import LoraMixin
 from motion_grpo.inference.sampling import sample_latents
+from motion_grpo.inference.stitching import STITCHINGS
 from motion_grpo.models import EgoMotionDenoiser
 from motion_grpo.motion import FPS, Motion, MotionState
 from motion_grpo.schedulers import EgoMotionSDEScheduler
@@ -65,10 +66,11 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
             ``DDIMScheduler.from_config(pipe.scheduler.config, timestep_spacing="trailing")``.
         num_inference_steps: sampling steps where a call names none.
         window: frames that the network sees at once, as in its training.
-        overlap: frames that neighbouring windows share.
+        overlap: frames that neighbouring windows share, at least.
+        stitching: ``crossfade``, or ``egoallo`` for EgoAllo's own windows and weights, which jump where a window ends.
 
     Raises:
-        ValueError: an overlap that leaves nothing of a window.
+        ValueError: an overlap that leaves nothing of a window, or an unknown stitching.
     """
 
     model_cpu_offload_seq = "denoiser"
@@ -80,12 +82,17 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
         num_inference_steps: int = 30,
         window: int = 128,
         overlap: int = 32,
+        stitching: str = "crossfade",
     ) -> None:
         super().__init__()
         if not 0 < overlap < window:
             raise ValueError(f"overlap is {overlap} and window {window} frames; 0 < overlap < window is needed.")
+        if stitching not in STITCHINGS:
+            raise ValueError(f"stitching is {stitching!r}; choose one of {', '.join(STITCHINGS)}.")
         self.register_modules(denoiser=denoiser, scheduler=scheduler)
-        self.register_to_config(num_inference_steps=num_inference_steps, window=window, overlap=overlap)
+        self.register_to_config(
+            num_inference_steps=num_inference_steps, window=window, overlap=overlap, stitching=stitching
+        )
         self.skeleton = Skeleton.default()
         """The body that the predicted betas refer to; not saved: set it to ``Skeleton.from_smplh(...)`` for weights
         that were trained on that."""
@@ -135,7 +142,7 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
             folder: with ``model_config.yaml`` and ``checkpoints_*/model.safetensors``.
             smplh: licensed SMPL-H ``model.npz``, which its betas refer to; the default body stands in when None.
         """
-        pipeline = cls(EgoMotionDenoiser.from_egoallo(folder), EgoMotionSDEScheduler.egoallo())
+        pipeline = cls(EgoMotionDenoiser.from_egoallo(folder), EgoMotionSDEScheduler.egoallo(), stitching="egoallo")
         if smplh is not None:
             pipeline.skeleton = Skeleton.from_smplh(smplh)
         return pipeline
@@ -269,6 +276,7 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
                 latents=latents,
                 window=self.config.window,
                 overlap=self.config.overlap,
+                stitching=self.config.stitching,
                 window_batch_size=window_batch_size,
                 on_step=on_step,
                 on_batch=on_batch,

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from motion_grpo.conditioning import HeadPoses
-from motion_grpo.inference.stitching import StitchedDenoiser
+from motion_grpo.inference.stitching import StitchedDenoiser, Stitching
 from motion_grpo.models import EgoMotionDenoiser
 from motion_grpo.motion import MotionState
 from motion_grpo.schedulers import noise_level
@@ -35,11 +35,12 @@ def sample_latents(
     latents: Float[Tensor, "samples frames d_state"] | None = None,
     window: int = 128,
     overlap: int = 32,
+    stitching: Stitching = "crossfade",
     window_batch_size: int = 32,
     on_step: StepCallback | None = None,
     on_batch: Callable[[int], None] | None = None,
 ) -> Float[Tensor, "samples frames d_state"]:
-    """Draws motion states for one head trajectory (MotionGRPO, Eq. 2; windows as EgoAllo blends them).
+    """Draws motion states for one head trajectory (MotionGRPO, Eq. 2).
 
     Args:
         denoiser: the network.
@@ -52,7 +53,8 @@ def sample_latents(
         generator: one for all samples, or one a sample.
         latents: state to start from; drawn when None.
         window: frames the network sees at once.
-        overlap: frames that neighbouring windows share.
+        overlap: frames that neighbouring windows share, at least.
+        stitching: how windows are placed and blended.
         window_batch_size: windows denoised at once; bounds the memory.
         on_step: see :data:`StepCallback`.
         on_batch: called after each batch of windows with the number of batches that the whole call takes.
@@ -66,7 +68,12 @@ def sample_latents(
     if latents is not None and tuple(latents.shape) != shape:
         raise ValueError(f"latents have shape {tuple(latents.shape)}; this trajectory and network need {shape}.")
     network = StitchedDenoiser(
-        denoiser, denoiser.condition(head), window=window, overlap=overlap, window_batch_size=window_batch_size
+        denoiser,
+        denoiser.condition(head),
+        window=window,
+        overlap=overlap,
+        stitching=stitching,
+        window_batch_size=window_batch_size,
     )
     scheduler.set_timesteps(num_inference_steps, device=device)
     batches = network.num_batches(num_samples) * len(scheduler.timesteps)

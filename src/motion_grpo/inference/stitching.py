@@ -1,6 +1,8 @@
 """Denoises sequences of any length with a network of fixed window: overlapping windows, blended at every step."""
 
+import math
 from collections.abc import Callable
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -8,13 +10,39 @@ from torch import Tensor
 
 from motion_grpo.models import EgoMotionDenoiser
 
+Stitching = Literal["crossfade", "egoallo"]
+"""``crossfade``: full windows, spread evenly, each faded in and out over what it shares with its neighbours.
+
+``egoallo``: EgoAllo's, for its checkpoint and tables. A window is faded in but not out, so at its end its share falls
+from half to nothing within a frame, and a recording may end with a window that lies wholly inside the one before.
+"""
+STITCHINGS: tuple[str, ...] = get_args(Stitching)
+
 
 def window_starts(frames: int, window: int, overlap: int) -> list[int]:
-    """First frames of the windows; the last window may be shorter (EgoAllo's cutting)."""
+    """First frames of as few windows as cover all frames and share ``overlap`` or more; one may be shorter if alone."""
+    if frames <= window:
+        return [0]
+    last = math.ceil((frames - window) / (window - overlap))
+    return [round(i * (frames - window) / last) for i in range(last + 1)]
+
+
+def crossfade_weights(frames: int, *, first: bool, last: bool) -> Float[Tensor, "frames"]:
+    """Weights by place in a window: up from its start and down to its end, but for those of the whole sequence.
+
+    Two windows fade into each other over all that they share.
+    """
+    place = torch.arange(frames)
+    ramps = [frames - place] * (not last) + [place + 1] * (not first)
+    return torch.stack([torch.full_like(place, frames), *ramps]).amin(dim=0).float()
+
+
+def egoallo_window_starts(frames: int, window: int, overlap: int) -> list[int]:
+    """First frames of EgoAllo's windows; the last one may be shorter."""
     return list(range(0, frames, window - overlap))
 
 
-def blend_weights(frames: int, overlap: int) -> Float[Tensor, "frames"]:
+def egoallo_weights(frames: int, overlap: int) -> Float[Tensor, "frames"]:
     """EgoAllo's weights by place in a window: a ramp up over the overlap, and one down at the sequence's own length."""
     place = torch.arange(frames)
     return torch.minimum(place + 1, frames - place).clamp(max=overlap) / overlap
@@ -24,13 +52,14 @@ class StitchedDenoiser:
     """The network over a whole sequence, at one noise level at a time.
 
     Windows are stacked into batches of at most ``window_batch_size`` rows, so memory beyond the sequence itself does
-    not grow with its length. A shorter last window runs on its own rather than padded: EgoAllo's weights see padding.
+    not grow with its length. A shorter window runs on its own rather than padded: EgoAllo's weights see padding.
 
     Args:
         denoiser: the network.
         cond: head features of the sequence.
         window: frames of a window.
-        overlap: frames that two windows share.
+        overlap: frames that two windows share, at least.
+        stitching: see :data:`Stitching`.
         window_batch_size: windows (of all samples together) denoised at once.
     """
 
@@ -41,16 +70,22 @@ class StitchedDenoiser:
         *,
         window: int = 128,
         overlap: int = 32,
+        stitching: Stitching = "crossfade",
         window_batch_size: int = 32,
     ) -> None:
         self.denoiser, self.cond, self.window, self.window_batch_size = denoiser, cond, window, window_batch_size
         frames = len(cond)
-        self.starts = window_starts(frames, window, overlap)
-        self.weights = blend_weights(frames, overlap)[:window].to(cond.device)
+        if stitching == "egoallo":
+            self.starts = egoallo_window_starts(frames, window, overlap)
+            weights = [egoallo_weights(frames, overlap)[: min(window, frames - start)] for start in self.starts]
+        else:
+            self.starts = window_starts(frames, window, overlap)
+            ends = [{"first": start == 0, "last": start + window >= frames} for start in self.starts]
+            weights = [crossfade_weights(min(window, frames), **end) for end in ends]
+        self.weights = {start: w.to(cond.device) for start, w in zip(self.starts, weights, strict=True)}
         self.total = torch.zeros(frames, device=cond.device)
-        for start in self.starts:
-            length = min(window, frames - start)
-            self.total[start : start + length] += self.weights[:length]
+        for start, weight in self.weights.items():
+            self.total[start : start + len(weight)] += weight
         # An encoder that does not see the noise runs once a trajectory.
         self.encoded: dict[int, Tensor] = {}
         if not denoiser.config.noise_in_encoder:
@@ -76,7 +111,7 @@ class StitchedDenoiser:
             level = torch.full((len(x),), noise_level, device=x.device)
             x0 = self.denoiser(x, level, cond, encoded=encoded, return_dict=False)[0].float()
             for start, part in zip(starts, x0.split(samples), strict=True):
-                blended[rows, start : start + length] += part * self.weights[:length, None]
+                blended[rows, start : start + length] += part * self.weights[start][:, None]
             if on_batch is not None:
                 on_batch()
         return blended / self.total[:, None]

@@ -389,7 +389,8 @@ class MotionGRPOTrainer(HubTrainerMixin, GRPOTrainer):
             return
         with self.averaged():
             parts = {**self.pipeline.components, "denoiser": self.policy.merged(state)}
-            config = {name: self.pipeline.config[name] for name in ("num_inference_steps", "window", "overlap")}
+            names = ("num_inference_steps", "window", "overlap", "stitching")
+            config = {name: self.pipeline.config[name] for name in names}
             EgoMotionPipeline(**parts, **config).save_pretrained(folder)
             self.policy.save_adapter(folder)
 
