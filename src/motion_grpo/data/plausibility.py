@@ -33,7 +33,7 @@ _HEAD_HEIGHT = 3.0
 _FAST, _TOO_FAST = 7.0, 15.0
 # A walk has both feet on the ground at times, a run never; above this speed, m/s, nobody walks.
 _WALKING, _DOUBLE_SUPPORT = 2.3, 0.12
-# The slower foot's speed over the pelvis's: 0.07 in the median walk, 0.5 in runs; a path in another unit has 1 and more.
+# The slower foot's speed over the pelvis's: 0.07 in the median walk, 0.5 in runs; over 1 where a path's unit is off.
 _SKATING, _MOVING = 0.8, 0.4
 
 
@@ -112,7 +112,7 @@ def _travel(joints: Float[Tensor, "frames 22 3"], fps: float) -> list[Doubt]:
     both = (feet[moving] < 0.25 * speed).all(1) & low[moving].all(1)
     if speed > _WALKING and float(both.float().mean()) > _DOUBLE_SUPPORT:
         found.append(Doubt(f"it walks at {speed:.2g} m/s, faster than anybody does without running", ("fps",)))
-    elif stance > _SKATING * speed and speed < _WALKING:
+    elif stance > _SKATING * speed:
         found.append(_skating(stance, speed))
     return found
 

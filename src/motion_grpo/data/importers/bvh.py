@@ -317,10 +317,10 @@ class BvhImporter:
         # has a zero pose that stands along y.
         hips = (source.p(rig.bone("L_hip")) + source.p(rig.bone("R_hip"))) / 2
         trunk = torch.nn.functional.normalize(source.p(rig.bone("head")) - hips, dim=-1).mean(0)
-        if zero_pose[1] > 0.5 or trunk @ zero_pose < max(0.7, float(trunk[1])):
+        trunk, up = (trunk, 1) if self.up == "y" else (_Z_TO_Y_UP.mT @ trunk, 2)
+        if zero_pose[up] > 0.5 or trunk @ zero_pose < max(0.7, float(trunk[up])):
             return
-        in_file = zero_pose if self.up == "y" else _Z_TO_Y_UP.mT @ zero_pose
-        axis = f"{'-' if in_file.min() < 0 else '+'}{'xyz'[int(in_file.abs().argmax())]}"
+        axis = f"{'-' if zero_pose.min() < 0 else '+'}{'xyz'[int(zero_pose.abs().argmax())]}"
         remedy = f"give --up {axis[1]}" if axis in ("+y", "+z") else "turn it so that y or z is up (--up)"
         raise ValueError(
             f"the actor stands along the file's {axis} axis in the whole take, as in the zero pose, but {self.up} is "

@@ -164,7 +164,7 @@ def _check_unit(leg: float, metres_per_unit: float) -> None:
 def zero_pose_up(source: SourceMotion, rig: Rig) -> Float[Tensor, "3"] | None:
     """The axis along which the skeleton stands with all rotations zero; None where its legs do not point from the head.
 
-    Signed, in the coordinates of ``source``.
+    Signed, in the coordinates of the file.
     """
     R = torch.eye(3, dtype=torch.float64).repeat(len(source.names), 1, 1)
     p = _pose(source, R)

@@ -283,7 +283,7 @@ SOMA77 = Rig(
 )
 """NVIDIA's SOMA skeleton: BONES-SEED and what kimodo writes; x along every bone, zero pose not a T-pose."""
 
-RIGS: dict[str, Rig] = {rig.name: rig for rig in (BANDAI, CC_BASE, CMU_BVH, LAFAN1, MIXAMO, STYLE100, SOMA77, CMU_ASF)}
+RIGS: dict[str, Rig] = {rig.name: rig for rig in (BANDAI, CC_BASE, CMU_BVH, MIXAMO, LAFAN1, STYLE100, SOMA77, CMU_ASF)}
 
 
 def find_rig(names: Sequence[str]) -> Rig:
