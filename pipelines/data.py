@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Import motion data into one schema, to train on and to share.", no_args_is_help=True)
 
+_DOUBTFUL_SHOWN = 10
+_RIG_HELP = "auto (by the joints' names), 100style, bandai, cc, cmu, lafan1, mixamo, soma77, or a YAML joint map."
+
 Folder = Annotated[Path, typer.Argument(help="Folder of the data set.")]
 BodyModels = Annotated[Path | None, typer.Option(help="Folder of licensed body models; the default body without.")]
 Hands = Annotated[bool, typer.Option(help="Keep finger rotations where fingers move.")]
@@ -26,6 +29,9 @@ Split = Annotated[str, typer.Option(help="Split that everything goes into.")]
 MinSeconds = Annotated[float, typer.Option(min=0.1, help="Shorter pieces are left out.")]
 License = Annotated[str, typer.Option(help="Terms of the recordings, for the rows and the card.")]
 Stature = Annotated[float | None, typer.Option(help="Of the actor, metres; estimated from the skeleton by default.")]
+Unit = Annotated[
+    float | None, typer.Option(min=1e-6, help="Metres to a unit of the file's lengths; the format's by default.")
+]
 Name = Annotated[str, typer.Option(help="Source in the rows, and start of the shards' names.")]
 Device = Annotated[str, typer.Option(help="Glasses, for their documented extrinsic: gen1 ...")]
 UseVrs = Annotated[bool, typer.Option("--vrs", help="Take each calibration from the VRS file beside it (extra aria).")]
@@ -56,6 +62,11 @@ def _import(
     report = run_import(importer, output, num_proc=num_proc, clips_per_shard=clips_per_shard, strict=strict)
     for dropped in report.broken:
         print(f"broken: {dropped.path}: {dropped.reason}", file=sys.stderr)
+    for clip in report.doubtful[:_DOUBTFUL_SHOWN]:
+        print(f"look at: {clip.id}: {clip.reason}", file=sys.stderr)
+    if len(report.doubtful) > _DOUBTFUL_SHOWN:
+        rest = f"{len(report.doubtful) - _DOUBTFUL_SHOWN} more to look at"
+        print(f"{rest}: {output / importer.name}_report.json", file=sys.stderr)
     print(report)
     if report.clips:
         _describe(output, report, push_to_hub, private)
@@ -160,20 +171,22 @@ def aria(
     min_seconds: MinSeconds = 1.0,
     split: Split = "test",
     license: License = "",
+    world: Annotated[str, typer.Option(help="Only this graph_uid, where tracking was lost; all by default.")] = "",
 ) -> "Importer":
     """Project Aria MPS folders: head trajectories with tracked hands, no SMPL body."""
     from motion_grpo.data.importers.aria import AriaImporter
 
-    return AriaImporter(folder, device, use_vrs, min_seconds, split, license)
+    return AriaImporter(folder, device, use_vrs, min_seconds, split, license, world)
 
 
 @_command
 def bvh(
     folder: Folder,
-    rig: Annotated[str, typer.Option(help="auto, bandai, cc, cmu, lafan1, mixamo, or a YAML joint map.")] = "auto",
+    rig: Annotated[str, typer.Option(help=_RIG_HELP)] = "auto",
     stature: Stature = None,
-    metres_per_unit: Annotated[float | None, typer.Option(help="Of the file's lengths; the rig's by default.")] = None,
+    metres_per_unit: Unit = None,
     up: Annotated[Literal["y", "z"], typer.Option(help="Axis that points up.")] = "y",
+    fps: Annotated[float | None, typer.Option(min=1, help="Frames a second; the file's by default.")] = None,
     t_pose_frame: Annotated[int | None, typer.Option(help="Frame with a T-pose; as the rig has it by default.")] = None,
     min_seconds: MinSeconds = 2.0,
     split: Split = "train",
@@ -183,14 +196,15 @@ def bvh(
     """Any BVH files, retargeted by their joints' names."""
     from motion_grpo.data.importers.bvh import BvhImporter
 
-    return BvhImporter(folder, rig, stature, metres_per_unit, up, t_pose_frame, min_seconds, split, license, name)
+    return BvhImporter(folder, rig, stature, metres_per_unit, up, fps, t_pose_frame, min_seconds, split, license, name)
 
 
 @_command
 def asf(
     folder: Folder,
-    fps: Annotated[float, typer.Option(help="AMC files have no rate; CMU's is 120.")] = 120.0,
+    fps: Annotated[float, typer.Option(min=1, help="AMC files have no rate; CMU's is 120.")] = 120.0,
     stature: Stature = None,
+    metres_per_unit: Unit = None,
     min_seconds: MinSeconds = 2.0,
     split: Split = "train",
     license: Annotated[str | None, typer.Option(help="Terms of the recordings; CMU's by default.")] = None,
@@ -199,7 +213,8 @@ def asf(
     """Acclaim ASF/AMC: CMU's motion capture, a subject's .asf beside its .amc files."""
     from motion_grpo.data.importers.asf import CMU_LICENSE, AsfImporter
 
-    return AsfImporter(folder, fps, stature, min_seconds, split, CMU_LICENSE if license is None else license, name)
+    license = CMU_LICENSE if license is None else license
+    return AsfImporter(folder, fps, stature, metres_per_unit, min_seconds, split, license, name)
 
 
 @_command

@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import pyarrow.parquet as pq
 import torch
@@ -20,6 +20,7 @@ from tqdm import tqdm
 from motion_grpo.data.clips import Clip
 from motion_grpo.data.dataset_card import name_splits
 from motion_grpo.data.head_clip import HeadClip
+from motion_grpo.data.plausibility import Doubt, doubts, head_doubts
 from motion_grpo.data.schema import ARROW_SCHEMA, SCHEMA_VERSION, check_clip, clip_to_row, rows_to_table
 from motion_grpo.files import write_text
 
@@ -48,8 +49,12 @@ class ClipError(ValueError):
 class Importer(Protocol):
     """One kind of data set. A frozen dataclass, picklable, whose ``repr`` tells all that its output depends on."""
 
-    name: str
-    """Starts the names of the shards."""
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def name(self) -> str:
+        """Starts the names of the shards."""
+        ...
 
     def jobs(self) -> list[Job]:
         """All source files, fast, in an order that never changes.
@@ -81,6 +86,15 @@ class Dropped:
 
 
 @dataclass(frozen=True)
+class Doubtful:
+    """A clip that was kept although something about it is implausible."""
+
+    id: str
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class ImportReport:
     """What an import kept and dropped; ``str()`` of it is for people."""
 
@@ -89,6 +103,8 @@ class ImportReport:
     frames: int = 0
     hours: float = 0.0
     dropped: list[Dropped] = field(default_factory=list)
+    doubtful: list[Doubtful] = field(default_factory=list)
+    """Kept clips that somebody should look at."""
     shards_resumed: int = 0
     """Shards that an earlier run had finished."""
 
@@ -109,13 +125,15 @@ class ImportReport:
             self.frames + other.frames,
             self.hours + other.hours,
             self.dropped + other.dropped,
+            self.doubtful + other.doubtful,
             self.shards_resumed + other.shards_resumed,
         )
 
     def __str__(self) -> str:
         left_out = [dropped for dropped in self.dropped if not dropped.broken]
         lines = [f"{self.importer}: kept {self.clips:,} clips, {self.frames:,} frames, {self.hours:.2f} hours"]
-        for title, group in (("left out", left_out), ("broken", self.broken)):
+        groups = {"kept, but look at them": self.doubtful, "left out": left_out, "broken": self.broken}
+        for title, group in groups.items():
             if group:
                 lines.append(f"{len(group):,} {title}:")
                 lines += [f"  {n:6,}  {reason}" for reason, n in Counter(d.reason for d in group).most_common(10)]
@@ -201,7 +219,9 @@ class _Shard:
                 f"{self.path} was imported with other options, or from a folder whose files have changed since: choose "
                 f"another output, or remove {self.path.parent.parent}."
             )
-        report = ImportReport(**stored | {"dropped": [Dropped(**dropped) for dropped in stored["dropped"]]})
+        lists = {"dropped": [Dropped(**d) for d in stored["dropped"]]}
+        lists["doubtful"] = [Doubtful(**d) for d in stored["doubtful"]]
+        report = ImportReport(**stored | lists)
         return report if self.path.is_file() or report.clips == 0 else None
 
 
@@ -291,10 +311,11 @@ def _import_shard(importer: Importer, shard: _Shard, strict: bool) -> ImportRepo
 def _write_clips(importer: Importer, shard: _Shard, strict: bool, file: Any) -> ImportReport:
     clips, frames, hours = 0, 0, 0.0
     dropped: list[Dropped] = []
+    doubtful: list[Doubtful] = []
     pending: list[dict] = []
     with pq.ParquetWriter(file, ARROW_SCHEMA, compression="zstd") as writer:
         for job in shard.jobs:
-            for row in _rows(importer, job, strict, dropped):
+            for row in _rows(importer, job, strict, dropped, doubtful):
                 pending.append(row)
                 clips, frames = clips + 1, frames + row["num_frames"]
                 hours += row["num_frames"] / row["fps"] / 3600
@@ -303,11 +324,13 @@ def _write_clips(importer: Importer, shard: _Shard, strict: bool, file: Any) -> 
                     pending.clear()
         if pending:
             writer.write_table(rows_to_table(pending))
-    return ImportReport(importer.name, clips, frames, hours, dropped)
+    return ImportReport(importer.name, clips, frames, hours, dropped, doubtful)
 
 
-def _rows(importer: Importer, job: Job, strict: bool, dropped: list[Dropped]) -> Iterator[dict]:
-    """Rows of one file; what fails is added to ``dropped``."""
+def _rows(
+    importer: Importer, job: Job, strict: bool, dropped: list[Dropped], doubtful: list[Doubtful]
+) -> Iterator[dict]:
+    """Rows of one file; what fails is added to ``dropped``, what is kept but implausible to ``doubtful``."""
 
     def drop(error: Exception, name: str) -> None:
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _DISK_FULL):
@@ -329,11 +352,32 @@ def _rows(importer: Importer, job: Job, strict: bool, dropped: list[Dropped]) ->
         try:
             clip = replace(clip, split=job.split)
             if isinstance(clip, HeadClip):
-                row = clip.to_row()
+                row, found = clip.to_row(), head_doubts(clip.trajectory)
             else:
                 check_clip(clip)
-                row = clip_to_row(clip)
+                row, found = clip_to_row(clip), doubts(clip.motion)
+            sentences = [_with_remedy(doubt, importer) for doubt in found]
+            if any(doubt.refused for doubt in found):
+                raise ValueError("; ".join(sentences))
         except Exception as error:
             drop(error, clip.id)
         else:
+            doubtful += [Doubtful(clip.id, str(job.path), sentence) for sentence in sentences]
             yield row
+
+
+def _with_remedy(doubt: Doubt, importer: Importer) -> str:
+    """The sentence, and the options of the importer's command that may be at fault: they are its fields."""
+    own = {field.name for field in fields(importer)}
+    options = [f"--{name.replace('_', '-')}" for name in doubt.options if name in own]
+    return f"{doubt.sentence} (check {', '.join(options)})" if options else doubt.sentence
+
+
+def source_files(root: Path, pattern: str = "*") -> list[Path]:
+    """What is below a folder, by path, without hidden files: macOS puts ``._NAME`` and ``__MACOSX`` into archives."""
+    return sorted(p for p in Path(root).rglob(pattern) if not any(map(is_hidden, p.relative_to(root).parts)))
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is no part of a data set."""
+    return name.startswith(".") or name == "__MACOSX"

@@ -58,7 +58,7 @@ def read_mocap_pack(folder: str | Path, split: str, sources: Sequence[str] | Non
 
 def is_mocap_pack(folder: str | Path) -> bool:
     """Whether ``folder`` holds a shard of this format."""
-    shards = (path for split in _SPLITS for path in Path(folder).glob(f"*_{split}.parquet"))
+    shards = (path for split in _SPLITS for path in Path(folder).glob(f"[!.]*_{split}.parquet"))
     return any(pq.read_schema(shard).names.count("poses_i16") for shard in shards)
 
 

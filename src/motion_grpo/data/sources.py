@@ -126,7 +126,7 @@ def hub_licence(facts: list[SourceFacts]) -> str:
 
 
 def _pack_sources(folder: Path, split: str) -> list[str]:
-    return sorted(path.stem.removesuffix(f"_{split}") for path in folder.glob(f"*_{split}.parquet"))
+    return sorted(path.stem.removesuffix(f"_{split}") for path in folder.glob(f"[!.]*_{split}.parquet"))
 
 
 def _title(folder: Path) -> str | None:

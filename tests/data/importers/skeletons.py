@@ -66,3 +66,48 @@ def t_pose(frames: int = 3) -> tuple[Tensor, Tensor]:
 
 def rotation(axis: str, degrees: float) -> Tensor:
     return roma.euler_to_rotmat(axis, torch.tensor([degrees]), degrees=True)
+
+
+def walk(frames: int = 90, speed: float = 0.8, fps: float = 30.0) -> tuple[Tensor, Tensor]:
+    """Rotations and root positions (cm) of the figure that walks along +z, arms down, each foot planted half the time.
+
+    One stride a second, metres per second.
+    """
+    time = torch.arange(frames, dtype=torch.float64) / fps
+    R = torch.eye(3, dtype=torch.float64).repeat(frames, len(FIGURE), 1, 1)
+    thigh, shank, height, step = 39.0, 40.0, 75.0, 100 * speed / 2
+    for side, start in (("Left", 0.0), ("Right", 0.5)):
+        phase = (time + start) % 1.0
+        swing = (2 * phase - 1).clamp(0, 1)
+        forward = torch.where(phase < 0.5, step / 2 - 2 * step * phase, step * (swing - 0.5))
+        down = height - 10 * (torch.pi * swing).sin()
+        knee = ((forward**2 + down**2 - thigh**2 - shank**2) / (2 * thigh * shank)).clamp(-1, 1).acos()
+        hip = -torch.atan2(forward, down) - torch.atan2(shank * knee.sin(), thigh + shank * knee.cos())
+        for name, angle in (("UpLeg", hip), ("Leg", knee), ("Foot", -hip - knee)):
+            R[:, NAMES.index(side + name)] = roma.euler_to_rotmat("x", angle[:, None])
+        R[:, NAMES.index(side + "Arm")] = rotation("z", -75.0 if side == "Left" else 75.0).double()
+    zero = torch.zeros_like(time)
+    return R, torch.stack([zero, zero + 86, 100 * speed * time], dim=1)
+
+
+def turned(
+    A: Tensor, rotations: Tensor, positions: Tensor, skeleton: Sequence[tuple[str, str, np.ndarray]] = FIGURE
+) -> tuple[Tensor, Tensor, list[tuple[str, str, np.ndarray]]]:
+    """The same motion in a world turned by ``A``, zero pose and all: what ``write_bvh`` takes."""
+    A = A.double()
+    return A @ rotations.double() @ A.mT, positions.double() @ A.mT, [(n, p, A.numpy() @ o) for n, p, o in skeleton]
+
+
+def folded(
+    t_pose: Mapping[str, np.ndarray], rotations: Tensor, skeleton: Sequence[tuple[str, str, np.ndarray]]
+) -> tuple[Tensor, list[tuple[str, str, np.ndarray]]]:
+    """The same motion of a skeleton whose joints are turned by ``t_pose`` (world) in the T-pose."""
+    names = [name for name, _, _ in skeleton]
+    T = {"": torch.eye(3, dtype=torch.float64)}
+    local, offsets = torch.empty_like(rotations, dtype=torch.float64), []
+    for i, (name, parent, offset) in enumerate(skeleton):
+        T[name] = torch.as_tensor(t_pose[name]) if name in t_pose else T[parent]
+        local[:, i] = T[parent].mT @ rotations[:, i].double() @ T[name]
+        offsets.append((name, parent, T[parent].mT.numpy() @ offset))
+    assert len(names) == len(set(names))
+    return local, offsets

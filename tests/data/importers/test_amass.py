@@ -348,3 +348,28 @@ def test_a_whole_folder_through_the_runner(tmp_path):
     torch.testing.assert_close(stored.joints, expected.joints, atol=1e-4, rtol=0)
     torch.testing.assert_close(stored.contacts, expected.contacts)
     assert (tmp_path / "out" / "test" / "amass-00000.parquet").is_file()
+
+
+@pytest.mark.parametrize("folder", ["SSM/20161014_50033", "SSM_synced/20160930_50032", "SSM/SSM/20160930_50032"])
+def test_ssm_of_both_releases_runs_at_its_true_rate(tmp_path, folder):
+    """Its files say 120 Hz and hold 60."""
+    recording = standing(5.0, 120.0)
+    recording.root_positions[:, 0] = 0.01 * np.arange(len(recording))
+    for arrays, suffix in ((smplh_file(recording), "poses"), (smplx_file(recording), "stageii")):
+        motion = only_clip(tmp_path / suffix, arrays, f"{folder}/walk_{suffix}.npz").motion
+        assert float(motion.root_positions[:, 0].diff().mean()) * 30 == pytest.approx(0.59, abs=1e-4)
+    honest = smplx_file(recording, mocap_frame_rate=np.array(60.0))
+    motion = only_clip(tmp_path / "honest", honest, f"{folder}/walk_stageii.npz").motion
+    assert float(motion.root_positions[:, 0].diff().mean()) * 30 == pytest.approx(0.6, abs=1e-4)
+    other = only_clip(tmp_path / "other", smplx_file(recording), "CMU/01/01_01_stageii.npz").motion
+    assert float(other.root_positions[:, 0].diff().mean()) * 30 == pytest.approx(1.2, abs=1e-4)
+
+
+def test_hidden_files_are_no_motions(tmp_path):
+    write(tmp_path / "in" / "CMU" / "01" / "01_01_stageii.npz", smplx_file(standing(5.0, 60.0)))
+    for name in ("CMU/01/._01_01_stageii.npz", "__MACOSX/CMU/01/01_02_stageii.npz", "CMU/.cache/01_03_stageii.npz"):
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"\x00\x05\x16\x07" + bytes(220))
+    report = run_import(AmassImporter(tmp_path / "in"), tmp_path / "out", progress=False)
+    assert (report.clips, report.dropped, report.exit_code) == (1, [], 0)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import roma
 import torch
 from datasets import load_dataset
 from pyarrow import parquet
@@ -22,7 +23,7 @@ from motion_grpo.data.importers.aria import (
     read_adt_joints,
     read_hand_tracking,
 )
-from motion_grpo.data.importing import ClipError
+from motion_grpo.data.importing import ClipError, run_import
 from motion_grpo.data.schema import FEATURES, rows_to_table
 from motion_grpo.trajectory import default_T_device_cpf, load_trajectory
 from tests.conftest import shared_path
@@ -294,3 +295,69 @@ def test_a_damaged_trajectory_is_named(tmp_path):
     importer = AdtImporter(tmp_path)
     with pytest.raises(ValueError, match="Line 7 of"):
         importer.convert(importer.jobs()[0])
+
+
+def made_recording(folder: Path, frames: int = 150, worlds: int = 1) -> Path:
+    """A trajectory; with several worlds, one after another, each with an origin of its own."""
+    poses, times = walk(frames)
+    lines = aria_csv(poses @ np.linalg.inv(default_T_device_cpf().numpy()), times)
+    rows = [row.replace("map-1", f"map-{i * worlds // frames + 1}") for i, row in enumerate(lines[1:])]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "closed_loop_trajectory.csv").write_text("\n".join([lines[0], *rows]) + "\n")
+    return folder
+
+
+def test_every_world_of_a_recording_is_a_clip(tmp_path):
+    made_recording(tmp_path / "a" / "slam", worlds=2)
+    clips = convert(AriaImporter(tmp_path))
+    assert [(clip.id, len(clip.trajectory)) for clip in clips] == [("a", 75), ("a/1", 75)]
+    (second,) = convert(AriaImporter(tmp_path, world="map-2"))
+    torch.testing.assert_close(second.trajectory.p_world_cpf, clips[1].trajectory.p_world_cpf)
+    with pytest.raises(ClipError, match=r"no world map-3 \(--world\)"):
+        convert(AriaImporter(tmp_path, world="map-3"))
+    with pytest.raises(ClipError, match=r"shorter than 4 s \(--min-seconds\).* in 2 worlds \(--world\)"):
+        convert(AriaImporter(tmp_path, min_seconds=4.0))
+
+
+ON_AN_ARM = ["recording_lwrist", "recording_rwrist", "left_wrist", "WristR", "miniAria-l", "right_hand", "device_arm_l"]
+
+
+@pytest.mark.parametrize("name", ON_AN_ARM)
+def test_devices_on_an_arm_are_no_heads(tmp_path, name):
+    for device in ("recording_head", "recording_observer", name):
+        made_recording(tmp_path / "in" / "act0" / device / "mps" / "slam")
+    report = run_import(AriaImporter(tmp_path / "in"), tmp_path / "out", progress=False)
+    assert (report.clips, report.exit_code) == (2, 0)
+    (dropped,) = report.dropped
+    assert (dropped.id, dropped.broken) == (f"act0/{name}", False)
+    assert "device on a wrist" in dropped.reason
+
+
+def test_names_that_only_sound_like_an_arm(tmp_path):
+    for name in ("handover", "charm_l", "hands_on", "army"):
+        made_recording(tmp_path / name / "slam")
+    assert len(convert(AriaImporter(tmp_path))) == 4
+
+
+@pytest.mark.filterwarnings("ignore:The head of")
+def test_a_device_that_is_not_upright_is_reported_and_one_on_its_head_refused(tmp_path):
+    poses, times = walk(150)
+    for name, angle in (("a", 70), ("b", 175)):
+        turn = np.eye(4)
+        turn[:3, :3] = roma.euler_to_rotmat("Z", torch.tensor([angle], dtype=torch.float64), degrees=True).numpy()
+        lines = aria_csv(poses @ turn @ np.linalg.inv(default_T_device_cpf().numpy()), times)
+        (tmp_path / "in" / name).mkdir(parents=True)
+        (tmp_path / "in" / name / "closed_loop_trajectory.csv").write_text("\n".join(lines) + "\n")
+    report = run_import(AriaImporter(tmp_path / "in"), tmp_path / "out", progress=False)
+    assert [doubt.id for doubt in report.doubtful] == ["a"]
+    assert "70 degrees off vertical" in report.doubtful[0].reason
+    assert "--device" in report.doubtful[0].reason
+    assert [dropped.id for dropped in report.broken] == ["b"]
+
+
+def test_hidden_files_are_no_recordings(tmp_path):
+    made_recording(tmp_path / "a" / "slam")
+    for name in ("__MACOSX/a/slam", ".trash/a"):
+        made_recording(tmp_path / name)
+    (tmp_path / "a" / "slam" / "._closed_loop_trajectory.csv").write_bytes(b"\x00\x05\x16\x07")
+    assert [job.id for job in AriaImporter(tmp_path).jobs()] == ["a"]

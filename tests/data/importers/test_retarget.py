@@ -238,7 +238,7 @@ def test_stature_and_wrong_units(tmp_path: Path) -> None:
     assert float(tall.joints[0, 15, 2]) - float(figure(tmp_path, stature=1.6).joints[0, 15, 2]) == pytest.approx(
         0.27, abs=0.02
     )
-    with pytest.raises(ValueError, match=r"legs are 79 m long.*metres_per_unit"):
+    with pytest.raises(ValueError, match=r"legs are 79 m long.*--metres-per-unit"):
         retarget(read_bvh(tmp_path / "a.bvh", metres_per_unit=1.0), MIXAMO)
     with pytest.raises(ValueError, match="stature of 175 m"):
         betas0_of_stature(175.0, Skeleton.default())

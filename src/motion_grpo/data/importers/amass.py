@@ -17,7 +17,7 @@ from motion_grpo.body import NUM_BETAS, NUM_BODY_JOINTS, Skeleton
 from motion_grpo.data.clips import Clip
 from motion_grpo.data.importers.betas import Gender, fit_betas, gender_to_neutral, load_skeleton
 from motion_grpo.data.importers.preprocess import Recording, prepare
-from motion_grpo.data.importing import ClipError, Job
+from motion_grpo.data.importing import ClipError, Job, source_files
 
 LICENSE = "AMASS: non-commercial scientific research, no redistribution (amass.is.tue.mpg.de/license.html)"
 
@@ -44,6 +44,8 @@ _SPLIT_OF = {name: split for split, names in SPLITS.items() for name in names}
 
 # Columns of poses and hands in them: SMPL+H, and SMPL-X, which has jaw and eyes between body and hands.
 _HAND_COLUMNS = {156: slice(66, 156), 165: slice(75, 165)}
+# Of SSM: recorded at about 60 Hz, said to be of 120 in both releases (nghorbani/amass, issue 68).
+_SSM_SUBJECTS = ("20160930_50032", "20161014_50033")
 HANDS_MOVE = 1e-3
 """Radians: hands that were not recorded hold one pose for the whole clip."""
 
@@ -86,7 +88,7 @@ class AmassImporter:
             for gender in ("male", "female", "neutral"):
                 load_skeleton(self.body_models, gender)
         jobs: dict[str, Job] = {}
-        for path in sorted(self.root.rglob("*.npz")):
+        for path in source_files(self.root, "*.npz"):
             if path.stem == "shape" or path.stem.endswith("_stagei"):
                 continue  # a subject's shape, no motion
             job = self._job(path)
@@ -233,10 +235,11 @@ def _frame_rate(arrays: dict[str, np.ndarray], job: Job, is_smplx: bool) -> floa
     # Files of the first release whose own number is wrong (EgoAllo and HuMoR correct the same ones).
     if not is_smplx and job.extra["subset"] == "BMLhandball":
         return 240.0
-    if not is_smplx and ("20160930_50032" in str(job.path) or "20161014_50033" in str(job.path)):
-        return 59.0
     values = np.atleast_1d(arrays["fps"])
     fps = float(values[0]) if values.size == 1 and values.dtype.kind in "fiu" else float("nan")
+    of_ssm = any(subject in str(job.path) for subject in _SSM_SUBJECTS)
+    if of_ssm and (fps > 100 or not is_smplx):
+        return 59.0
     if not 0 < fps < float("inf"):
         raise ValueError(f"mocap_framerate is {arrays['fps']!s}; it has to be one positive number.")
     return fps

@@ -6,6 +6,7 @@ Eye gaze is not read.
 
 import json
 import os
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from motion_grpo.body import JOINT_NAMES
 from motion_grpo.data.head_clip import HeadClip
-from motion_grpo.data.importing import ClipError, Job
+from motion_grpo.data.importing import ClipError, Job, is_hidden, source_files
 from motion_grpo.motion import FPS
 from motion_grpo.trajectory import HeadTrajectory, default_T_device_cpf, read_aria, vrs_T_device_cpf
 from motion_grpo.trajectory.aria import rotation_to_z
@@ -29,6 +30,11 @@ _SIDES = ("left", "right")
 _HAND_FILES = ("hand_tracking_results.csv", "wrist_and_palm_poses.csv")
 # Folders of MPS output that hold one service's files, or all of them.
 _MPS_FOLDERS = ("slam", "trajectory", "mps")
+# Nymeria's recording_lwrist and recording_rwrist, and what others call them.
+_ON_AN_ARM = re.compile(
+    r"wrist|mini[_-]?aria|bracelet|(^|[^a-z])(l|r|left|right)[_-]?(hand|arm|forearm)$|"
+    r"(^|[^a-z])(hand|arm|forearm)[_-](l|r|left|right)$"
+)
 _WRIST_LANDMARK, _PALM_LANDMARK = 5, 20
 # Of the 51 joints in Skeleton_*.json (names as in projectaria_tools); ADT's spine has two links to SMPL-H's three.
 _ADT_JOINTS = {
@@ -142,6 +148,8 @@ class AriaImporter:
     split: str = "test"
     license: str = ""
     """Terms of the recordings."""
+    world: str = ""
+    """Only this world (graph_uid) of a recording in which tracking was lost and started anew; empty for all of them."""
 
     def jobs(self) -> list[Job]:
         """One job a recording, named by its folder.
@@ -153,7 +161,7 @@ class AriaImporter:
         default_T_device_cpf(self.device)
         paths: dict[Path, Path] = {}
         for name in self._trajectories:
-            for path in sorted(self.root.rglob(name)):
+            for path in source_files(self.root, name):
                 paths.setdefault(_recording(path), path)
         if not paths:
             raise FileNotFoundError(f"{self.root} holds no {self._trajectories[0]}, neither itself nor below.")
@@ -161,22 +169,36 @@ class AriaImporter:
         for folder, path in sorted(paths.items()):
             inside = folder.is_relative_to(self.root) and folder != self.root
             id = folder.relative_to(self.root).as_posix() if inside else folder.resolve().name
-            jobs.append(Job(id, path, self.split))
+            names = folder.relative_to(self.root).parts if inside else (folder.resolve().name,)
+            device = next((name for name in names if _ON_AN_ARM.search(name.lower())), "")
+            jobs.append(Job(id, path, self.split, {"on_an_arm": device}))
         return jobs
 
     def convert(self, job: Job) -> list[HeadClip]:
         """The pieces of one recording between gaps; those after the first are numbered.
 
         Raises:
-            ClipError: nothing as long as ``min_seconds``.
+            ClipError: nothing as long as ``min_seconds``; a device on a wrist; no such ``world``.
             FileNotFoundError, ImportError: no VRS file or no projectaria-tools, with ``use_vrs``.
-            ValueError: a damaged file, or one with several worlds.
+            ValueError: a damaged file.
         """
+        if job.extra["on_an_arm"]:
+            raise ClipError("a device on a wrist, by the name of its folder; only heads are trajectories here")
         T_device_cpf = self._T_device_cpf(_recording(job.path))
-        trajectory = read_aria(job.path, T_device_cpf=T_device_cpf)
-        pieces = [piece for piece in trajectory.split_at_gaps() if piece.duration >= self.min_seconds]
+        worlds = read_worlds(job.path)
+        if self.world and self.world not in worlds:
+            raise ClipError(f"no world {self.world} (--world) in it")
+        # Worlds have nothing in common, so each is a recording of its own, with its own floor.
+        chosen = [self.world] if self.world else worlds if len(worlds) > 1 else [None]
+        trajectories = [read_aria(job.path, T_device_cpf=T_device_cpf, world_uid=world) for world in chosen]
+        pieces = [piece for trajectory in trajectories for piece in trajectory.split_at_gaps()]
+        pieces = [piece for piece in pieces if piece.duration >= self.min_seconds]
         if not pieces:
-            raise ClipError(f"shorter than {self.min_seconds:g} s")
+            seconds = max((trajectory.duration for trajectory in trajectories), default=0.0)
+            several = f", in {len(chosen)} worlds (--world)" if len(chosen) > 1 else ""
+            raise ClipError(
+                f"shorter than {self.min_seconds:g} s (--min-seconds): at most {seconds:.2f} s without a gap{several}"
+            )
         path = find_hand_tracking(job.path.parent)
         hands = read_hand_tracking(path).in_cpf(T_device_cpf) if path else None
         clips = []
@@ -199,7 +221,8 @@ class AriaImporter:
             return default_T_device_cpf(self.device)
         # ADT's recording lies in the folder, among others; MPS makes mps_walk_vrs beside walk.vrs.
         beside = folder.parent / f"{folder.name.removeprefix('mps_').removesuffix('_vrs')}.vrs"
-        found = [path for path in (folder / "video.vrs", beside) if path.is_file()] or sorted(folder.glob("*.vrs"))
+        found = [path for path in (folder / "video.vrs", beside) if path.is_file()]
+        found = found or [path for path in sorted(folder.glob("*.vrs")) if not is_hidden(path.name)]
         if not found:
             raise FileNotFoundError(f"{folder} has no VRS file in or beside it ({beside.name}), which use_vrs needs.")
         return vrs_T_device_cpf(found[0])
@@ -221,6 +244,16 @@ class AdtImporter(AriaImporter):
         if path is None:
             return None
         return read_adt_joints(path, trajectory.timestamps) - torch.tensor([0.0, 0.0, trajectory.floor_height])
+
+
+def read_worlds(path: Path) -> list[str]:
+    """The uids of the worlds of an MPS trajectory in the order of time; those of one pose, which is no motion, not."""
+    uid = next((name for name in column_names(read_header(path)) if name in ("graph_uid", "session_uid")), None)
+    if uid is None:
+        return []
+    uids = read_table(path, {uid: pa.dictionary(pa.int32(), pa.string())}, "an Aria trajectory")[uid]
+    counts = uids.cast(pa.string()).value_counts().to_pylist()
+    return [world["values"] for world in counts if world["counts"] > 1]
 
 
 def find_hand_tracking(folder: Path) -> Path | None:

@@ -5,7 +5,7 @@ keeps. Format: M. Schafer, "ASF/AMC" (University of Wisconsin); every bone turns
 is ``axis @ R(angles) @ axis^T`` relative to the base pose.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from motion_grpo.data.clips import Clip
 from motion_grpo.data.importers.bvh import clips_of
 from motion_grpo.data.importers.retarget import SourceMotion
 from motion_grpo.data.importers.rigs import CMU_ASF
-from motion_grpo.data.importing import Job
+from motion_grpo.data.importing import Job, source_files
 
 CMU_LICENSE = (
     "Free for all uses. The data used in this project was obtained from mocap.cs.cmu.edu. The database was created "
@@ -37,20 +37,23 @@ class _Bone:
     dof: tuple[str, ...] = ()
 
 
-def read_asf_amc(asf: str | Path, amc: str | Path, *, fps: float = 120.0) -> SourceMotion:
+def read_asf_amc(
+    asf: str | Path, amc: str | Path, *, fps: float = 120.0, metres_per_unit: float | None = None
+) -> SourceMotion:
     """Reads a motion with its skeleton. Joint ``b`` is the start of bone ``b`` and turns with it; y up, metres.
 
     The unit is CMU's: inches divided by the skeleton's ``length``. In the base pose rotations are the identity.
 
     Args:
         fps: an AMC has no frame rate; CMU's is 120.
+        metres_per_unit: of lengths and positions; as the skeleton says when None.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: a file of another kind, a broken line, a frame without some bone, values that are not finite.
     """
     bones, unit, degrees = _read_skeleton(asf)
-    metres = 0.0254 / unit
+    metres = 0.0254 / unit if metres_per_unit is None else metres_per_unit
     motion, frames = _read_motion(amc, bones)
     if not degrees:
         motion = {name: _to_degrees(values, bones[name].dof) for name, values in motion.items()}
@@ -180,6 +183,8 @@ class AsfImporter:
     fps: float = 120.0
     stature: float | None = None
     """Of the actor, metres; None: estimated from the skeleton."""
+    metres_per_unit: float | None = None
+    """None: as the skeleton's file says, in CMU's way."""
     min_seconds: float = 2.0
     """Shorter pieces are dropped."""
     split: str = "train"
@@ -193,7 +198,7 @@ class AsfImporter:
             FileNotFoundError: no such folder, or no AMC in it.
         """
         root = Path(self.folder)
-        files = sorted(p for p in root.rglob("*") if p.suffix.lower() == ".amc")
+        files = [p for p in source_files(root) if p.suffix.lower() == ".amc"]
         if not files:
             raise FileNotFoundError(f"{self.folder} holds no .amc file.")
         return [
@@ -210,10 +215,11 @@ class AsfImporter:
             ValueError: a broken file, or a skeleton that does not fit (lists the joints that did not map).
         """
         asf = skeleton_of(job.path)
+        unit = self.metres_per_unit
         return clips_of(
             job,
-            read_asf_amc(asf, job.path, fps=self.fps),
-            CMU_ASF,
+            read_asf_amc(asf, job.path, fps=self.fps, metres_per_unit=unit),
+            CMU_ASF if unit is None else replace(CMU_ASF, metres_per_unit=unit),
             self.min_seconds,
             source_name=self.name,
             license=self.license,
@@ -228,7 +234,7 @@ def skeleton_of(amc: Path) -> Path:
     Raises:
         FileNotFoundError: there is none, or several and none fits.
     """
-    skeletons = sorted(p for p in amc.parent.iterdir() if p.suffix.lower() == ".asf")
+    skeletons = [p for p in source_files(amc.parent) if p.parent == amc.parent and p.suffix.lower() == ".asf"]
     subject = amc.stem.split("_")[0]
     named = [p for p in skeletons if p.stem == subject]
     if len(named or skeletons) != 1:

@@ -5,6 +5,7 @@ other than the root (Bandai-Namco's files), bvhTools 1.6 fails on tabs, and bvhi
 file.
 """
 
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -18,12 +19,20 @@ from torch import Tensor
 
 from motion_grpo.data.clips import Clip
 from motion_grpo.data.importers.cutting import cut
-from motion_grpo.data.importers.retarget import SourceMotion, retarget, t_pose_from_frame
+from motion_grpo.data.importers.retarget import SourceMotion, retarget, t_pose_from_frame, zero_pose_up
 from motion_grpo.data.importers.rigs import RIGS, Halfway, Rig, find_rig
-from motion_grpo.data.importing import ClipError, Job
+from motion_grpo.data.importing import ClipError, Job, source_files
 from motion_grpo.motion import FPS
 
 _CHANNELS = {f"{axis}{kind}" for axis in "XYZ" for kind in ("position", "rotation")}
+_Z_TO_Y_UP = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]], dtype=torch.float64)
+_WORD = re.compile(r"[{}]|[^\s{}]+")
+_COMMENT = re.compile(r"(^|\s)(#|//).*")
+_NAMESPACE = re.compile(r".*[:|]")
+_HEADER = re.compile(
+    r"\s*frames\s*:?\s*(?P<frames>\d+)\s+frame\s*time\s*:?\s*(?P<seconds>(\d+\.?\d*|\.\d+)(e[+-]?\d+)?)\s*",
+    re.IGNORECASE,
+)
 
 
 @dataclass
@@ -37,10 +46,11 @@ class _Joint:
 def read_bvh(
     path: str | Path, *, metres_per_unit: float = 0.01, root_offset_added: bool = False, up: Literal["y", "z"] = "y"
 ) -> SourceMotion:
-    """Reads a BVH: any order of rotations, position channels on any joint (they replace its OFFSET), tabs or blanks.
+    """Reads a BVH: any order of rotations, position channels on any joint (they replace its OFFSET), any layout.
 
+    Braces, blanks, tabs, empty lines and comments (``#``, ``//``) may stand anywhere, keywords be of either case.
     Namespaces before a colon (``mixamorig:Hips``) are taken off the names. Frame times are often cut off: a rate within
-    0.02% of a whole number is that number.
+    0.02% of a whole number is that number. One row more than announced is read too; fewer are refused.
 
     Args:
         metres_per_unit: of offsets and positions.
@@ -80,8 +90,7 @@ def read_bvh(
             rotmats[:, index] = R_parent @ local
             positions[:, index] = positions[:, joint.parent] + (R_parent @ offset[..., None])[..., 0]
     if up == "z":
-        to_y_up = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]], dtype=torch.float64)
-        rotmats, positions = to_y_up @ rotmats, positions @ to_y_up.mT
+        rotmats, positions = _Z_TO_Y_UP @ rotmats, positions @ _Z_TO_Y_UP.mT
     return SourceMotion(
         names=tuple(joint.name for joint in joints),
         parents=tuple(joint.parent for joint in joints),
@@ -103,48 +112,66 @@ def joint_names(path: str | Path) -> list[str]:
 
 
 def _read_lines(path: str | Path) -> tuple[list[str], int]:
-    """The file's lines and which of them says MOTION."""
-    lines = Path(path).read_text(encoding="utf-8-sig", errors="replace").splitlines()
-    start = next((i for i, line in enumerate(lines) if line.strip() == "MOTION"), None)
+    """The file's lines without comments, and which of them says MOTION."""
+    text = Path(path).read_text(encoding="utf-8-sig", errors="replace")
+    lines = [_COMMENT.sub("", line) for line in text.splitlines()]
+    start = next((i for i, line in enumerate(lines) if line.strip().upper() == "MOTION"), None)
     if start is None:
         raise ValueError(f"{path} is no whole BVH file: it has no line MOTION.")
     return lines, start
 
 
 def _read_hierarchy(path: str | Path, lines: list[str]) -> list[_Joint]:
+    # Words and not lines: a brace may stand beside a name, below it, or with all of an end site on one line.
+    words = [(word, number) for number, line in enumerate(lines, 1) for word in _WORD.findall(line)]
     joints: list[_Joint] = []
     open_blocks: list[int] = []  # index of the joint, -1 for an end site
-    pending = None
-    for number, line in enumerate(lines, 1):
-        words = line.split()
+    at = 0
+
+    def take(count: int) -> list[str]:
+        nonlocal at
+        taken = [word for word, _ in words[at : at + count]]
+        if len(taken) < count or {"{", "}"} & set(taken):
+            raise ValueError("something is missing")
+        at += count
+        return taken
+
+    while at < len(words):
+        word, number = words[at]
+        at += 1
         try:
-            match words:
-                case [] | ["HIERARCHY"]:
+            match word.upper():
+                case "HIERARCHY":
                     pass
-                case [("ROOT" | "JOINT"), *name] if name:
+                case "ROOT" | "JOINT" | "END" | "ENDSITE" as kind:
+                    name = take(next((i for i, (w, _) in enumerate(words[at:]) if w in "{}"), 0))
+                    if words[at : at + 1] and words[at][0] == "}":
+                        raise ValueError("no { follows")
+                    at += 1
                     parent = open_blocks[-1] if open_blocks else -1
-                    if (words[0] == "ROOT") != (not joints) or (words[0] == "JOINT" and parent < 0):
-                        raise ValueError(f"{words[0]} {name[0]} at this place")
-                    pending = len(joints)
-                    joints.append(_Joint(" ".join(name).split(":")[-1], parent))
-                case ["End", *_]:
-                    pending = -1
-                case ["{"] if pending is not None:
-                    open_blocks.append(pending)
-                    pending = None
-                case ["}"]:
+                    if kind in ("END", "ENDSITE"):
+                        open_blocks.append(-1)
+                        continue
+                    if (kind == "ROOT") != (not joints) or (kind == "JOINT" and parent < 0) or not name:
+                        raise ValueError(f"{kind} {' '.join(name)} at this place")
+                    open_blocks.append(len(joints))
+                    joints.append(_Joint(_NAMESPACE.sub("", " ".join(name)), parent))
+                case "}":
                     open_blocks.pop()
-                case ["OFFSET", x, y, z]:
+                case "OFFSET":
+                    offset = [float(value) for value in take(3)]
                     if open_blocks[-1] >= 0:
-                        joints[open_blocks[-1]].offset = [float(x), float(y), float(z)]
-                case ["CHANNELS", count, *channels]:
-                    if int(count) != len(channels) or not _CHANNELS.issuperset(channels):
+                        joints[open_blocks[-1]].offset = offset
+                case "CHANNELS":
+                    channels = [c[0].upper() + c[1:].lower() for c in take(int(take(1)[0]))]
+                    if not _CHANNELS.issuperset(channels):
                         raise ValueError("channels are miscounted or unknown")
                     joints[open_blocks[-1]].channels = channels
                 case _:
                     raise ValueError("not part of a hierarchy")
         except (ValueError, IndexError) as error:
-            raise ValueError(f"{path}, line {number}: '{line.strip()[:60]}' cannot be read ({error}).") from error
+            line = lines[number - 1].strip()[:60]
+            raise ValueError(f"{path}, line {number}: '{line}' cannot be read ({error}).") from error
     if open_blocks or not joints:
         raise ValueError(
             f"{path} is no whole BVH file: its hierarchy {'ends within a joint' if joints else 'is empty'}."
@@ -160,26 +187,23 @@ def _read_motion(
     path: str | Path, lines: list[str], start: int, channels: list[str]
 ) -> tuple[Float[Tensor, "frames channels"], float]:
     """Values of the rows below MOTION, and frames per second."""
-    header = " ".join(lines[start + 1 : start + 3]).replace(":", ": ").split()
-    match header:
-        case ["Frames:", count, "Frame", "Time:", seconds]:
-            frames, frame_time = int(count), float(seconds)
-        case _:
-            raise ValueError(f"{path}, line {start + 2}: 'Frames: N' and 'Frame Time: SECONDS' have to follow MOTION.")
+    filled = [(number, line) for number, line in enumerate(lines[start + 1 :], start + 2) if line.strip()]
+    header = next((m for n in (2, 1) if (m := _HEADER.fullmatch(" ".join(line for _, line in filled[:n])))), None)
+    if header is None:
+        raise ValueError(f"{path}, line {start + 2}: 'Frames: N' and 'Frame Time: SECONDS' have to follow MOTION.")
+    frames, frame_time = int(header["frames"]), float(header["seconds"])
     if not 1e-4 < frame_time < 10:
-        raise ValueError(f"{path}, line {start + 3}: a frame time of {frame_time:g} s is not one.")
-    rows, row_lines = [], []
-    for number, line in enumerate(lines[start + 3 :], start + 4):
-        row = line.split()
-        if row and len(row) != len(channels):
+        raise ValueError(f"{path}, line {filled[1][0]}: a frame time of {frame_time:g} s is not one.")
+    filled = filled[1 if _HEADER.fullmatch(filled[0][1]) else 2 :]
+    rows = [line.split() for _, line in filled]
+    for (number, _), row in zip(filled, rows, strict=True):
+        if len(row) != len(channels):
             raise ValueError(
                 f"{path}, line {number}: {len(row)} values for {len(channels)} channels; the file is truncated or "
                 "broken."
             )
-        if row:
-            rows.append(row)
-            row_lines.append(number)
-    if len(rows) != frames or frames == 0:
+    # Some exporters (Rokoko's among them) count frames from 0 and announce one too few; they are read in full.
+    if len(rows) not in (frames, frames + 1) or not rows:
         raise ValueError(f"{path} announces {frames} frames and holds {len(rows)}; it is truncated or broken.")
     try:
         values = np.array(rows, dtype=np.float64)
@@ -188,7 +212,7 @@ def _read_motion(
     if not np.isfinite(values).all():
         row, column = np.argwhere(~np.isfinite(values))[0]
         raise ValueError(
-            f"{path}, line {row_lines[row]}: {channels[column]} is {values[row, column]}, not a finite number."
+            f"{path}, line {filled[row][0]}: {channels[column]} is {values[row, column]}, not a finite number."
         )
     fps = 1 / frame_time
     return torch.from_numpy(values), float(round(fps)) if abs(fps - round(fps)) < 2e-4 * fps else fps
@@ -229,6 +253,8 @@ class BvhImporter:
     metres_per_unit: float | None = None
     """None: the rig's."""
     up: Literal["y", "z"] = "y"
+    fps: float | None = None
+    """Frames per second; None: as the file's frame time says."""
     t_pose_frame: int | None = None
     """Frame in which the actor stands in a T-pose; None: as the rig has it."""
     min_seconds: float = 2.0
@@ -244,7 +270,7 @@ class BvhImporter:
             FileNotFoundError: no such folder, or no BVH in it.
             ValueError: no such rig.
         """
-        files = sorted(p for p in Path(self.folder).rglob("*") if p.suffix.lower() == ".bvh")
+        files = [p for p in source_files(self.folder) if p.suffix.lower() == ".bvh"]
         if not files:
             raise FileNotFoundError(f"{self.folder} holds no .bvh file.")
         if self.rig not in (*RIGS, "auto"):
@@ -262,17 +288,43 @@ class BvhImporter:
             ClipError: nothing of ``min_seconds`` is left.
             ValueError: a broken file, or a skeleton that does not fit (lists the joints that did not map).
         """
-        rig = None if self.rig == "auto" else RIGS.get(self.rig) or read_joint_map(self.rig)
-        rig = rig or find_rig(joint_names(job.path))
+        names = joint_names(job.path)
+        rig = find_rig(names) if self.rig == "auto" else RIGS.get(self.rig) or read_joint_map(self.rig)
+        missing = rig.missing(rig.rename(names))
+        if missing:
+            raise ValueError(
+                f"the skeleton does not fit rig '{rig.name}': nothing drives {', '.join(missing)}; the file's joints "
+                f"are {', '.join(names)}. Name another rig or a joint map's file (--rig)."
+            )
         if self.metres_per_unit is not None:
             rig = replace(rig, metres_per_unit=self.metres_per_unit)
         source = read_bvh(
             job.path, metres_per_unit=rig.metres_per_unit, root_offset_added=rig.root_offset_added, up=self.up
         )
+        source = replace(source, names=tuple(rig.rename(names)), fps=self.fps or source.fps)
+        up = zero_pose_up(source, rig)
+        if up is not None:
+            self._check_up(source, rig, up)
+            rig = replace(rig, t_pose=None) if rig.folded else rig
         if self.t_pose_frame is not None:
             rig = replace(t_pose_from_frame(source, rig, self.t_pose_frame), references={})
         return clips_of(
             job, source, rig, self.min_seconds, source_name=self.name, license=self.license, stature=self.stature
+        )
+
+    def _check_up(self, source: SourceMotion, rig: Rig, zero_pose: Float[Tensor, "3"]) -> None:
+        # In a file of another up axis both the zero pose and the actor stand along that axis. Who lies in a y-up file
+        # has a zero pose that stands along y.
+        hips = (source.p(rig.bone("L_hip")) + source.p(rig.bone("R_hip"))) / 2
+        trunk = torch.nn.functional.normalize(source.p(rig.bone("head")) - hips, dim=-1).mean(0)
+        trunk, up = (trunk, 1) if self.up == "y" else (_Z_TO_Y_UP.mT @ trunk, 2)
+        if zero_pose[up] > 0.5 or trunk @ zero_pose < max(0.7, float(trunk[up])):
+            return
+        axis = f"{'-' if zero_pose.min() < 0 else '+'}{'xyz'[int(zero_pose.abs().argmax())]}"
+        remedy = f"give --up {axis[1]}" if axis in ("+y", "+z") else "turn it so that y or z is up (--up)"
+        raise ValueError(
+            f"the actor stands along the file's {axis} axis in the whole take, as in the zero pose, but {self.up} is "
+            f"taken for up: {remedy}."
         )
 
     def _no_rig(self) -> None:

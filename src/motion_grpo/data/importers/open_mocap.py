@@ -15,7 +15,7 @@ from motion_grpo.data.clips import Clip
 from motion_grpo.data.importers.asf import CMU_LICENSE, read_asf_amc, skeleton_of
 from motion_grpo.data.importers.bvh import clips_of, joint_names, read_bvh
 from motion_grpo.data.importers.rigs import BANDAI, CC_BASE, CMU_ASF
-from motion_grpo.data.importing import ClipError, Job
+from motion_grpo.data.importing import ClipError, Job, source_files
 
 BANDAI_LICENSE = (
     "CC BY-NC 4.0 (non-commercial), (c) 2022 Bandai Namco Research Inc.; changed: retargeted to SMPL-H. Kobayashi et "
@@ -67,7 +67,7 @@ class OpenMocapImporter:
         for folder, patterns in ((self.bandai, (_BANDAI_FILE,)), (self.cmu, (_AMC_FILE, _CC_FILE))):
             if folder is None:
                 continue
-            files = list(Path(folder).rglob("*"))
+            files = source_files(folder)
             matches = [(p, m) for p in files for pattern in patterns if (m := pattern.fullmatch(p.name))]
             if not matches:
                 raise FileNotFoundError(f"{folder} holds no file of its source, such as {_EXAMPLES[patterns[0]]}.")

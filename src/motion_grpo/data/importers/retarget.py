@@ -17,7 +17,7 @@ from torch import Tensor
 
 from motion_grpo.body import FOOT_JOINTS, HEAD, NUM_BETAS, PARENTS, Skeleton, forward_kinematics
 from motion_grpo.data.clips import TOE_HEIGHT, with_contacts
-from motion_grpo.data.importers.rigs import JOINTS, HalfTwist, Halfway, Rig
+from motion_grpo.data.importers.rigs import CMU_UNIT, JOINTS, HalfTwist, Halfway, Rig
 from motion_grpo.motion import FPS, Motion
 from motion_grpo.rotations import interpolate_rotations
 
@@ -30,6 +30,13 @@ KNEE_ROLL = 9.0
 FLOOR_PERCENTILE = 0.05
 FLOOR_TOLERANCE = 0.04
 """Metres by which a clip's own floor may lie from that of its data set (jumps, climbing, uneven ground)."""
+
+STATURES = (0.8, 2.5)
+"""Metres."""
+LEG_LENGTHS = (0.4, 1.2)
+"""Metres from hip to ankle that somebody has: a child of 0.9 m, a man of 2.4 m. Adults' legs in inches that are taken
+for centimetres are shorter."""
+_UNITS = {"metres": 1.0, "feet": 0.3048, "CMU's": CMU_UNIT, "inches": 0.0254, "centimetres": 0.01, "millimetres": 0.001}
 
 _LEGS = {side: tuple(JOINTS.index(f"{side}_{part}") for part in ("hip", "knee", "ankle")) for side in "LR"}
 _ARMS = {side: tuple(JOINTS.index(f"{side}_{part}") for part in ("shoulder", "elbow", "wrist")) for side in "LR"}
@@ -109,15 +116,12 @@ def retarget(
     source = source.at_fps(FPS)
     R_t_pose, p_t_pose = t_pose(source, rig)
     leg = sum(_limb_length(source.positions[0], source, rig, limb) for limb in _LEGS.values()) / 2
-    if not 0.3 < leg < 2.0:
-        raise ValueError(
-            f"the source's legs are {leg:.3g} m long from hip to ankle: its unit of length is not "
-            f"{rig.metres_per_unit:g} m; give metres_per_unit."
-        )
+    _check_unit(leg, rig.metres_per_unit)
     if betas0 is None:
         betas0 = rig.betas0 if stature is None else betas0_of_stature(stature, skeleton)
     if betas0 is None:
-        betas0 = betas0_of_stature(_stature(source, rig, p_t_pose, skeleton), skeleton)
+        estimate = float(np.clip(_stature(source, rig, p_t_pose, skeleton), *STATURES))
+        betas0 = betas0_of_stature(estimate, skeleton)
     betas = torch.zeros(NUM_BETAS)
     betas[0] = betas0
     rest = skeleton.rest_joints(betas)[: len(JOINTS)].double()
@@ -147,6 +151,29 @@ def retarget(
     return with_contacts(motion)
 
 
+def _check_unit(leg: float, metres_per_unit: float) -> None:
+    if LEG_LENGTHS[0] <= leg <= LEG_LENGTHS[1]:
+        return
+    fits = [f"{unit:.4g} ({name})" for name, unit in _UNITS.items() if 0.6 < leg / metres_per_unit * unit < 1.1]
+    raise ValueError(
+        f"the skeleton's legs are {leg:.3g} m long from hip to ankle, which are nobody's: the file's unit of length is "
+        f"not {metres_per_unit:.4g} m; say what it is (--metres-per-unit {' or '.join(fits) or 'METRES'})."
+    )
+
+
+def zero_pose_up(source: SourceMotion, rig: Rig) -> Float[Tensor, "3"] | None:
+    """The axis along which the skeleton stands with all rotations zero; None where its legs do not point from the head.
+
+    Signed, in the coordinates of the file.
+    """
+    R = torch.eye(3, dtype=torch.float64).repeat(len(source.names), 1, 1)
+    p = _pose(source, R)
+    at = lambda joint: p[source.names.index(rig.bone(joint))]  # noqa: E731
+    up = at("head") - (at("L_hip") + at("R_hip")) / 2
+    legs = torch.stack([at(f"{side}_ankle") - at(f"{side}_hip") for side in "LR"])
+    return _axis(up) if bool((legs @ up < -0.7 * legs.norm(dim=-1) * up.norm()).all()) else None
+
+
 def t_pose(source: SourceMotion, rig: Rig) -> tuple[Float[Tensor, "joints 3 3"], Float[Tensor, "joints 3"]]:
     """Rotation and position of every source joint in the T-pose: upright, facing +z, left at +x, root at the origin.
 
@@ -155,17 +182,8 @@ def t_pose(source: SourceMotion, rig: Rig) -> tuple[Float[Tensor, "joints 3 3"],
     """
     eye = torch.eye(3, dtype=torch.float64)
     R = eye.repeat(len(source.names), 1, 1)
-    offsets = source.offsets
-
-    def positions() -> Float[Tensor, "joints 3"]:
-        p = torch.zeros_like(offsets)
-        for joint, parent in enumerate(source.parents):
-            if parent >= 0:
-                p[joint] = p[parent] + R[parent] @ offsets[joint]
-        return p
-
     if rig.t_pose is None:
-        p = positions()
+        p = _pose(source, R)
         at = lambda joint: p[source.names.index(rig.bone(joint))]  # noqa: E731
         left = _axis(at("L_hip") - at("R_hip"))
         hips, ankles = ((at(f"L_{part}") + at(f"R_{part}")) / 2 for part in ("hip", "ankle"))
@@ -173,7 +191,7 @@ def t_pose(source: SourceMotion, rig: Rig) -> tuple[Float[Tensor, "joints 3 3"],
         if bool((left.abs() == up.abs()).all()) or (ankles - hips) @ up >= 0:
             raise ValueError(
                 "with all rotations zero the skeleton does not stand (its feet are not opposite its head), so its zero "
-                "pose is no T-pose; name a frame in which the actor stands in one (t_pose_frame)."
+                "pose is no T-pose; name a frame in which the actor stands in one (--t-pose-frame)."
             )
         upright = torch.stack([left, up, torch.linalg.cross(left, up)])
         return upright.repeat(len(source.names), 1, 1), p @ upright.mT
@@ -182,7 +200,16 @@ def t_pose(source: SourceMotion, rig: Rig) -> tuple[Float[Tensor, "joints 3 3"],
             R[joint] = torch.as_tensor(rig.t_pose[name], dtype=torch.float64)
         elif source.parents[joint] >= 0:
             R[joint] = R[source.parents[joint]]
-    return R, positions()
+    return R, _pose(source, R)
+
+
+def _pose(source: SourceMotion, R: Float[Tensor, "joints 3 3"]) -> Float[Tensor, "joints 3"]:
+    """Positions of the joints whose world rotations are ``R``, the root at the origin."""
+    p, offsets = torch.zeros(len(R), 3, dtype=R.dtype), source.offsets
+    for joint, parent in enumerate(source.parents):
+        if parent >= 0:
+            p[joint] = p[parent] + R[parent] @ offsets[joint]
+    return p
 
 
 def t_pose_from_frame(source: SourceMotion, rig: Rig, frame: int) -> Rig:
@@ -323,7 +350,7 @@ def floor_height(
 
 def betas0_of_stature(stature: float, skeleton: Skeleton) -> float:
     """The first shape parameter of a body that is ``stature`` metres tall, rounded to 0.01 (1 mm)."""
-    if not 0.8 < stature < 2.5:
+    if not STATURES[0] <= stature <= STATURES[1]:
         raise ValueError(f"a stature of {stature:g} m is nobody's; give metres.")
     mean, one = (_mean_stature(skeleton, b) for b in (0.0, 1.0))
     return round(float(np.clip((stature - mean) / (one - mean), -3, 3)), 2)

@@ -27,7 +27,7 @@ from motion_grpo.data.importers.restricted_pickle import load_pickled_arrays
 from motion_grpo.data.importers.retarget import SOLE_UNDER_TOE
 from motion_grpo.data.importers.rich_scene import RichScene, find_scene, read_scan
 from motion_grpo.data.importers.smplx_body import SmplxBody, load_smplx
-from motion_grpo.data.importing import ClipError, Job
+from motion_grpo.data.importing import ClipError, Job, is_hidden
 from motion_grpo.motion import Motion
 from motion_grpo.trajectory import floor_from_points
 
@@ -85,7 +85,7 @@ class RichImporter:
             places = (self.root / f"{split}_body", self.root / "bodies" / split, self.root / "data" / "bodies" / split)
             folder = next((place for place in places if place.is_dir()), None)
             for sequence in sorted(folder.iterdir()) if folder else []:
-                if sequence.is_dir():
+                if sequence.is_dir() and not is_hidden(sequence.name):
                     jobs += _jobs_of(sequence, split)
         if not any(job.extra["subject"] for job in jobs):
             raise FileNotFoundError(

@@ -1,10 +1,12 @@
 """Skeletons of published motion capture: which joint drives which of SMPL-H's, and how each stands in its T-pose."""
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float
+from scipy.spatial.transform import Rotation
 
 from motion_grpo.body.joints import BODY_JOINT_NAMES
 
@@ -43,6 +45,9 @@ class Rig:
     t_pose: Mapping[str, Float[np.ndarray, "3 3"]] | None = None
     """World rotation of source joints in the T-pose (y up, facing +z); one that is not named takes its parent's. None:
     the file's zero pose is the T-pose, arms or legs may be splayed."""
+    folded: bool = False
+    """Whether all bones lie along one axis in the zero pose. Files whose zero pose stands have been exported anew: it
+    is their T-pose, and ``t_pose`` does not hold."""
     references: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
     """Measured, by SMPL-H joint: rotation vector in degrees of the source joint while SMPL-H is in its rest pose. Goes
     before what follows from the T-pose."""
@@ -68,6 +73,23 @@ class Rig:
             names |= dict.fromkeys([driver] if isinstance(driver, str) else vars(driver).values())
         return list(names)
 
+    def rename(self, names: Sequence[str]) -> list[str]:
+        """Names of a file's joints with this rig's in place of those that differ in spelling alone.
+
+        Case, blanks, ``_`` and ``-`` do not count, nor does what stands before every name: ``mixamorig_Hips``,
+        ``mixamorigHips`` and ``Character1_Hips`` are ``Hips``.
+        """
+        plain = [_plain(name) for name in names]
+        own = {_plain(name): name for name in self.sources()}
+        pelvis = _plain(self.bone("pelvis")) if "pelvis" in self.joints else None
+        ends = [name.removesuffix(pelvis) for name in plain if name.endswith(pelvis)] if pelvis else []
+        prefixes = dict.fromkeys(["", *ends])
+        spelled = [[own.get(name.removeprefix(prefix), "") for name in plain] for prefix in prefixes]
+        best = max(spelled, key=lambda found: len(set(found)))
+        # A name that two joints of the file could have stays with the one that is spelled so.
+        doubtful = {name for name in best if best.count(name) > 1}
+        return [new if new and new not in doubtful else old for old, new in zip(names, best, strict=True)]
+
     def missing(self, names: Iterable[str]) -> list[str]:
         """What the rig needs and ``names`` lacks: ``L_hip (LeftUpLeg)``."""
         names = set(names)
@@ -85,8 +107,12 @@ class Rig:
         if missing:
             raise ValueError(
                 f"the skeleton does not fit rig '{self.name}': nothing drives {', '.join(missing)}; the file's joints "
-                f"are {', '.join(names)}. Name another rig or give a joint map."
+                f"are {', '.join(names)}."
             )
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]", "", name).lower()
 
 
 def _both_sides(left: Mapping[str, Driver], swap: tuple[str, str]) -> dict[str, Driver]:
@@ -189,8 +215,8 @@ for _side, _out in (("Left", _LEFT), ("Right", -_LEFT)):
         f"{_side}Foot": _axes(_DOWN_THE_FOOT, np.cross(-_LEFT, _DOWN_THE_FOOT)),
         f"{_side}Toe": _axes(_FORWARD, _UP),
     }
-LAFAN1 = Rig(name="lafan1", joints=_both_sides(_LAFAN_LEFT, ("Left", "Right")), t_pose=_LAFAN_T_POSE)
-"""Ubisoft's LAFAN1 and data sets in its format: x along every bone, zero pose not a T-pose, centimetres."""
+LAFAN1 = Rig(name="lafan1", joints=_both_sides(_LAFAN_LEFT, ("Left", "Right")), t_pose=_LAFAN_T_POSE, folded=True)
+"""Ubisoft's LAFAN1 and data sets in its format: x along every bone, zero pose not a T-pose."""
 
 MIXAMO = Rig(name="mixamo", joints=_both_sides(_LAFAN_LEFT | {"L_foot": "LeftToeBase"}, ("Left", "Right")))
 """Mixamo's, MotionBuilder's and Rokoko's usual names; the zero pose is a T- or A-pose."""
@@ -224,17 +250,59 @@ CC_BASE = Rig(
 )
 """Reallusion's CC_Base, as iClone exports it; every actor on one dummy, whose true size is lost (1.75 m is taken)."""
 
-RIGS: dict[str, Rig] = {rig.name: rig for rig in (BANDAI, CC_BASE, CMU_BVH, LAFAN1, MIXAMO, CMU_ASF)}
+_CHEST_LEFT = {
+    "pelvis": "Hips", "spine1": "Chest", "spine2": Halfway("Chest2", "Chest3"), "spine3": "Chest4", "neck": "Neck",
+    "head": "Head", "L_collar": "LeftCollar", "L_shoulder": "LeftShoulder", "L_elbow": "LeftElbow",
+    "L_wrist": "LeftWrist", "L_hip": "LeftHip", "L_knee": "LeftKnee", "L_ankle": "LeftAnkle", "L_foot": "LeftToe",
+}  # fmt: skip
+STYLE100 = Rig(name="100style", joints=_both_sides(_CHEST_LEFT, ("Left", "Right")))
+"""100STYLE's, SAMP's and aitviewer's names, which Xsens MVN writes; the zero pose is a T-pose."""
+
+_SOMA_LEFT = {
+    "pelvis": "Hips", "spine1": "Spine1", "spine2": "Spine2", "spine3": "Chest", "neck": Halfway("Neck1", "Neck2"),
+    "head": "Head", "L_collar": "LeftShoulder", "L_shoulder": "LeftArm", "L_elbow": "LeftForeArm",
+    "L_wrist": "LeftHand", "L_hip": "LeftLeg", "L_knee": "LeftShin", "L_ankle": "LeftFoot", "L_foot": "LeftToeBase",
+}  # fmt: skip
+# Of the standard T-pose in NVIDIA's kimodo (assets/skeletons/somaskel77, Apache-2.0): rotation vectors in degrees.
+_SOMA_T_POSE = {
+    "Root": (0.0, 0.0, 0.0), "Hips": (69.142, 69.372, 69.142), "Spine1": (69.105, 69.395, 69.105),
+    "Spine2": (64.717, 72.089, 64.717), "Chest": (69.133, 69.378, 69.133), "Neck1": (81.344, 60.599, 81.344),
+    "Neck2": (82.093, 59.994, 82.093), "Head": (64.287, 72.34, 64.288), "LeftShoulder": (88.978, 15.884, -15.884),
+    "LeftArm": (90.0, 0.0, 0.0), "LeftForeArm": (90.0, 0.0, 0.0), "LeftHand": (99.712, 0.0, 0.0),
+    "RightShoulder": (-88.978, -15.884, -15.884), "RightArm": (-90.0, 0.0, 0.0), "RightForeArm": (-90.0, 0.0, 0.0),
+    "RightHand": (-80.288, 0.0, 0.0), "LeftLeg": (-68.498, 69.782, -68.498), "LeftShin": (-65.792, 71.45, -65.792),
+    "LeftFoot": (-115.862, 21.396, -115.862), "LeftToeBase": (-118.503, 16.862, -118.678),
+    "RightLeg": (70.065, 68.776, 70.065), "RightShin": (72.745, 66.985, 72.745),
+    "RightFoot": (16.419, 88.908, 16.419), "RightToeBase": (12.725, 89.43, 12.706),
+}  # fmt: skip
+SOMA77 = Rig(
+    name="soma77",
+    joints=_both_sides(_SOMA_LEFT, ("Left", "Right")),
+    t_pose={name: Rotation.from_rotvec(v, degrees=True).as_matrix() for name, v in _SOMA_T_POSE.items()},
+    folded=True,
+)
+"""NVIDIA's SOMA skeleton: BONES-SEED and what kimodo writes; x along every bone, zero pose not a T-pose."""
+
+RIGS: dict[str, Rig] = {rig.name: rig for rig in (BANDAI, CC_BASE, CMU_BVH, MIXAMO, LAFAN1, STYLE100, SOMA77, CMU_ASF)}
 
 
-def find_rig(names: Iterable[str]) -> Rig:
-    """The rig whose joints are all there.
+def find_rig(names: Sequence[str]) -> Rig:
+    """The rig whose joints are all there, whatever prefix and spelling the names have (:meth:`Rig.rename`).
 
     Raises:
-        ValueError: none fits; lists what the nearest one lacks.
+        ValueError: none fits; says which is nearest and what it lacks.
     """
-    names = list(names)
-    lacking = {name: rig.missing(names) for name, rig in RIGS.items()}
+    lacking = {name: rig.missing(rig.rename(names)) for name, rig in RIGS.items()}
     best = min(lacking, key=lambda name: len(lacking[name]))
-    RIGS[best].check(names)
-    return RIGS[best]
+    if not lacking[best]:
+        return RIGS[best]
+    if len(lacking[best]) == len(JOINTS):
+        raise ValueError(
+            f"no known rig has joints named like the file's, which are {', '.join(names)}; give a joint map, a YAML "
+            f"file with a line such as 'L_hip: LeftUpLeg' for each of {', '.join(JOINTS)} (--rig FILE)."
+        )
+    found = len(JOINTS) - len(lacking[best])
+    raise ValueError(
+        f"no rig fits; '{best}' comes nearest, with {found} of {len(JOINTS)} joints: nothing drives "
+        f"{', '.join(lacking[best])}. The file's joints are {', '.join(names)}. Give a joint map (--rig FILE)."
+    )

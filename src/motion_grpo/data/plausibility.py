@@ -1,0 +1,132 @@
+"""Whether an imported motion can be a person's: upright, right way up, of human size and speed, on feet that stand.
+
+A wrong axis, unit, rig or frame rate shows in a whole take, so every measure is a median or mean over one: who falls,
+lies, crawls, climbs or turns cartwheels is nobody's fault. Thresholds were set on the 2,976 clips of Bandai-Namco's and
+CMU's captures (walks, dances, sport, acrobatics, playground, ladders); the comments name their extremes.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from motion_grpo.motion import Motion
+from motion_grpo.trajectory import HeadTrajectory
+
+_PELVIS, _NECK, _HEAD = 0, 12, 15
+_HIPS, _ANKLES, _TOES, _WRISTS = [1, 2], [7, 8], [10, 11], [20, 21]
+
+# Mean direction of the trunk: as long as this where it keeps its direction (cartwheels: at most 0.6).
+_STEADY = 0.85
+_SIDEWAYS = 0.5
+"""Its vertical part, below which it lies (sine of 30 degrees)."""
+# Degrees between trunk and legs: 10 in the median clip, below 30 in 99% of them; who crawls has 45 and more.
+_STRAIGHT = 35.0
+# Metres per second of the pelvis that nobody makes while lying stretched out.
+_LYING_SPEED = 0.4
+# Metres from the floor to the lower wrist of who stands on his hands.
+_HANDSTAND = 0.35
+# Metres; the highest of the captures stands on a playground's bars with the head at 2.2.
+_HEAD_HEIGHT = 3.0
+# Metres per second, medians over a take; the fastest run of the captures has 4.6, a sprinter 10.
+_FAST, _TOO_FAST = 7.0, 15.0
+# A walk has both feet on the ground at times, a run never; above this speed, m/s, nobody walks.
+_WALKING, _DOUBLE_SUPPORT = 2.3, 0.12
+# The slower foot's speed over the pelvis's: 0.07 in the median walk, 0.5 in runs; over 1 where a path's unit is off.
+_SKATING, _MOVING = 0.8, 0.4
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """Something about a motion that nobody's body does."""
+
+    sentence: str
+    options: tuple[str, ...]
+    """Settings of an importer that may be at fault."""
+    refused: bool = False
+    """Whether it cannot be right at all."""
+
+
+def doubts(motion: Motion) -> list[Doubt]:
+    """What is implausible in a whole take, against its own floor; empty for any person, whatever he does."""
+    joints = motion.joints[:, :22] - torch.tensor([0.0, 0.0, motion.floor_height])
+    return [doubt for doubt in (_direction(joints, motion.fps), *_travel(joints, motion.fps)) if doubt is not None]
+
+
+def head_doubts(trajectory: HeadTrajectory) -> list[Doubt]:
+    """The same of a head without a body."""
+    up = float(trajectory.R_world_cpf[:, 2, 1].median())
+    tilt = torch.rad2deg(torch.acos(torch.tensor(up).clamp(-1, 1)))
+    if up < -0.5:
+        return [Doubt(f"the head is upside down in the whole recording ({tilt:.0f} degrees)", ("device",), True)]
+    if up < 0.5:
+        return [
+            Doubt(
+                f"the head's up axis is {tilt:.0f} degrees off vertical in the median: the wearer lies, or the device "
+                "is not on a head",
+                ("device",),
+            )
+        ]
+    return []
+
+
+def _direction(joints: Float[Tensor, "frames 22 3"], fps: float) -> Doubt | None:
+    trunk = torch.nn.functional.normalize(joints[:, _NECK] - joints[:, _PELVIS], dim=-1)
+    legs = torch.nn.functional.normalize(joints[:, _HIPS].mean(1) - joints[:, _ANKLES].mean(1), dim=-1)
+    mean = trunk.mean(0)
+    up, steady = float(mean[2]), float(mean.norm())
+    if up < -_SIDEWAYS:
+        on_hands = float(joints[:, _WRISTS, 2].amin(1).median().abs()) < _HANDSTAND
+        return Doubt("the body is upside down in the whole take", ("up", "rig", "t_pose_frame"), not on_hands)
+    straight = float(torch.rad2deg((trunk * legs).sum(-1).clamp(-1, 1).acos()).median())
+    if steady < _STEADY or abs(up) > _SIDEWAYS * steady or straight > _STRAIGHT:
+        return None
+    speed = _median_speed(joints[:, _PELVIS], fps)
+    lies = "the body lies stretched out in the whole take"
+    if speed > _LYING_SPEED:
+        return Doubt(f"{lies} and travels at {speed:.2g} m/s: it is on its side", ("up", "rig", "t_pose_frame"), True)
+    return Doubt(f"{lies}; if it does not lie, it is on its side", ("up", "rig", "t_pose_frame"))
+
+
+def _travel(joints: Float[Tensor, "frames 22 3"], fps: float) -> list[Doubt]:
+    found = []
+    head = float(joints[:, _HEAD, 2].median())
+    if head > _HEAD_HEIGHT:
+        found.append(Doubt(f"the head is {head:.2g} m above the floor in the median", ("metres_per_unit",)))
+    pelvis = _speeds(joints[:, _PELVIS, :2], fps)
+    speed = float(pelvis.median())
+    if speed > _FAST:
+        sentence = f"the body travels at {speed:.3g} m/s in the median"
+        return [*found, Doubt(sentence, ("metres_per_unit", "fps"), speed > _TOO_FAST)]
+    feet = torch.stack([_speeds(joints[:, toe], fps) for toe in _TOES], dim=1)
+    low = joints[1:, _TOES, 2] < 0.15
+    moving = (pelvis > _MOVING) & low.any(1)
+    if float(moving.float().mean()) < 0.5:
+        # Feet that run while the body stays: its path is in another unit than its bones, or it is on a treadmill.
+        stance = float(feet.amin(1).median())
+        if stance > 0.5 and speed < 0.2 and bool(low.any(1).float().mean() > 0.9):
+            found.append(_skating(stance, speed))
+        return found
+    stance, speed = float(feet[moving].amin(1).median()), float(pelvis[moving].median())
+    both = (feet[moving] < 0.25 * speed).all(1) & low[moving].all(1)
+    if speed > _WALKING and float(both.float().mean()) > _DOUBLE_SUPPORT:
+        found.append(Doubt(f"it walks at {speed:.2g} m/s, faster than anybody does without running", ("fps",)))
+    elif stance > _SKATING * speed:
+        found.append(_skating(stance, speed))
+    return found
+
+
+def _skating(stance: float, speed: float) -> Doubt:
+    return Doubt(
+        f"no foot stands while the body travels: the slower foot moves at {stance:.2g} m/s, the pelvis at {speed:.2g}",
+        ("metres_per_unit", "rig"),
+    )
+
+
+def _speeds(points: Float[Tensor, "frames axes"], fps: float) -> Float[Tensor, "steps"]:
+    return points.diff(dim=0).norm(dim=-1) * fps
+
+
+def _median_speed(points: Float[Tensor, "frames axes"], fps: float) -> float:
+    return float(_speeds(points, fps).median())
