@@ -146,7 +146,7 @@ class TestAdapters:
         half.load_lora_weights(tmp_path / "lora", "weaker")
         half.set_adapters("weaker", 0.5)
         torch.testing.assert_close(recovered(pipeline), recovered(half))
-        assert list(weights) == [f"denoiser.{name}" for name in layers]
+        assert set(weights) == {f"denoiser.{name}" for name in layers}
         pipeline.load_lora_weights(tmp_path / "lora", adapter_name="second")
         pipeline.set_adapters(["given", "second"], [0.0, 1.0])
         torch.testing.assert_close(recovered(pipeline), recovered(trained))
@@ -174,7 +174,7 @@ class TestAdapters:
     def test_what_has_no_layer_of_the_denoiser_changes_nothing(self, base):
         pipeline = EgoMotionPipeline.from_pretrained(base)
         before = recovered(pipeline)
-        pipeline.load_lora_weights({"text_encoder.lora_foo": torch.tensor(2.0)})  # diffusers warns
+        pipeline.load_lora_weights({"lora_foo": torch.tensor(2.0)})  # diffusers warns
         assert torch.equal(recovered(pipeline), before)
         assert pipeline.get_list_adapters() == {}
 

@@ -35,8 +35,8 @@ pipe.load_lora_weights("{repo_id}")
 class LoraMixin(LoraBaseMixin):
     """diffusers' verbs for the adapters of a pipeline with a ``denoiser``.
 
-    ``set_adapters``, ``get_list_adapters``, ``delete_adapters``, ``unload_lora_weights`` and so on are diffusers' own. All
-    need the extra ``lora``.
+    ``set_adapters``, ``get_list_adapters``, ``delete_adapters``, ``unload_lora_weights`` and so on are diffusers' own.
+    All need the extra ``lora``.
     """
 
     _lora_loadable_modules = ["denoiser"]  # noqa: RUF012  (diffusers' name)
