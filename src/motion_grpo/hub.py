@@ -4,6 +4,7 @@ Pushed is what a folder holds and nothing beside it: no pickles, no damaged weig
 Loaded is what the Hub says it has: its client compares sizes, and while it downloads; here digests are compared.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -212,6 +213,8 @@ def refuse_damaged(path: Path) -> None:
 def fetch(repo_id: str, patterns: Sequence[str], *, repo_type: str = "model", **options: Any) -> Path:
     """Files of a repository on the Hub, in the cache; offline (``HF_HUB_OFFLINE=1``) what is there already.
 
+    A file is compared with the Hub's digest once, after it came or changed: a mark in the cache remembers that.
+
     Args:
         repo_id: ``namespace/name``.
         patterns: names of the files, with wildcards.
@@ -232,7 +235,7 @@ def fetch(repo_id: str, patterns: Sequence[str], *, repo_type: str = "model", **
         reason = _reason(error, repo_id, repo_type, options.get("token"))
         raise FileNotFoundError(f"{repo_id} cannot be had from the Hub: {reason}.") from error
     for path in folder.rglob("*"):
-        if path.is_symlink() and not _is_whole(path):
+        if path.is_symlink() and not _seen_whole(path, folder.parents[1]):
             path.resolve().unlink()
             path.unlink()
             name = path.relative_to(folder)
@@ -289,6 +292,18 @@ def _listing(repo_id: str, commit: str, cache_dir: str | os.PathLike | None) -> 
         return [file.path for file in get_cached_repo_tree(repo_id, revision=commit, cache_dir=cache_dir)]
     except CachedRepoTreeNotFoundError:
         return []
+
+
+def _seen_whole(link: Path, cache: Path) -> bool:
+    """:func:`_is_whole`, looked up where it was found before and the file has not been written since."""
+    mark = cache / ".whole" / link.readlink().name
+    if mark.exists() and mark.stat().st_mtime_ns >= link.stat().st_mtime_ns:
+        return True
+    if whole := _is_whole(link):
+        with contextlib.suppress(OSError):  # a cache that may only be read is compared every time
+            mark.parent.mkdir(exist_ok=True)
+            mark.touch()
+    return whole
 
 
 def _is_whole(link: Path) -> bool:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from huggingface_hub import CommitOperationAdd
 
-from motion_grpo import EgoMotionDenoiser, EgoMotionPipeline, EgoMotionSDEScheduler
+from motion_grpo import EgoMotionDenoiser, EgoMotionPipeline, EgoMotionSDEScheduler, hub
 from motion_grpo.hub import check_folder, check_repo, push_folder
 from tests.hub.processes.digests import weights
 from tests.tiny import tiny_denoiser
@@ -192,6 +192,26 @@ class TestOnTheWay:
         sha256 = online.store.repos["model", "me/walk"].commit("main").files[file].sha256
         online.fail("GET", f"/storage/{sha256}|resolve/.*/{file}", "corrupted")
         with pytest.raises(OSError, match=f"{file} of me/walk was damaged on its way"):
+            EgoMotionPipeline.from_pretrained("me/walk")
+        assert weights(EgoMotionPipeline.from_pretrained("me/walk").denoiser) == weights(pipeline.denoiser)
+
+    def test_files_are_compared_with_their_digests_once(self, online, pipeline, monkeypatch):
+        """Not at every load: only what came anew, or was written since."""
+        compared = []
+        is_whole = hub._is_whole
+        monkeypatch.setattr(hub, "_is_whole", lambda link: compared.append(link.name) or is_whole(link))
+        pipeline.push_to_hub("me/walk")
+        folder = hub.fetch("me/walk", ["*"])
+        assert sorted(compared) == sorted(path.name for path in folder.rglob("*") if path.is_file())
+        compared.clear()
+        EgoMotionPipeline.from_pretrained("me/walk")
+        assert compared == []
+        hub.fetch("me/walk", [WEIGHTS], force_download=True)
+        assert "diffusion_pytorch_model.safetensors" in compared
+        content = bytearray((folder / WEIGHTS).read_bytes())
+        content[-1] ^= 1
+        (folder / WEIGHTS).resolve().write_bytes(content)
+        with pytest.raises(OSError, match=f"{WEIGHTS} of me/walk was damaged on its way"):
             EgoMotionPipeline.from_pretrained("me/walk")
         assert weights(EgoMotionPipeline.from_pretrained("me/walk").denoiser) == weights(pipeline.denoiser)
 

@@ -10,7 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DiffusionPipeline,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    IPNDMScheduler,
+    UniPCMultistepScheduler,
+)
 from safetensors.torch import load_file, save_file
 
 from motion_grpo import EgoMotionPipeline, EgoMotionSDEScheduler, HeadTrajectory, Motion
@@ -271,7 +279,8 @@ def test_encoder_runs_once_a_call(monkeypatch):
 
 class TestSchedulersOfDiffusers:
     @pytest.mark.parametrize(
-        "kind", [DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler, DDPMScheduler]
+        "kind",
+        [DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler, DDPMScheduler, EulerDiscreteScheduler],
     )
     def test_drop_in(self, kind):
         pipe = pipeline(steps=4)
@@ -290,6 +299,16 @@ class TestSchedulersOfDiffusers:
         pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, timestep_spacing="trailing")
         theirs = pipe(head_trajectory(20), eta=eta, generator=seeded()).latents
         torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-4)
+
+    def test_one_that_does_not_fit_is_refused(self):
+        """Wherever it comes from: given at the start, set later, or stored."""
+        pipe = pipeline()
+        message = "IPNDMScheduler cannot sample with this denoiser"
+        with pytest.raises(ValueError, match=message):
+            EgoMotionPipeline(pipe.denoiser, IPNDMScheduler())
+        pipe.scheduler = IPNDMScheduler.from_config(pipe.scheduler.config)
+        with pytest.raises(ValueError, match=message):
+            pipe(head_trajectory(9))
 
     def test_first_order_dpm_solver_is_ours_without_noise(self):
         pipe = pipeline(EgoMotionSDEScheduler(timestep_spacing="trailing", eta=0.0), steps=5)
@@ -390,6 +409,23 @@ class TestSaving:
         # Saved once more after diffusers loaded it, it is still the same pipeline.
         again, first = (json.loads((f / "model_index.json").read_text()) for f in (tmp_path / "again", saved))
         assert again == first
+
+    @pytest.mark.parametrize("scheduler", [None, DDIMScheduler])
+    def test_plain_diffusers_loads_it_where_this_library_is_imported(self, saved, scheduler, tmp_path):
+        """Without being told to trust the files that travel with it, which are for where it is not."""
+        ours = EgoMotionPipeline.from_pretrained(saved)
+        if scheduler is not None:
+            ours.scheduler = scheduler.from_config(ours.scheduler.config, timestep_spacing="trailing")
+        ours.save_pretrained(tmp_path)
+        plain = DiffusionPipeline.from_pretrained(tmp_path)
+        assert type(plain) is EgoMotionPipeline
+        assert type(plain.scheduler) is type(ours.scheduler)
+        assert not plain.denoiser.training
+        a, b = (p(head_trajectory(20), generator=seeded()).latents for p in (ours, plain))
+        assert torch.equal(a, b)
+        plain.save_pretrained(tmp_path / "again")
+        index = json.loads((tmp_path / "again" / "model_index.json").read_text())
+        assert index == json.loads((tmp_path / "model_index.json").read_text())
 
     def test_round_trip_keeps_settings_and_bits(self, saved):
         pipe = pipeline(window=16, overlap=4, normalize_cond=True, rotation_representation="6d")

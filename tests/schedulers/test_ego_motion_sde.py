@@ -7,11 +7,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    IPNDMScheduler,
+    LMSDiscreteScheduler,
+    SchedulerMixin,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from motion_grpo.schedulers import EgoMotionSDEScheduler, EgoMotionSDESchedulerOutput, noise_level
+from motion_grpo.schedulers import (
+    EgoMotionSDEScheduler,
+    EgoMotionSDESchedulerOutput,
+    noise_level,
+    refuse_incompatible,
+)
 
 EGOALLO_LEVELS = [1000, *(k * k for k in range(29, 0, -1)), 0]
 SHAPE = (4, 6, 5)
@@ -66,14 +79,74 @@ def test_compatible_schedulers_read_our_configuration(name: str) -> None:
     torch.testing.assert_close(other.alphas_cumprod, scheduler.alphas_cumprod, rtol=0, atol=1e-6)
     other.set_timesteps(20)
     scheduler.set_timesteps(20)
-    torch.testing.assert_close(noise_level(other, other.timesteps), scheduler.timesteps)
+    torch.testing.assert_close(noise_level(other, other.timesteps.long()), scheduler.timesteps)
     original, state = states()
     original = 5 * original  # beyond any clipping range
     for timestep in other.timesteps:
+        other.scale_model_input(state, timestep)
         state = other.step(original, timestep, state).prev_sample
     torch.testing.assert_close(state, original)
     back = EgoMotionSDEScheduler.from_config(other.config)
     assert (back.config.eta, back.config.variance, back.config.timestep_spacing) == (1.0, "jump", "trailing")
+
+
+def test_a_configuration_goes_to_diffusers_and_comes_back_whole() -> None:
+    """In memory a class leaves out what was left at its default; from a file nothing is."""
+    for config in ({}, {"variance": "single_level", "eta": 0.5}):
+        scheduler = EgoMotionSDEScheduler(**config)
+        for kind in scheduler.compatibles:
+            back = EgoMotionSDEScheduler.from_config(kind.from_config(scheduler.config).config)
+            assert {k: v for k, v in back.config.items() if k in scheduler.config} == dict(scheduler.config)
+
+
+def test_a_stored_configuration_leaves_nothing_to_defaults(tmp_path) -> None:
+    scheduler = EgoMotionSDEScheduler()
+    scheduler.save_pretrained(tmp_path)
+    stored = {k: v for k, v in scheduler.config.items() if k != "_use_default_values"}
+    assert dict(EgoMotionSDEScheduler.from_pretrained(tmp_path).config) == stored
+
+
+def test_eta_comes_fourth_as_in_diffusers() -> None:
+    scheduler = scheduler_with(10)
+    original, state, noise = states(3)
+    given = scheduler.step(original, 1000, state, 0.3, variance_noise=noise)
+    named = scheduler.step(original, 1000, state, eta=0.3, variance_noise=noise)
+    assert torch.equal(given.prev_sample, named.prev_sample)
+    assert not torch.equal(given.std, scheduler.step(original, 1000, state).std)
+
+
+OURS = EgoMotionSDEScheduler(timestep_spacing="trailing").config
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "message"),
+    [
+        (IPNDMScheduler(), "IPNDMScheduler cannot sample with this denoiser, but EgoMotionSDEScheduler and diffusers'"),
+        (FlowMatchEulerDiscreteScheduler(), "FlowMatchEulerDiscreteScheduler cannot sample with this denoiser"),
+        (LMSDiscreteScheduler.from_config(OURS), "LMSDiscreteScheduler cannot sample"),
+        (DDIMScheduler(), "The DDIMScheduler has prediction_type='epsilon', which does not fit this denoiser"),
+        (DDIMScheduler.from_config(OURS, clip_sample=True), "has clip_sample=True"),
+        (DDPMScheduler.from_config(OURS, thresholding=True), "has thresholding=True"),
+        (
+            DDIMScheduler.from_config(OURS, beta_schedule="linear"),
+            r"has betas of another noise schedule \(beta_schedule='linear'\)",
+        ),
+        (DDIMScheduler.from_config(OURS, rescale_betas_zero_snr=True), "has rescale_betas_zero_snr=True"),
+        (DDIMScheduler.from_config(EgoMotionSDEScheduler().config), "has timestep_spacing='quadratic'"),
+        (DDIMScheduler.from_config(OURS, num_train_timesteps=100), "has num_train_timesteps=100, but .* on 1000 noise"),
+        (EgoMotionSDEScheduler(num_train_timesteps=100), "EgoMotionSDEScheduler has num_train_timesteps=100"),
+        (DPMSolverMultistepScheduler.from_config(OURS, use_flow_sigmas=True), "has use_flow_sigmas=True"),
+    ],
+)
+def test_schedulers_that_do_not_fit_are_refused(scheduler: SchedulerMixin, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        refuse_incompatible(scheduler, 1000)
+
+
+@pytest.mark.parametrize("kind", EgoMotionSDEScheduler().compatibles)
+@pytest.mark.parametrize("spacing", ["leading", "trailing"])
+def test_schedulers_that_fit_are_not(kind: type, spacing: str) -> None:
+    refuse_incompatible(kind.from_config(OURS, timestep_spacing=spacing), 1000)
 
 
 def test_noise_level_counts_ours_from_one_and_diffusers_from_zero() -> None:

@@ -1,11 +1,13 @@
 """The pipeline: a head trajectory in, full-body motion out."""
 
 import os
+import sys
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import diffusers
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline, SchedulerMixin
@@ -21,7 +23,7 @@ from motion_grpo.inference.sampling import sample_latents
 from motion_grpo.inference.stitching import STITCHINGS
 from motion_grpo.models import EgoMotionDenoiser
 from motion_grpo.motion import FPS, Motion, MotionState
-from motion_grpo.schedulers import EgoMotionSDEScheduler
+from motion_grpo.schedulers import EgoMotionSDEScheduler, refuse_incompatible
 from motion_grpo.trajectory import HeadTrajectory, load_trajectory
 
 Recording = HeadTrajectory | str | os.PathLike | np.ndarray | Tensor
@@ -70,7 +72,8 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
         stitching: ``crossfade``, or ``egoallo`` for EgoAllo's own windows and weights, which jump where a window ends.
 
     Raises:
-        ValueError: an overlap that leaves nothing of a window, or an unknown stitching.
+        ValueError: an overlap that leaves nothing of a window, an unknown stitching, or a scheduler that does not fit the
+            denoiser.
     """
 
     model_cpu_offload_seq = "denoiser"
@@ -89,6 +92,7 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
             raise ValueError(f"overlap is {overlap} and window {window} frames; 0 < overlap < window is needed.")
         if stitching not in STITCHINGS:
             raise ValueError(f"stitching is {stitching!r}; choose one of {', '.join(STITCHINGS)}.")
+        refuse_incompatible(scheduler, denoiser.config.max_t)
         self.register_modules(denoiser=denoiser, scheduler=scheduler)
         self.register_to_config(
             num_inference_steps=num_inference_steps, window=window, overlap=overlap, stitching=stitching
@@ -128,7 +132,6 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
         # Geometry is float32 throughout; fp16 files are only a smaller way to store the same weights.
         if kwargs.get("torch_dtype") is None:
             kwargs.setdefault("dtype", torch.float32)
-        kwargs |= _own_components(folder, kwargs)
         pipeline = super().from_pretrained(str(folder), **kwargs)
         pipeline.register_to_config(_name_or_path=name)
         pipeline.denoiser.eval()
@@ -345,20 +348,6 @@ def _one_generator_per_sample(
     return [torch.Generator(device).manual_seed(seed + number) for number in range(num_samples)]
 
 
-def _own_components(folder: Path, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Our components of a folder that names them in files, which diffusers would run, and would ask for trust first."""
-    dtype = kwargs.get("dtype", kwargs.get("torch_dtype"))
-    if isinstance(dtype, dict):
-        dtype = dtype.get("denoiser", dtype.get("default", torch.float32))
-    loaded = {}
-    if "denoiser" not in kwargs and any(folder.glob("denoiser/motion_grpo.*.py")):
-        variant = {"variant": kwargs["variant"]} if "variant" in kwargs else {}
-        loaded["denoiser"] = EgoMotionDenoiser.from_pretrained(folder / "denoiser", torch_dtype=dtype, **variant)
-    if "scheduler" not in kwargs and any(folder.glob("scheduler/motion_grpo.*.py")):
-        loaded["scheduler"] = EgoMotionSDEScheduler.from_pretrained(folder / "scheduler")
-    return loaded
-
-
 def _refuse_incomplete(folder: Path, given: Collection[str]) -> None:
     """One clear sentence in place of what diffusers says of a folder that is not, or not wholly, a saved pipeline."""
     if not (folder / "model_index.json").is_file():
@@ -375,3 +364,10 @@ def _refuse_incomplete(folder: Path, given: Collection[str]) -> None:
     if pickles:
         raise ValueError(f"{weights / pickles[0]} is a pickle, which is never loaded; save the weights as safetensors.")
     raise FileNotFoundError(f"{weights} holds no diffusion_pytorch_model.safetensors.")
+
+
+# Plain ``DiffusionPipeline.from_pretrained`` looks for the classes of a model_index.json among diffusers' own. What is
+# not there it takes from the files that travel with a saved pipeline (_further_files), if it is told to trust them.
+diffusers.EgoMotionPipeline = EgoMotionPipeline
+for _component in (EgoMotionDenoiser, EgoMotionSDEScheduler):
+    setattr(diffusers.pipelines, _component.__module__, sys.modules[_component.__module__])

@@ -14,7 +14,7 @@ from motion_grpo.conditioning import HeadPoses
 from motion_grpo.inference.stitching import StitchedDenoiser, Stitching
 from motion_grpo.models import EgoMotionDenoiser
 from motion_grpo.motion import MotionState
-from motion_grpo.schedulers import noise_level
+from motion_grpo.schedulers import noise_level, refuse_incompatible
 
 StepCallback = Callable[
     [int, int, Float[Tensor, "samples frames d_state"]], Float[Tensor, "samples frames d_state"] | None
@@ -44,7 +44,7 @@ def sample_latents(
 
     Args:
         denoiser: the network.
-        scheduler: ours, or one of diffusers' for x0-prediction.
+        scheduler: ours, or one that :func:`~motion_grpo.schedulers.refuse_incompatible` lets pass.
         head: poses of one trajectory, above a floor at z = 0; no batch axis.
         num_samples: how many motions to draw.
         num_inference_steps: sampling steps.
@@ -67,6 +67,7 @@ def sample_latents(
     shape = (num_samples, len(head.p_world_cpf), layout.dim)
     if latents is not None and tuple(latents.shape) != shape:
         raise ValueError(f"latents have shape {tuple(latents.shape)}; this trajectory and network need {shape}.")
+    refuse_incompatible(scheduler, denoiser.config.max_t)
     network = StitchedDenoiser(
         denoiser,
         denoiser.condition(head),

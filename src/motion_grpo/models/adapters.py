@@ -1,35 +1,36 @@
-"""Files of LoRA adapters, as diffusers writes them: safetensors with peft's names, its configuration in the header."""
+"""LoRA adapters as peft names their weights, and whether they fit a network."""
 
-from pathlib import Path
+from collections.abc import Mapping
 
-from safetensors import safe_open
-from torch import nn
+from torch import Tensor, nn
 
-from motion_grpo.hub import refuse_damaged
+# Which dimension of a factor of a layer's change is as long as which of the layer's weight (out, in).
+_FACTORS = {
+    "lora_A.weight": (1, 1),
+    "lora_B.weight": (0, 0),
+    "lora_B.bias": (0, 0),
+    "lora_magnitude_vector": (0, 0),
+    "lora_magnitude_vector.weight": (0, 0),
+}
 
-_FACTORS = {"A.weight": 1, "B.weight": 0}
-"""The factors of a layer's change, and which dimension each shares with the layer's weight."""
 
-
-def refuse_foreign_adapter(path: Path, network: nn.Module) -> None:
+def refuse_foreign_adapter(source: str, weights: Mapping[str, Tensor], network: nn.Module) -> None:
     """Raises ValueError for an adapter of a network of other layers, or whose layers are of another size.
 
     Args:
-        path: of the safetensors.
+        source: what it is called in the message.
+        weights: by peft's names, which begin with those of the layers.
         network: what it should be added to, with other adapters or without.
     """
-    refuse_damaged(path)
     layers = {
         name.removesuffix(".base_layer"): layer.weight.shape  # peft wraps a layer that has an adapter already
         for name, layer in network.named_modules()
         if isinstance(layer, nn.Linear)
     }
-    with safe_open(path, "pt") as file:
-        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  (no dict)
-    if not shapes:
-        raise ValueError(f"{path} holds no adapter.")
-    for name, shape in shapes.items():
-        layer, _, factor = name.partition(".lora_")
-        shared = _FACTORS.get(factor)
-        if shared is None or layer not in layers or len(shape) != 2 or shape[shared] != layers[layer][shared]:
-            raise ValueError(f"{path} is no adapter of this network: {name} {shape} does not fit.")
+    for name, weight in weights.items():
+        layer, lora, factor = name.partition(".lora_")
+        if layer in layers and lora + factor in (f".{known}" for known in _FACTORS):
+            dimension, of_layer = _FACTORS[f"lora_{factor}"]
+            if weight.ndim > dimension and weight.shape[dimension] == layers[layer][of_layer]:
+                continue
+        raise ValueError(f"{source} is no adapter of this network: {name} {tuple(weight.shape)} does not fit.")

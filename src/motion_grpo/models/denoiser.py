@@ -203,8 +203,8 @@ class EgoMotionDenoiser(MotionModelMixin, ModelMixin, ConfigMixin, PeftAdapterMi
     def _save(self, folder: Path, options: dict[str, Any]) -> None:
         if self._hf_peft_config_loaded:
             raise ValueError(
-                "The denoiser has an adapter, which its weights would be saved without: save_lora_weights() of the "
-                "pipeline saves it alone; fuse_lora() and then unload_lora_weights() make it part of the weights."
+                "The denoiser has an adapter, which its weights would be saved without: save_lora_adapter(folder) "
+                "saves it alone; fuse_lora() and then unload_lora_weights() make it part of the weights."
             )
         super()._save(folder, options)
 

@@ -4,6 +4,7 @@ from motion_grpo.schedulers.ego_motion_sde import (
     EgoMotionSDEScheduler,
     EgoMotionSDESchedulerOutput,
     noise_level,
+    refuse_incompatible,
 )
 
-__all__ = ["EgoMotionSDEScheduler", "EgoMotionSDESchedulerOutput", "noise_level"]
+__all__ = ["EgoMotionSDEScheduler", "EgoMotionSDESchedulerOutput", "noise_level", "refuse_incompatible"]

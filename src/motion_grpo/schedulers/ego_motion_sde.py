@@ -26,6 +26,16 @@ from torch import Tensor
 
 from motion_grpo.hub import HubMixin
 
+_CONFIG_THAT_FITS = {
+    "prediction_type": ("sample",),
+    "clip_sample": (False,),
+    "thresholding": (False,),
+    "rescale_betas_zero_snr": (False,),
+    "use_flow_sigmas": (False, None),
+    "timestep_spacing": ("linspace", "leading", "trailing"),
+}
+"""Of diffusers' schedulers, where they have it."""
+
 Levels = int | Int[Tensor, ""] | Int[Tensor, " batch"]
 """One noise level for all rows, or one a row."""
 
@@ -80,7 +90,15 @@ class EgoMotionSDEScheduler(HubMixin, SchedulerMixin, ConfigMixin):
     """
 
     # Those of diffusers that take x0-prediction and end at x0.
-    _compatibles = ["DDIMScheduler", "DDPMScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepScheduler"]  # noqa: RUF012
+    _compatibles = [  # noqa: RUF012  (diffusers' name)
+        "DDIMParallelScheduler",
+        "DDIMScheduler",
+        "DDPMParallelScheduler",
+        "DDPMScheduler",
+        "DPMSolverMultistepScheduler",
+        "EulerDiscreteScheduler",
+        "UniPCMultistepScheduler",
+    ]
     order = 1
     init_noise_sigma = 1.0  # sampling starts from a standard normal state
 
@@ -108,8 +126,11 @@ class EgoMotionSDEScheduler(HubMixin, SchedulerMixin, ConfigMixin):
         _check_not_negative("eta", eta)
         _check_not_negative("direction_offset", direction_offset)
         # diffusers drops what was left at its default when another class reads this configuration in memory, and would
-        # then fall back to ITS defaults (linear betas, epsilon-prediction, clipping).
-        self.register_to_config(_use_default_values=[])
+        # then fall back to ITS defaults (linear betas, epsilon-prediction, clipping): only what no other class knows
+        # may be dropped.
+        if left := self.config.get("_use_default_values"):
+            ours = [name for name in ("eta", "variance", "direction_offset") if name in left]
+            self.register_to_config(_use_default_values=ours)
 
         x = torch.linspace(0, 1, num_train_timesteps + 1, dtype=torch.float64)
         cosine = torch.cos((x + 0.008) / 1.008 * torch.pi / 2) ** 2
@@ -216,8 +237,8 @@ class EgoMotionSDEScheduler(HubMixin, SchedulerMixin, ConfigMixin):
         model_output: Float[Tensor, "batch *state"],
         timestep: Levels,
         sample: Float[Tensor, "batch *state"],
-        *,
         eta: float | None = None,
+        *,
         generator: torch.Generator | list[torch.Generator] | None = None,
         variance_noise: Float[Tensor, "batch *state"] | None = None,
         prev_sample: Float[Tensor, "batch *state"] | None = None,
@@ -334,6 +355,42 @@ class EgoMotionSDEScheduler(HubMixin, SchedulerMixin, ConfigMixin):
 def noise_level(scheduler: SchedulerMixin, timestep: int | Int[Tensor, "*batch"]) -> int | Int[Tensor, "*batch"]:
     """The noise level, 1..N, to call the denoiser with at a timestep of this library's scheduler or of diffusers'."""
     return timestep if isinstance(scheduler, EgoMotionSDEScheduler) else timestep + 1
+
+
+def refuse_incompatible(scheduler: SchedulerMixin, num_levels: int) -> None:
+    """Raises ValueError for a scheduler that would take the denoiser's answer, or the noise, for something else.
+
+    diffusers' schedulers run on what they are given without a word, and end anywhere.
+
+    Args:
+        scheduler: this library's, or one of diffusers'.
+        num_levels: noise levels that the denoiser was trained on.
+    """
+    name = type(scheduler).__name__
+    fits = "one that does is DDIMScheduler.from_config(EgoMotionSDEScheduler().config, timestep_spacing='trailing')"
+    if not isinstance(scheduler, (EgoMotionSDEScheduler, *EgoMotionSDEScheduler._get_compatibles())):
+        choices = ", ".join(EgoMotionSDEScheduler._compatibles)
+        raise ValueError(
+            f"{name} cannot sample with this denoiser, but EgoMotionSDEScheduler and diffusers' {choices} can; {fits}."
+        )
+    config = scheduler.config
+    if config.num_train_timesteps != num_levels:
+        raise ValueError(
+            f"The {name} has num_train_timesteps={config.num_train_timesteps}, but the denoiser was trained on "
+            f"{num_levels} noise levels; {fits}."
+        )
+    if isinstance(scheduler, EgoMotionSDEScheduler):
+        return
+    wrong = [
+        f"{key}={config[key]!r}"
+        for key, right in _CONFIG_THAT_FITS.items()
+        if key in config and config[key] not in right
+    ]
+    noise = EgoMotionSDEScheduler(num_levels).alphas_cumprod
+    if not wrong and not torch.allclose(scheduler.alphas_cumprod.cpu().float(), noise, rtol=0, atol=1e-4):
+        wrong = [f"betas of another noise schedule (beta_schedule={config.beta_schedule!r})"]
+    if wrong:
+        raise ValueError(f"The {name} has {wrong[0]}, which does not fit this denoiser; {fits}.")
 
 
 def _per_row(coefficient: Tensor, sample: Tensor) -> Tensor:
