@@ -72,8 +72,8 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
         stitching: ``crossfade``, or ``egoallo`` for EgoAllo's own windows and weights, which jump where a window ends.
 
     Raises:
-        ValueError: an overlap that leaves nothing of a window, an unknown stitching, or a scheduler that does not fit the
-            denoiser.
+        ValueError: an overlap that leaves nothing of a window, an unknown stitching, or a scheduler that does not fit
+            the denoiser.
     """
 
     model_cpu_offload_seq = "denoiser"

@@ -155,7 +155,9 @@ def test_samples_give_the_motion_of_the_reference(name: str, split: str) -> None
     assert len(clip.motion) == len(expected)
     assert clip.subject == name[:2]
     error = (clip.motion.joints - expected.joints)[:, :22].norm(dim=-1)
-    assert float(error.mean()) < 0.003  # metres, the world's frame, not aligned; 3 cm is the bar, 1 mm is measured
+    # Metres, the world's frame, not aligned. The reference's rotations were fitted to the body before it was made
+    # symmetric (1 mm on that one), so arms and feet end some millimetres elsewhere on this one: 3 to 9 are measured.
+    assert float(error.mean()) < 0.01
 
 
 # The same bones under the names of the CMU database's BVH conversions.
