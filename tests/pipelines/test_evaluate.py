@@ -52,7 +52,7 @@ def finished(pack: Path, checkpoint: str, tmp_path_factory: pytest.TempPathFacto
 
 
 def run(pack: Path, output: Path, checkpoint: str = "base", **options: Any) -> dict:
-    module.evaluate(pack, output, checkpoint, seeds=2, **options)
+    module.evaluate(str(pack), output, checkpoint, seeds=2, **options)
     return results_in(output)
 
 
