@@ -33,13 +33,14 @@ from motion_grpo.cards import (
     card_settings,
     remember_facts,
     shown,
+    told_of_run,
     write_checkpoint_card,
 )
 from motion_grpo.data.sources import training_data
 from motion_grpo.files import write_between, write_text
 from motion_grpo.models import MotionPerceptualModel
+from motion_grpo.runs import LOG_FILE, RUN_FILE, read_sessions, training_seconds
 from motion_grpo.training import DenoisingConfig, MotionGRPOConfig, PerceptualConfig
-from motion_grpo.training.saving import LOG_FILE
 from motion_grpo.viz.curves import plot_grpo_run, plot_training_log
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,7 +76,9 @@ class ShipArguments:
     base_evaluation: Path | None = field(default=None, metadata={"help": "grpo: results.json of the base model."})
     command: str | None = field(default=None, metadata={"help": "The command that trained it."})
     summary: str | None = field(default=None, metadata={"help": "One paragraph for the top of the card."})
-    hours: float | None = field(default=None, metadata={"help": "Wall time of the training."})
+    hours: float | None = field(
+        default=None, metadata={"help": "Wall time of the training; what the run itself tells by default."}
+    )
     machine: str | None = field(default=None, metadata={"help": "What it was trained on."})
     licence: str | None = field(default=None, metadata={"help": "Of the weights, as the Hub spells it."})
     limits: str | None = field(default=None, metadata={"help": "What this model in particular cannot do."})
@@ -113,8 +116,6 @@ def ship(args: ShipArguments) -> None:
     remembered = json.loads((output / FACTS_FILE).read_text()) if (output / FACTS_FILE).is_file() else {}
     facts = {"limits": None, "evaluation_note": None, **remembered, "kind": args.kind, **_facts_of_run(args, log)}
     facts |= {name: value for name in _ASKED if (value := asdict(args)[name]) is not None}
-    if args.dataset is not None:
-        facts["data"] = training_data(args.dataset, _told(args.run).get("sources"))
     remember_facts(output, facts)
     rebuild(output)
 
@@ -188,27 +189,26 @@ def _save_weights(args: ShipArguments) -> None:
         raise ValueError(f"The weights take {size:.1f} MB; what ships with the package takes {LARGEST_MB} MB at most.")
 
 
-def _told(run: Path) -> dict[str, Any]:
-    """What the script of a run has written down about its data and models."""
-    recorded = json.loads((run / "run.json").read_text())
-    return {**recorded.get("data", {}), **recorded.get("model", {}), **recorded.get("script", {})}
-
-
 def _facts_of_run(args: ShipArguments, log: list[dict]) -> dict[str, Any]:
-    recorded, told = json.loads((args.run / "run.json").read_text()), _told(args.run)
+    recorded, sessions = json.loads((args.run / RUN_FILE).read_text()), read_sessions(args.run)
+    told = told_of_run(recorded, sessions)
     config = args.training_config or args.output / "training_config.yaml"
-    values = yaml.safe_load(config.read_text()) | recorded.get("settings", {})
+    values = yaml.safe_load(config.read_text()) | recorded["settings"]
     settings = card_settings(CONFIGS[args.kind], values)
     size = values["per_device_train_batch_size"] * values.get("gradient_accumulation_steps", 1)
     facts = {
         "body": Skeleton.from_smplh(told["smplh"]).name if told.get("smplh") else Skeleton.default().name,
         "steps": max(entry["step"] for entry in log if "step" in entry),
-        "batch": batch_of(args.kind, size * recorded.get("num_processes", 1), settings),
+        "batch": batch_of(args.kind, size * recorded["num_processes"], settings),
         "frames": settings["window"],
         "seed": values["seed"],
         "settings": settings,
-        "versions": recorded.get("versions") or {"torch": recorded["torch"]},
+        "versions": recorded["versions"],
     }
+    if args.dataset is not None:
+        facts["data"] = training_data(args.dataset, told.get("sources"))
+    if (seconds := training_seconds(sessions, log, running=False)) is not None:
+        facts["hours"] = float(f"{seconds / 3600:.2g}")
     if args.kind == "perceptual":
         facts["policies"] = [shown(policy) for policy in told["policies"]]
     if args.kind == "grpo":
