@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import datasets
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -147,6 +148,16 @@ class TestResume:
         shard = "train/texts-00001.parquet"
         assert files(tmp_path / "out")[shard] == whole[shard]
 
+    def test_shards_of_another_schema_are_refused(self, tmp_path):
+        importer = write_texts(tmp_path / "in", train=["frames 5"])
+        run(importer, tmp_path / "out")
+        shard = tmp_path / "out" / "train" / "texts-00000.parquet"
+        table = pq.read_table(shard).drop_columns("content")
+        pq.write_table(table.replace_schema_metadata({"motion_grpo_schema": "1.0"}), shard)
+        for other in (importer, replace(importer, name="others")):
+            with pytest.raises(ValueError, match=r"holds shards of schema 1\.0.*choose another output"):
+                run(other, tmp_path / "out")
+
     def test_another_import_is_refused(self, tmp_path):
         importer = write_texts(tmp_path / "in", train=["frames 5", "frames 6", "frames 7"])
         run(importer, tmp_path / "out")
@@ -175,8 +186,6 @@ class TestStrict:
 
 def test_memory_does_not_grow_with_the_shard(tmp_path, monkeypatch):
     """Rows are written whenever enough frames are pending, and not held until the shard ends."""
-    import pyarrow.parquet as pq
-
     monkeypatch.setattr("motion_grpo.data.importing._FRAMES_PER_ROW_GROUP", 20)
     run(write_texts(tmp_path / "in", train=["frames 9"] * 8), tmp_path / "out", clips_per_shard=8)
     shard = pq.ParquetFile(tmp_path / "out" / "train" / "texts-00000.parquet")

@@ -11,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from motion_grpo.body import Skeleton
-from motion_grpo.data import FEATURES, SCHEMA_VERSION, Clip, clip_to_row, row_to_clip
+from motion_grpo.data import (
+    FEATURES,
+    SCHEMA_VERSION,
+    Clip,
+    MotionWindows,
+    clip_to_row,
+    load_clips,
+    load_motions,
+    row_to_clip,
+)
 from motion_grpo.data.schema import COLUMN_NOTES, check_clip, frame_views, rows_to_table
 from motion_grpo.rotations import wxyz_to_matrix
 from tests.tiny import moving_clip
@@ -30,11 +39,16 @@ def clips() -> list[Clip]:
     """Of different lengths, with and without hands, one on a raised floor and with shape."""
     raised = moving_clip(25, seed=3)
     raised = replace(raised, motion=replace(raised.motion, floor_height=0.4, betas=torch.linspace(-2, 2, 16)))
-    return [moving_clip(40), with_hands(moving_clip(7, seed=1)), with_hands(moving_clip(130, seed=2)), raised]
+    return [
+        replace(moving_clip(40), content="walk"),
+        with_hands(moving_clip(7, seed=1)),
+        with_hands(moving_clip(130, seed=2)),
+        raised,
+    ]
 
 
 def assert_same(clip: Clip, expected: Clip) -> None:
-    for name in ("id", "source", "subject", "split", "license", "gender"):
+    for name in ("id", "source", "subject", "content", "split", "license", "gender"):
         assert getattr(clip, name) == getattr(expected, name)
     a, b = clip.motion, expected.motion
     assert a.fps == pytest.approx(b.fps, abs=1e-6)
@@ -103,6 +117,16 @@ def test_row_says_what_the_columns_promise():
 def test_version_travels_with_the_file(tmp_path):
     pq.write_table(rows_to_table([clip_to_row(moving_clip(3))]), tmp_path / "a.parquet")
     assert pq.read_schema(tmp_path / "a.parquet").metadata[b"motion_grpo_schema"] == SCHEMA_VERSION.encode()
+
+
+def test_a_data_set_without_content_is_read_as_one_that_does_not_know_it(tmp_path):
+    """Schema 1.0 had no such column."""
+    table = rows_to_table([clip_to_row(replace(moving_clip(40), content="walk"))]).drop_columns("content")
+    (tmp_path / "train").mkdir()
+    pq.write_table(table, tmp_path / "train" / "a.parquet")
+    (clip,) = load_clips(tmp_path, "train")
+    assert clip.content == ""
+    assert len(MotionWindows(load_motions(tmp_path, "train"), 32)) == 1
 
 
 @settings(max_examples=8, deadline=None)

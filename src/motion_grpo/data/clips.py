@@ -30,6 +30,8 @@ class Clip:
     """Floor at z = 0."""
     subject: str = ""
     """Who moves; empty where unknown."""
+    content: str = ""
+    """What is done: walk, dance, ...; empty where unknown."""
     split: str = ""
     license: str = ""
     """Terms of the recording."""

@@ -26,6 +26,8 @@ class HeadClip:
     source: str
     trajectory: HeadTrajectory
     """Floor at z = 0."""
+    content: str = ""
+    """What its wearer does: meal, work, ...; empty where unknown."""
     split: str = ""
     license: str = ""
     hands: Float32[Tensor, "frames 2 13"] | None = None
@@ -37,7 +39,7 @@ class HeadClip:
         """The clip as a row of the schema, whose body columns are null and whose ``skeleton`` is empty."""
         trajectory = self.trajectory
         row: dict[str, Any] = dict.fromkeys(FEATURES)
-        row |= {name: getattr(self, name) for name in ("id", "source", "split", "license")}
+        row |= {name: getattr(self, name) for name in ("id", "source", "content", "split", "license")}
         row |= dict.fromkeys(("subject", "gender", "skeleton"), "")
         poses = trajectory.T_world_cpf.numpy()
         row |= {

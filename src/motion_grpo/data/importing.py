@@ -152,6 +152,7 @@ def run_import(
     """
     jobs = importer.jobs()
     output = Path(output)
+    _check_schema(output)
     shards = _plan(importer, jobs, output, clips_per_shard)
     finished = {shard.path: report for shard in shards if (report := shard.finished_report()) is not None}
     missing = [shard for shard in shards if shard.path not in finished]
@@ -227,6 +228,21 @@ def _plan(importer: Importer, jobs: Sequence[Job], output: Path, per_shard: int)
             "another output, or remove it."
         )
     return shards
+
+
+def _check_schema(output: Path) -> None:
+    # All finished shards of a folder are of one version, so one of them tells.
+    for marker in output.glob(".import/*/*.json"):
+        shard = output / marker.parent.name / f"{marker.stem}.parquet"
+        if not shard.is_file():
+            continue
+        version = (pq.read_schema(shard).metadata or {}).get(b"motion_grpo_schema", b"?").decode()
+        if version != SCHEMA_VERSION:
+            raise ValueError(
+                f"{output} holds shards of schema {version}, and this version writes {SCHEMA_VERSION}, which do not "
+                "load together: choose another output, or remove it."
+            )
+        return
 
 
 def _run(

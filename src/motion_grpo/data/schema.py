@@ -14,13 +14,14 @@ from motion_grpo.data.clips import Clip
 from motion_grpo.motion import Motion
 from motion_grpo.rotations import matrix_to_wxyz, wxyz_to_matrix
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 """Of the columns; stands in the metadata of every Parquet file under ``motion_grpo_schema``, and in the card."""
 
 _ALL_COLUMNS = {
     "id": (Value("string"), "Name of the clip, unique in its source"),
     "source": (Value("string"), "Data set that it comes from"),
     "subject": (Value("string"), "Who moves; empty where unknown"),
+    "content": (Value("string"), "What is done: walk, dance, ...; empty where unknown"),
     "split": (Value("string"), "train, val, test, ..."),
     "license": (Value("string"), "Terms of the recording"),
     "gender": (Value("string"), "Gender of the body model that betas refer to"),
@@ -47,6 +48,8 @@ FEATURES = Features({name: feature for name, (feature, _) in _ALL_COLUMNS.items(
 A row with an empty ``skeleton`` is of a head without a body (:class:`~motion_grpo.data.HeadClip`): betas, rotations,
 translation and contacts are null there, and what reads bodies leaves it out.
 """
+_LATER_COLUMNS = {"content"}
+"""Not in data sets of schema 1.0, which are read as if nothing was known there: an import takes hours."""
 COLUMN_NOTES: dict[str, str] = {name: note for name, (_, note) in _ALL_COLUMNS.items()}
 """What the columns hold, for cards and people."""
 ARROW_SCHEMA: pa.Schema = FEATURES.arrow_schema.with_metadata(
@@ -88,6 +91,7 @@ def clip_to_row(clip: Clip) -> dict[str, Any]:
         "id": clip.id,
         "source": clip.source,
         "subject": clip.subject,
+        "content": clip.content,
         "split": clip.split,
         "license": clip.license,
         "gender": clip.gender,
@@ -136,7 +140,7 @@ def row_to_clip(row: Mapping[str, Any], skeleton: Skeleton | None = None) -> Cli
         skeleton=skeleton,
     )
     text = {name: str(row[name]) for name in ("id", "source", "subject", "split", "license", "gender")}
-    return Clip(motion=motion, **text)
+    return Clip(motion=motion, content=row.get("content") or "", **text)
 
 
 def rows_to_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
@@ -146,8 +150,8 @@ def rows_to_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 
 
 def check_columns(columns: Iterable[str], place: str) -> None:
-    """Raises ValueError that names the columns of the schema which are missing."""
-    missing = sorted(FEATURES.keys() - set(columns))
+    """Raises ValueError that names the missing columns of the schema (``content`` may be missing, see above)."""
+    missing = sorted(FEATURES.keys() - _LATER_COLUMNS - set(columns))
     if missing:
         raise ValueError(
             f"{place} is no motion data set of motion-grpo: it has no column {', '.join(missing)}; import it first "
