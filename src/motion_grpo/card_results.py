@@ -21,11 +21,21 @@ _TASKS = {
     "pipeline": "Full-body motion from a head trajectory",
     "perceptual": "Telling recorded from made-up motion, given the head trajectory",
 }
-_COMPARABLE = ("dataset_sha256", "dataset_revision", "seeds", "condition", "joints")
+_COMPARABLE = ("dataset_sha256", "dataset_revision", "mode", "seeds", "condition", "joints")
 _STATED = {
-    "pipeline": ("num_inference_steps", "eta", "guidance", "fps", "window_frames", "seeds", "alignment", "betas"),
+    "pipeline": (
+        "mode",
+        "num_inference_steps",
+        "eta",
+        "guidance",
+        "fps",
+        "window_frames",
+        "seeds",
+        "alignment",
+        "betas",
+    ),
     "perceptual": ("seed", "window", "min_frames", "artefact_windows", "fps"),
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -213,6 +223,8 @@ def _pipeline_values(results: Mapping[str, Any]) -> list[Measured]:
     for split, summary in results["splits"].items():
         system = summary["systems"]["model"]
         over = f"mean over {summary['clips']} clips, {system['samples_per_clip']} samples each"
+        if "windows" in summary:
+            over = f"mean over {summary['windows']} windows of {over.removeprefix('mean over ')}"
         for metric, of in system["metrics"].items():
             values.append(Measured(split, metric, of["mean"], of["lo"], of["hi"], of["unit"], over))
     return values

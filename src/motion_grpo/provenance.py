@@ -16,7 +16,7 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def code_version() -> dict[str, str]:
-    """``version`` of the package and, where it runs from a checkout, its ``commit``; ``-dirty`` marks uncommitted edits.
+    """``version`` of the package and, where it runs from a checkout, its ``commit`` (``-dirty``: it has been edited).
 
     A package that is installed in a folder of some other repository has no commit of its own.
     """
@@ -31,7 +31,7 @@ def code_version() -> dict[str, str]:
     return found
 
 
-def dataset_facts(dataset: str) -> dict[str, str]:
+def dataset_facts(dataset: str | Path) -> dict[str, str]:
     """What tells a data set from others, without where it lies: a digest of its files, or its commit on the Hub.
 
     Args:
@@ -44,7 +44,8 @@ def dataset_facts(dataset: str) -> dict[str, str]:
     if folder.is_dir():
         files = folder.glob("*.parquet") if is_mocap_pack(folder) else folder.rglob("*.parquet")
         return {"dataset": folder.resolve().name, "dataset_sha256": sha256_of(files)}
-    return {"dataset": dataset, "dataset_revision": fetch(dataset, ["README.md"], repo_type="dataset").name}
+    commit = fetch(str(dataset), ["README.md"], repo_type="dataset").name
+    return {"dataset": str(dataset), "dataset_revision": commit}
 
 
 def sha256_of(files: Iterable[Path]) -> str:
