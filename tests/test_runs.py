@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.grpo_study import keep_once
 from motion_grpo import runs
 from motion_grpo.cards import record_run
 from motion_grpo.runs import add_session, newest_checkpoint, read_sessions, training_seconds
@@ -91,8 +92,9 @@ def test_what_a_run_started_with_is_written_once(tmp_path: Path, pack: Path) -> 
     before = (run / "run.json").read_bytes()
     recorded = json.loads(before)
     assert recorded["settings"]["learning_rate"] == 1e-3
-    assert recorded["dataset"]["dataset"] == "pack"
-    assert len(recorded["dataset"]["dataset_sha256"]) == 64
+    (recordings,) = recorded["recordings"]
+    assert recordings["dataset"] == "pack"
+    assert len(recordings["dataset_sha256"]) == 64
     assert recorded["code"]["version"]
     record(run, pack, learning_rate=1e-3, max_steps=20)
     assert (run / "run.json").read_bytes() == before
@@ -106,9 +108,10 @@ def test_what_a_run_started_with_is_written_once(tmp_path: Path, pack: Path) -> 
 def test_other_data_in_a_later_session_are_named(tmp_path: Path, pack: Path) -> None:
     record(tmp_path / "run", pack)
     write_shard(pack, "bandai1", "train", [moving_motion(21)])
-    with pytest.warns(UserWarning, match="pack has changed since the run in .*run started"):
+    with pytest.warns(UserWarning, match="The data are not those that the run in .*run started with"):
         record(tmp_path / "run", pack)
-    assert "dataset_sha256" in read_sessions(tmp_path / "run")[1]["changed"]["dataset"]
+    first, second = (session["recordings"] for session in read_sessions(tmp_path / "run"))
+    assert first != second
 
 
 def test_a_card_counts_all_sessions(tmp_path: Path, pack: Path, clock: type[Clock]) -> None:
@@ -119,3 +122,16 @@ def test_a_card_counts_all_sessions(tmp_path: Path, pack: Path, clock: type[Cloc
     record(run, pack)
     card = run_card(run)  # whose log says that the second one took 0.5 hours
     assert "3.5 hours on one CPU in 2 sessions" in card.text
+
+
+def test_a_run_that_is_kept_stays_as_it_was(tmp_path: Path) -> None:
+    source, kept = tmp_path / "row.json", tmp_path / "kept.json"
+    source.write_text(json.dumps({"updates": 4, "arguments": ["--learning_rate", "1e-5"], "data": "/far/away/DATA"}))
+    keep_once(source, kept)
+    before = kept.read_bytes()
+    assert json.loads(before)["data"] == "DATA"
+    keep_once(source, kept)
+    source.write_text(json.dumps({"updates": 4, "arguments": ["--learning_rate", "3e-5"], "data": "/far/away/DATA"}))
+    with pytest.raises(ValueError, match=r"kept\.json is of another run than .*row\.json; .* use another seed"):
+        keep_once(source, kept)
+    assert kept.read_bytes() == before

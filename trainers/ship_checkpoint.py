@@ -6,11 +6,17 @@
     motion-grpo evaluate base --dataset DIR --output src/motion_grpo/checkpoints/base/evaluation ...
     python trainers/ship_checkpoint.py --rebuild src/motion_grpo/checkpoints/base
 
+The three steps are the whole way from a run to a checkpoint that ships: weights, an evaluation of just these weights
+(whole clips, with the baselines ``mean_pose,nearest,upright,smoothed``), and the card that quotes it. A run tells its
+settings, software, sources, steps and the wall time of all its sessions itself (``run.json``, ``sessions.jsonl``,
+``training_log.json``); the command, the summary and the machine only a person knows.
+
 ``--kind grpo`` ships a run of trainers/grpo.py (add ``--base_evaluation``, the ``results.json`` of what it started
-from), ``--kind perceptual`` one of trainers/perceptual.py (evaluated by ``motion-grpo evaluate-critic``). What a card
-says and no file of the run tells is remembered in the folder's ``facts.json``: a second ``--run`` needs to name only
-what changes, and ``--rebuild`` nothing. Cards are made by motion_grpo.cards, which refuses evaluations of other
-weights. README.md and docs/perceptual.md get their tables from here too.
+from, evaluated in the same way), ``--kind perceptual`` one of trainers/perceptual.py (evaluated by ``motion-grpo
+evaluate-critic``). What is said here is remembered in the folder's ``facts.json``: a second ``--run`` needs to name
+only what changes, and ``--rebuild`` nothing. Cards are made by motion_grpo.cards, which refuses evaluations of other
+weights. ``--rebuild`` of ``base`` writes the results in README.md, with the data and the number of clips that they
+stand on, that of ``perceptual`` those in docs/perceptual.md.
 """
 
 import json
@@ -52,6 +58,7 @@ SYSTEMS = {
     "smoothed": "model, smoothed over time",
     "nearest": "nearest neighbour in the training set",
     "mean_pose": "mean pose",
+    "upright": "upright body frozen under the head",
 }
 CONFIGS: dict[str, type[TrainingArguments]] = {
     "pipeline": DenoisingConfig,
@@ -150,16 +157,29 @@ def insert(path: Path, text: str) -> None:
 
 
 def readme_table(results: dict) -> str:
-    """The main numbers of the default checkpoint."""
+    """The main numbers of the default checkpoint, and on which data and how many clips they stand."""
+    settings = results["settings"]
+    fps = settings["fps"]
+    sizes = [
+        f"`{split}`: {of['clips']} clips, {of['frames'] / fps / 60:.1f} minutes"
+        for split, of in results["splits"].items()
+        if split in SPLITS
+    ]
+    digest = settings.get("dataset_sha256", settings.get("dataset_revision", ""))[:12]
     lines = [
+        f"Checkpoint `base` on {settings['dataset']} ({digest}), {settings.get('mode', 'whole clips')}; "
+        f"{'; '.join(sizes)}. {len(settings['seeds'])} samples a clip, {settings['num_inference_steps']} sampling "
+        f"steps, eta {settings['eta']:g}.",
+        "",
         "| | | " + " | ".join(f"{name}<br>{unit}" for name, unit in SHOWN) + " |",
         "|---|---|" + "---|" * len(SHOWN),
     ]
     for split, title in SPLITS.items():
-        for system, label in SYSTEMS.items():
-            metrics = results["splits"][split]["systems"][system]["metrics"]
+        systems = results["splits"][split]["systems"]
+        for system in (name for name in SYSTEMS if name in systems):
+            metrics = systems[system]["metrics"]
             values = " | ".join(f"{metrics[name]['mean']:.3g}" for name, _ in SHOWN)
-            lines.append(f"| {title} | {label} | {values} |")
+            lines.append(f"| {title} | {SYSTEMS[system]} | {values} |")
     return "\n".join(lines)
 
 

@@ -80,21 +80,29 @@ def record_run(args: TrainingArguments, **told: Any) -> None:
         return
     folder = Path(args.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    dataset = told.get("data", {}).get("dataset_name")
-    surroundings = {"num_processes": args.world_size, "versions": versions(), "code": code_version()}
-    recorded = {**told, "settings": args.to_dict(), "dataset": dataset_facts(dataset) if dataset else {}}
-    recorded = json.loads(json.dumps(recorded | surroundings, default=str))
+    named = told.get("data", {}).get("dataset_name", [])
+    names = [named] if isinstance(named, str) else named  # a script may join several
+    now = {
+        "settings": args.to_dict(),
+        "recordings": [dataset_facts(name) for name in names],
+        "num_processes": args.world_size,
+        "versions": versions(),
+        "code": code_version(),
+    }
+    now = json.loads(json.dumps(told | now, default=str))
     if not (folder / RUN_FILE).exists():
-        write_text(folder / RUN_FILE, json.dumps(recorded, indent=1))
+        write_text(folder / RUN_FILE, json.dumps(now, indent=1))
     started = json.loads((folder / RUN_FILE).read_text())
-    changed = {part: _changed(started.get(part, {}), recorded[part]) for part in recorded if part not in surroundings}
-    if changed["dataset"]:
+    if started["recordings"] != now["recordings"]:
         warnings.warn(
-            f"{dataset} has changed since the run in {folder} started (now {changed['dataset']}): go on with the data of "
-            "then, or train into another folder.",
+            f"The data are not those that the run in {folder} started with ({now['recordings']} now, "
+            f"{started['recordings']} then): go on with those, or train into another folder.",
             stacklevel=2,
         )
-    add_session(folder, surroundings | {"changed": {part: values for part, values in changed.items() if values}})
+    parts = [*told, "settings"]
+    changed = {part: {k: v for k, v in now[part].items() if started.get(part, {}).get(k) != v} for part in parts}
+    session = {name: now[name] for name in ("recordings", "num_processes", "versions", "code")}
+    add_session(folder, session | {"changed": {part: values for part, values in changed.items() if values}})
 
 
 def told_of_run(run: Mapping[str, Any], sessions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -103,10 +111,6 @@ def told_of_run(run: Mapping[str, Any], sessions: Sequence[Mapping[str, Any]]) -
     return {
         name: value for part in ("data", "model") for of in (run, changed) for name, value in of.get(part, {}).items()
     }
-
-
-def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in now.items() if before.get(name) != value}
 
 
 def write_checkpoint_card(folder: str | Path) -> Path:
@@ -288,6 +292,15 @@ def load_lines(kind: str, argument: str) -> str:
 def shown(name: str) -> str:
     """A name as a card may show it: of an absolute path, which is this machine's business, the last part alone."""
     return Path(name).name if Path(name).is_absolute() else name
+
+
+def without_places(recorded: Any) -> Any:
+    """What a run has recorded, as others may see it: :func:`shown` of every text in it."""
+    if isinstance(recorded, dict):
+        return {name: without_places(value) for name, value in recorded.items()}
+    if isinstance(recorded, list):
+        return [without_places(value) for value in recorded]
+    return shown(recorded) if isinstance(recorded, str) else recorded
 
 
 def _write(

@@ -18,7 +18,7 @@ from transformers.trainer_utils import HubStrategy
 from transformers.utils import PushInProgress
 
 from motion_grpo.body import Skeleton
-from motion_grpo.cards import CURVES_FILE, NOT_EVALUATED, RESULTS, draw_curves, shown, write_run_card
+from motion_grpo.cards import CURVES_FILE, NOT_EVALUATED, RESULTS, draw_curves, without_places, write_run_card
 from motion_grpo.files import write_text
 from motion_grpo.hub import fetch, make_repo, push_folder
 from motion_grpo.runs import LOG_FILE, RUN_FILE, TRAINER_STATE_FILE, newest_checkpoint
@@ -243,7 +243,7 @@ class HubTrainerMixin:
                 if (output / name).is_file():
                     shutil.copyfile(output / name, folder / name)
             if (output / RUN_FILE).is_file():
-                recorded = _without_places(json.loads((output / RUN_FILE).read_text()))
+                recorded = without_places(json.loads((output / RUN_FILE).read_text()))
                 write_text(folder / RUN_FILE, json.dumps(recorded, indent=1))
             if checkpoint is not None:
                 shutil.copytree(checkpoint_folder, folder / checkpoint)
@@ -263,15 +263,6 @@ def _try_to_upload(stage: TemporaryDirectory, repo_id: str, **options: Any) -> N
         _upload(stage, repo_id, **options)
     except Exception as error:  # likewise
         _LOGGER.warning("%r could not be pushed; the training goes on: %s", options["commit_message"], error)
-
-
-def _without_places(recorded: Any) -> Any:
-    """Where things lie on this machine is nobody's business."""
-    if isinstance(recorded, dict):
-        return {name: _without_places(value) for name, value in recorded.items()}
-    if isinstance(recorded, list):
-        return [_without_places(value) for value in recorded]
-    return shown(recorded) if isinstance(recorded, str) else recorded
 
 
 class DiffusersTrainer(HubTrainerMixin, Trainer):
