@@ -7,8 +7,9 @@
 
 Every row trains for ten minutes of the clock (some for forty) on one core, starting and reading the data included, and
 is evaluated as it then is: no score chooses anything. Start two at a time on two cores. What is kept lies in
-``docs/results/grpo/BASE/ROW/seedN``: settings, log, results, and the change from the base with its interval. ``write``
-makes the tables and the figure of docs/grpo.md from it.
+``docs/results/grpo/BASE/ROW/seedN``: what was asked for (``row.json``), what the run resolved it to, by which code and
+on which data (``run.json``), log, results, and the change from the base with its interval. What a finished run was is
+never written again. ``write`` makes the tables and the figure of docs/grpo.md from it.
 """
 
 import json
@@ -27,9 +28,10 @@ import numpy as np
 import typer
 
 from motion_grpo import EgoMotionPipeline
+from motion_grpo.cards import without_places
 from motion_grpo.files import write_between, write_text
 from motion_grpo.models import EgoMotionDenoiser
-from motion_grpo.training.saving import LOG_FILE, newest_checkpoint
+from motion_grpo.runs import LOG_FILE, RUN_FILE, newest_checkpoint
 from motion_grpo.viz.figures import COLORS, new_figure, save_figure, style_axes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -176,7 +178,11 @@ def _tool() -> str:
 def _keep(folder: Path, base: str, name: str, seed: int) -> None:
     kept = KEPT / base / name / f"seed{seed}"
     kept.mkdir(parents=True, exist_ok=True)
-    for file in ("row.json", LOG_FILE, "evaluation/results.json"):
+    if name != "base":
+        keep_once(folder / "row.json", kept / "row.json")
+        if (folder / "run" / RUN_FILE).is_file():
+            keep_once(folder / "run" / RUN_FILE, kept / RUN_FILE)
+    for file in (LOG_FILE, "evaluation/results.json"):
         if (folder / file).is_file():
             shutil.copyfile(folder / file, kept / Path(file).name)
     if name != "base":
@@ -185,15 +191,27 @@ def _keep(folder: Path, base: str, name: str, seed: int) -> None:
         write_text(kept / "change.json", json.dumps(changes, indent=1) + "\n")
 
 
-def _clips(evaluation: Path) -> dict[tuple[str, str], dict[str, list[float]]]:
+def keep_once(source: Path, kept: Path) -> None:
+    """Keeps what a run says of itself, without where things lie on this machine.
+
+    Raises:
+        ValueError: another run is kept there.
+    """
+    text = json.dumps(without_places(json.loads(source.read_text())), indent=1) + "\n"
+    if kept.is_file() and kept.read_text() != text:
+        raise ValueError(f"{kept} is of another run than {source}; what is kept stays as it was: use another seed.")
+    write_text(kept, text)
+
+
+def _clips(evaluation: Path) -> dict[tuple[str, str, str], dict[str, list[float]]]:
     rows = map(json.loads, (evaluation / "clips.jsonl").read_text().splitlines())
-    return {(row["split"], row["clip"]): row["metrics"] for row in rows if row["system"] == "model"}
+    return {(row["split"], row["source"], row["clip"]): row["metrics"] for row in rows if row["system"] == "model"}
 
 
 def _changes(before: Mapping, after: Mapping) -> dict[str, dict[str, dict[str, float]]]:
     """Per cent of the base's mean, with a 95% bootstrap interval over clips, which have the same noise in both."""
     changes: dict[str, dict[str, dict[str, float]]] = {}
-    for split in dict.fromkeys(split for split, _ in after):
+    for split in dict.fromkeys(split for split, *_ in after):
         keys = [key for key in after if key[0] == split]
         draws = np.random.default_rng(0).integers(0, len(keys), (2000, len(keys)))
         for metric in METRICS:

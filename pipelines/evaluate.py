@@ -2,42 +2,52 @@
 
 Several processes share the clips: ``accelerate launch pipelines/evaluate.py ...`` with GPUs, without (where accelerate
 starts only one) ``torchrun --nproc_per_node 8 pipelines/evaluate.py ...``. An interrupted run goes on where it stopped.
-The output folder holds ``results.json`` and ``results.md`` (means, intervals), ``clips.jsonl`` (clips and samples) and
-``settings.json`` (what the numbers depend on).
+The output folder holds ``results.json`` and ``results.md`` (means, intervals, by source and by content),
+``clips.jsonl`` (clips and samples), ``settings.json`` (what the numbers depend on, written once) and ``sessions.jsonl``
+(when the command was run, and by which code).
 """
 
-import hashlib
 import json
 import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, replace
-from datetime import timedelta
+from collections.abc import Iterable
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
-import datasets
 import diffusers
 import torch
 import typer
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import track
-from rich.table import Column, Table
 
 import motion_grpo
 from motion_grpo import EgoMotionPipeline, Motion, Skeleton, evaluation
-from motion_grpo.data import Clip, is_mocap_pack, load_clips, load_motions, resample
-from motion_grpo.evaluation import MIN_FRAMES, ClipScores, PipelineSystem, RecordedMotions, System
+from motion_grpo.data import Clip, is_mocap_pack, load_motions
+from motion_grpo.evaluation import (
+    MIN_FRAMES,
+    ClipScores,
+    ClipWindow,
+    PipelineSystem,
+    RecordedMotions,
+    System,
+    clip_name,
+    read_clips,
+    windows_of,
+)
+from motion_grpo.evaluation.report import markdown, show
 from motion_grpo.files import write_text
 from motion_grpo.motion import FPS
+from motion_grpo.provenance import code_version, dataset_facts, sha256_of, weights_digest
 
-BASELINES = ("mean_pose", "nearest", "smoothed", "ground_truth")
+BASELINES = ("mean_pose", "nearest", "upright", "smoothed", "ground_truth")
 SIGMA_FRAMES = 2.0
-Key = tuple[str, str, str]  # split, system, clip
+MODEL, NOT_STATED = "model", "(not stated)"
+Key = tuple[str, str, str, str]  # split, system, source, clip
 
 
 def evaluate(
@@ -45,14 +55,28 @@ def evaluate(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results; a run there is resumed.")],
     checkpoint: Annotated[str, typer.Argument(help="Folder, Hub id, or the name of a shipped checkpoint.")] = "base",
     split: Annotated[str, typer.Option(help="One or more, with commas between.")] = "id_test,test",
-    seeds: Annotated[int, typer.Option(min=1, help="Samples a clip.")] = 5,
+    seeds: Annotated[
+        int, typer.Option("--num-samples", "--seeds", min=1, help="Samples a clip, of the seeds 0, 1, ...")
+    ] = 5,
     steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps; the checkpoint's own by default.")] = None,
     eta: Annotated[float | None, typer.Option(min=0, help="Stochasticity; the checkpoint's own by default.")] = None,
     baselines: Annotated[str, typer.Option(help=f"To compare with: {','.join(BASELINES)}.")] = "",
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many clips a split, evenly spread.")] = None,
-    save_motions: Annotated[Path | None, typer.Option(help="Folder to save the motions in: seedN/CLIP.npz.")] = None,
+    window: Annotated[
+        int | None,
+        typer.Option(
+            min=MIN_FRAMES, help="Evaluate windows of so many frames that do not overlap (EgoAllo, the paper: 128)."
+        ),
+    ] = None,
+    save_motions: Annotated[
+        Path | None, typer.Option(help="Folder to save the motions in: seedN/SOURCE/CLIP.npz.")
+    ] = None,
     metrics_only: Annotated[
-        Path | None, typer.Option(help="Score the motions in this folder (CLIP.npz, AMASS layout), no checkpoint.")
+        Path | None,
+        typer.Option(help="Score the motions in this folder (SOURCE/CLIP.npz, AMASS layout), no checkpoint."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="With --metrics-only: whose motions these are, in the report.")
     ] = None,
     smplh: Annotated[
         Path | None, typer.Option(help="SMPL-H model.npz that predicted betas, and rows of another body, refer to.")
@@ -69,52 +93,59 @@ def evaluate(
         _check_train(dataset)
     if save_motions and metrics_only:
         raise ValueError("--metrics-only draws no motions that --save-motions could save; leave out one of the two.")
+    _check_name(name, metrics_only)
     skeleton = Skeleton.from_smplh(smplh) if smplh else None
-    clips = {name: _read_clips(dataset, name, skeleton, limit) for name in splits}
+    whole = {part: read_clips(dataset, part, skeleton, limit) for part in splits}
+    clips = whole if window is None else _cut(whole, window)
     if metrics_only is None:
         pipeline = EgoMotionPipeline.from_pretrained(checkpoint).to(state.device)
         pipeline.skeleton = skeleton or pipeline.skeleton
-        main, system = "model", PipelineSystem(pipeline, range(seeds), steps, eta)
+        main, system = MODEL, PipelineSystem(pipeline, range(seeds), steps, eta)
     else:
-        main, system = "recorded", RecordedMotions(metrics_only, chain.from_iterable(clips.values()), skeleton)
+        main, system = name or "recorded", RecordedMotions(metrics_only, chain.from_iterable(clips.values()), skeleton)
 
     settings: dict[str, Any] = {}
     if state.is_main_process:
-        settings = _system_settings(checkpoint, system, metrics_only) | _common_settings(dataset, skeleton)
-        _prepare(output, settings)
+        settings = _system_settings(checkpoint, system, metrics_only, name)
+        settings |= _common_settings(dataset, skeleton, window)
+        _prepare(output, settings, state.num_processes)
     state.wait_for_everyone()
     records, order = _read_records(output), [main, *chosen]
     files: dict[str, list[Path]] = {}
     if save_motions:
         folders = [save_motions / f"seed{seed}" for seed in range(seeds)]
-        files = {c.id: [folder / f"{c.id}.npz" for folder in folders] for c in chain.from_iterable(clips.values())}
+        names = _file_names(chain.from_iterable(clips.values()))
+        files = {file: [folder / f"{file}.npz" for folder in folders] for file in names}
     todo = []
     for group, members in clips.items():
         for clip in members:
-            unsaved = not all(path.exists() for path in files.get(clip.id, []))
-            missing = [n for n in order if (group, n, clip.id) not in records or (n == main and unsaved)]
+            unsaved = not all(path.exists() for path in files.get(clip_name(clip), []))
+            missing = [n for n in order if _key(group, n, clip) not in records or (n == main and unsaved)]
             if missing:
                 todo.append((group, clip, missing))
     state.wait_for_everyone()  # All have to see the same, before anybody writes.
     with state.split_between_processes(todo) as share:
-        systems = _build(main, system, {name for *_, missing in share for name in missing}, dataset, skeleton)
+        systems = _build(main, system, {which for *_, missing in share for which in missing}, dataset, skeleton)
         shard = output / f"clips.{state.process_index:03d}.jsonl"
         progress = track(share, "clips", console=Console(stderr=True), disable=not state.is_main_process)
         for group, clip, missing in progress:
-            for name in missing:
-                scores = evaluation.evaluate_clip(systems[name], clip)
-                if name == main:
-                    _save(systems[main](clip), files.get(clip.id, []))
+            for which in missing:
+                scores = evaluation.evaluate_clip(systems[which], clip)
+                if which == main:
+                    _save(systems[main](clip), files.get(clip_name(clip), []))
                 with shard.open("a") as file:
-                    file.write(_line(group, name, scores))
+                    file.write(_line(group, which, scores))
     state.wait_for_everyone()
     if state.is_main_process:
         records = _merge(output)
-        summaries = {name: _summary(name, members, order, records) for name, members in clips.items()}
-        results = {"settings": settings, "limit": limit, "splits": summaries}
+        summaries = {part: _summary(part, members, whole[part], order, records) for part, members in clips.items()}
+        results = {"settings": settings, "code": _codes(output), "limit": limit, "splits": summaries}
         write_text(output / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
-        write_text(output / "results.md", _markdown(results))
-        _print(results, output, state.num_processes)
+        write_text(output / "results.md", markdown(results))
+        console = Console()
+        show(console, results)
+        written = f"{output / 'results.json'}, results.md, clips.jsonl"
+        console.print(f"{state.num_processes} process(es) wrote {written}", markup=False)
     state.wait_for_everyone()
 
 
@@ -122,9 +153,10 @@ def _build(main: str, system: System, needed: set[str], dataset: str, skeleton: 
     # What the latest clip gave is kept: it is scored, smoothed and saved.
     latest = lru_cache(maxsize=1)(system)
     smoothed = evaluation.smoothed(latest, SIGMA_FRAMES)
-    systems = {main: latest, "smoothed": smoothed, "ground_truth": evaluation.ground_truth}
+    systems = {main: latest, "upright": evaluation.upright, "smoothed": smoothed}
+    systems["ground_truth"] = evaluation.ground_truth
     if {"mean_pose", "nearest"} & needed:
-        train = _read_clips(dataset, "train", skeleton)
+        train = read_clips(dataset, "train", skeleton)
         systems["mean_pose"] = evaluation.mean_pose(train)
         if "nearest" in needed:
             systems["nearest"] = evaluation.NearestNeighbour(train)
@@ -146,30 +178,30 @@ def _check_train(dataset: str) -> None:
         load_motions(dataset, "train")
 
 
-def _read_clips(dataset: str, split: str, skeleton: Skeleton | None, limit: int | None = None) -> list[Clip]:
-    if skeleton is not None and (
-        is_mocap_pack(dataset) or skeleton.name not in load_motions(dataset, split)["skeleton"]
-    ):
-        skeleton = None  # it is the predictions' body, not the recordings'
-    clips = load_clips(dataset, split, skeleton=skeleton)
-    if not clips:
-        raise ValueError(f"The split {split} of {dataset} holds heads and no bodies to score against.")
-    count = min(limit or len(clips), len(clips))
-    clips = [clips[i * len(clips) // count] for i in range(count)]
-    # A clip that is too short goes through, to be named by the check that refuses it.
-    other_rate = lambda clip: len(clip.motion) >= MIN_FRAMES and abs(clip.motion.fps - FPS) > 1e-3  # noqa: E731
-    return [replace(c, motion=resample(c.motion, FPS)) if other_rate(c) else c for c in clips]
+def _cut(clips: dict[str, list[Clip]], window: int) -> dict[str, list[Clip]]:
+    windows = {name: [part for clip in members for part in windows_of(clip, window)] for name, members in clips.items()}
+    for name, members in windows.items():
+        if not members:
+            longest = max(len(clip.motion) for clip in clips[name])
+            raise ValueError(
+                f"--window is {window} frames, and no clip of the split {name} has so many (the longest has "
+                f"{longest}); choose a shorter window, or leave it out to evaluate whole clips."
+            )
+    return windows
 
 
-def _system_settings(checkpoint: str, system: PipelineSystem | RecordedMotions, folder: Path | None) -> dict[str, Any]:
+def _system_settings(
+    checkpoint: str, system: PipelineSystem | RecordedMotions, folder: Path | None, name: str | None
+) -> dict[str, Any]:
     """With those of `_common_settings`, everything that the numbers depend on."""
     if folder is not None:
         unknown = dict.fromkeys(("num_inference_steps", "eta", "guidance"), "as recorded")
-        return {"motions": folder.resolve().name, "motions_sha256": _sha256(folder.rglob("*.npz")), **unknown}
+        motions = {"motions": folder.resolve().name, "motions_sha256": sha256_of(folder.rglob("*.npz"))}
+        return {"system": name or "not stated"} | motions | unknown
     pipeline, scheduler = system.pipeline, system.pipeline.scheduler
     return {
         "checkpoint": checkpoint,
-        "weights_sha256": _sha256(Path(pipeline.denoiser.config._name_or_path).glob("*.safetensors")),
+        "weights_sha256": weights_digest(Path(pipeline.denoiser.config._name_or_path)),
         "num_inference_steps": system.num_inference_steps or pipeline.config.num_inference_steps,
         "eta": scheduler.config.get("eta") if system.eta is None else system.eta,
         "guidance": "none",
@@ -183,56 +215,92 @@ def _system_settings(checkpoint: str, system: PipelineSystem | RecordedMotions, 
     }
 
 
-def dataset_settings(dataset: str) -> dict[str, str]:
-    """What tells a data set from others, without where it lies."""
-    folder = Path(dataset)
-    if folder.is_dir():
-        files = folder.glob("*.parquet" if is_mocap_pack(folder) else "*/*.parquet")
-        return {"dataset": folder.resolve().name, "dataset_sha256": _sha256(files)}
-    return {"dataset": dataset, "dataset_revision": str(datasets.load_dataset_builder(dataset).hash)}
-
-
-def _common_settings(dataset: str, skeleton: Skeleton | None) -> dict[str, Any]:
+def _common_settings(dataset: str, skeleton: Skeleton | None, window: int | None) -> dict[str, Any]:
+    part, parts = ("clip", "clips") if window is None else ("window", "windows")
+    mode = "whole clips"
+    if window is not None:
+        mode = f"windows of {window} frames that do not overlap"
     return {
-        **dataset_settings(dataset),
+        **dataset_facts(dataset),
+        "mode": mode,
+        "window": window,
         "fps": FPS,
         "joints": "22: SMPL-H root and body joints, no fingers (MPJRE: the 21 body joints)",
         "alignment": "none, world frame (PA metrics: similarity alignment of every frame)",
         "betas": "predicted",
         "body_of_prediction": (skeleton or Skeleton.default()).name,
-        "condition": "true central pupil frame of the whole clip, floor at z = 0",
-        "sums": "metrics in metres are sums over a clip",
-        "mean": "over clips, each the mean of its samples and counted once however long it is",
-        "interval": "95%, percentile bootstrap over clips with all their samples, 2000 resamples, seed 0",
+        "condition": f"true central pupil frame of the {'whole clip' if window is None else 'window alone'}",
+        "floor": "of the recording: the clip stands on its own floor_height",
+        "sums": f"metrics in metres are sums over a {part}",
+        "mean": f"over {parts}, each the mean of its samples and counted once{' however long it is' * (not window)}",
+        "interval": f"95%, percentile bootstrap over clips with all their samples{' and windows' * bool(window)}, 2000 "
+        "resamples, seed 0",
         "smoothing": f"Gaussian over time, sigma {SIGMA_FRAMES} frames",
         "versions": {module.__name__: module.__version__ for module in (motion_grpo, torch, diffusers)},
     }
 
 
-def _sha256(files: Iterable[Path]) -> str:
-    """Of the contents of one file, or of several in the order of their names."""
-    digest = hashlib.sha256()
-    for path in sorted(files):
-        with path.open("rb") as file:
-            hashlib.file_digest(file, lambda: digest)
-    return digest.hexdigest()
+def _prepare(output: Path, settings: dict[str, Any], processes: int) -> None:
+    """Refuses a folder of other settings, and cuts off lines that an interrupted run has left unfinished.
 
-
-def _prepare(output: Path, settings: dict[str, Any]) -> None:
-    """Refuses a folder of other settings, and cuts off lines that an interrupted run has left unfinished."""
+    Settings are written once, when a run starts, with the code that it started with; every session adds a line.
+    """
     output.mkdir(parents=True, exist_ok=True)
-    path = output / "settings.json"
+    path, code = output / "settings.json", code_version()
     if path.exists():
         there = json.loads(path.read_text())
+        there.pop("code", None)  # a later session may be of other code, which its line says
         differing = [key for key in {**there, **settings} if there.get(key) != settings.get(key)]
         if differing:
             changes = "; ".join(f"{key} {there.get(key)} there, {settings.get(key)} now" for key in differing)
             raise ValueError(f"{output} holds results of other settings ({changes}); choose another --output.")
-    write_text(path, json.dumps(settings, indent=1) + "\n")
+    else:
+        write_text(path, json.dumps(settings | {"code": code}, indent=1) + "\n")
+    sessions = output / "sessions.jsonl"
+    session = {"started": datetime.now(UTC).isoformat(timespec="seconds"), "code": code, "num_processes": processes}
+    before = sessions.read_text() if sessions.exists() else ""
+    write_text(sessions, before + json.dumps(session) + "\n")
     for shard in output.glob("clips*.jsonl"):
         text = shard.read_text()
         if text and not text.endswith("\n"):
             write_text(shard, text[: text.rfind("\n") + 1])
+
+
+def _codes(output: Path) -> list[dict[str, str]]:
+    """The code of all sessions, each once."""
+    codes = [json.loads(line)["code"] for line in (output / "sessions.jsonl").read_text().splitlines()]
+    return [code for number, code in enumerate(codes) if code not in codes[:number]]
+
+
+def _key(split: str, system: str, clip: Clip) -> Key:
+    return split, system, clip.source, clip.id
+
+
+def _check_name(name: str | None, metrics_only: Path | None) -> None:
+    if name is None:
+        return
+    if metrics_only is None:
+        raise ValueError(f"--name {name} names the system whose motions --metrics-only scores; give both or neither.")
+    if not name.strip() or "|" in name or name in (MODEL, *BASELINES):
+        raise ValueError(f"--name is {name!r}; choose one that is not empty, without |, and not a baseline's or model.")
+
+
+def _file_names(clips: Iterable[Clip]) -> list[str]:
+    """Relative paths of the clips' motions, without the suffix.
+
+    Raises:
+        ValueError: an id that would lead out of the folder, or two clips of one file.
+    """
+    names = []
+    for clip in clips:
+        name = clip_name(clip)
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ValueError(f"Clip {clip.id} of {clip.source} would be saved outside of --save-motions; rename it.")
+        names.append(name)
+    if len(set(names)) < len(names):
+        twice = next(name for number, name in enumerate(names) if name in names[:number])
+        raise ValueError(f"Two clips would be saved as {twice}.npz; evaluate their splits one by one.")
+    return names
 
 
 def _line(split: str, system: str, scores: ClipScores) -> str:
@@ -245,7 +313,7 @@ def _read_records(output: Path) -> dict[Key, ClipScores]:
         for number, line in enumerate(shard.read_text().splitlines(), 1):
             try:
                 row = json.loads(line)
-                key = row.pop("split"), row.pop("system"), row["clip"]
+                key = row.pop("split"), row.pop("system"), row["source"], row["clip"]
                 records[key] = ClipScores(**row)
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(f"{shard}, line {number}, is no result of this command; delete the line.") from error
@@ -256,7 +324,7 @@ def _merge(output: Path) -> dict[Key, ClipScores]:
     """Puts what all processes and earlier runs have recorded into one file, sorted."""
     records = dict(sorted(_read_records(output).items()))
     write_text(
-        output / "clips.jsonl", "".join(_line(split, system, row) for (split, system, _), row in records.items())
+        output / "clips.jsonl", "".join(_line(split, system, row) for (split, system, *_), row in records.items())
     )
     for shard in output.glob("clips.*.jsonl"):
         shard.unlink()
@@ -269,50 +337,44 @@ def _save(motions: list[Motion], paths: list[Path]) -> None:
         motion.save(path)
 
 
-def _summary(split: str, clips: list[Clip], order: list[str], records: dict[Key, ClipScores]) -> dict[str, Any]:
-    systems = {}
-    for name in order:
-        scores = [records[split, name, clip.id] for clip in clips]
-        metrics = {metric: asdict(estimate) for metric, estimate in evaluation.summarize(scores).items()}
-        systems[name] = {"samples_per_clip": len(scores[0].metrics["mpjpe"]), "metrics": metrics}
-    return {"clips": len(clips), "frames": sum(len(clip.motion) for clip in clips), "systems": systems}
+def _summary(
+    split: str, clips: list[Clip], whole: list[Clip], order: list[str], records: dict[Key, ClipScores]
+) -> dict[str, Any]:
+    """Of the clips of a split, or of their windows: sizes, every system, and the same by source and by content."""
+
+    def of(members: list[Clip]) -> dict[str, Any]:
+        systems, clusters = {}, [_whole(clip) for clip in members]
+        for name in order:
+            scores = [records[_key(split, name, clip)] for clip in members]
+            metrics = {m: asdict(estimate) for m, estimate in evaluation.summarize(scores, clusters).items()}
+            systems[name] = {"samples_per_clip": len(scores[0].metrics["mpjpe"]), "metrics": metrics}
+        size = {"clips": len(set(clusters)), "frames": sum(len(clip.motion) for clip in members)}
+        if isinstance(members[0], ClipWindow):
+            size["windows"] = len(members)
+        return size | {"systems": systems}
+
+    summary, clusters = of(clips), [_whole(clip) for clip in clips]
+    for name, system in summary["systems"].items():
+        samples = evaluation.summarize_samples([records[_key(split, name, clip)] for clip in clips], clusters)
+        system["samples"] = None if samples is None else asdict(samples)
+    if isinstance(clips[0], ClipWindow):
+        summary["frames_left_out"] = sum(len(clip.motion) for clip in whole) - summary["frames"]
+        summary["clips_left_out"] = len(whole) - summary["clips"]
+    summary["by"] = {}
+    labels: dict[str, Callable[[Clip], str]] = {
+        "source": lambda c: c.source,
+        "content": lambda c: c.content or NOT_STATED,
+    }
+    for kind, label in labels.items():
+        names = sorted({label(clip) for clip in clips})
+        if len(names) > 1 or (kind == "content" and names != [NOT_STATED]):
+            summary["by"][kind] = {name: of([clip for clip in clips if label(clip) == name]) for name in names}
+    return summary
 
 
-def _rows(systems: dict[str, Any]) -> Iterator[list[str]]:
-    """Metric, unit, and what each system scores."""
-    for metric, first in next(iter(systems.values()))["metrics"].items():
-        estimates = [system["metrics"][metric] for system in systems.values()]
-        rounded = [[round(estimate[key], 4) for key in ("mean", "lo", "hi")] for estimate in estimates]
-        yield [metric, first["unit"], *(f"{mean:.4g} [{lo:.4g}, {hi:.4g}]" for mean, lo, hi in rounded)]
-
-
-def _heading(split: str, summary: dict[str, Any], settings: dict[str, Any]) -> str:
-    samples = ", ".join(f"{system['samples_per_clip']} {name}" for name, system in summary["systems"].items())
-    return (
-        f"{split}: {summary['clips']} clips, {summary['frames']} frames at {settings['fps']:g} fps; 22 joints (no "
-        f"fingers), world frame, not aligned; steps {settings['num_inference_steps']}, eta {settings['eta']}, guidance "
-        f"{settings['guidance']}. Samples a clip: {samples}. Mean over clips [95% interval]; in m: sum over a clip."
-    )
-
-
-def _markdown(results: dict[str, Any]) -> str:
-    lines = []
-    for split, summary in results["splits"].items():
-        columns = ["metric", "unit", *summary["systems"]]
-        table = [columns, ["---"] * len(columns), *_rows(summary["systems"])]
-        lines += [_heading(split, summary, results["settings"]), "", *(f"| {' | '.join(row)} |" for row in table), ""]
-    return "\n".join([*lines, *(f"- {key}: {value}" for key, value in results["settings"].items()), ""])
-
-
-def _print(results: dict[str, Any], output: Path, processes: int) -> None:
-    console = Console()
-    for split, summary in results["splits"].items():
-        table = Table(Column("metric", no_wrap=True), "unit", *summary["systems"])
-        for row in _rows(summary["systems"]):
-            table.add_row(*(escape(cell.replace(" [", "\n[")) for cell in row))
-        console.print(_heading(split, summary, results["settings"]), markup=False, highlight=False)
-        console.print(table)
-    console.print(f"{processes} process(es) wrote {output / 'results.json'}, results.md, clips.jsonl", markup=False)
+def _whole(clip: Clip) -> tuple[str, str]:
+    """Of a window the clip that it was cut from, which its other windows are much like."""
+    return clip.source, clip.clip_id if isinstance(clip, ClipWindow) else clip.id
 
 
 if __name__ == "__main__":

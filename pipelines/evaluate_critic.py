@@ -7,7 +7,7 @@ Spearman correlation with the severity of artefacts, cost) and ``severity.png``.
 import json
 import platform
 from collections.abc import Iterable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,26 +15,20 @@ import diffusers
 import scipy
 import torch
 import typer
-from motion_grpo.cli.evaluate import dataset_settings, listed
+from motion_grpo.cli.evaluate import listed
 from rich.console import Console
 from rich.markdown import Markdown
 
 import motion_grpo
 from motion_grpo import EgoMotionPipeline
-from motion_grpo.card_results import state_dict_digest
-from motion_grpo.data import Clip, load_clips, resample
+from motion_grpo.artefacts import SeverityCurve
+from motion_grpo.evaluation import read_clips
+from motion_grpo.evaluation.statistics import RESAMPLES
 from motion_grpo.files import write_text
 from motion_grpo.models import MotionPerceptualModel
 from motion_grpo.motion import FPS
-from motion_grpo.perceptual_evaluation import (
-    RESAMPLES,
-    Pairs,
-    SeverityCurve,
-    accuracy,
-    make_pairs,
-    scoring_cost,
-    severity_curves,
-)
+from motion_grpo.perceptual_evaluation import Pairs, accuracy, make_pairs, scoring_cost, severity_curves
+from motion_grpo.provenance import code_version, dataset_facts, state_dict_digest
 from motion_grpo.viz.severity import plot_severity
 
 
@@ -64,7 +58,7 @@ def evaluate_critic(
         if (name := Path(path).name) in policies:
             raise ValueError(f"--policy names {name} twice; give each policy once, in folders of different names.")
         policies[name] = EgoMotionPipeline.from_pretrained(path).to(torch_device)
-    clips = {name: _read_clips(dataset, name, limit) for name in listed(split, "--split")}
+    clips = {name: read_clips(dataset, name, limit=limit) for name in listed(split, "--split")}
     output.mkdir(parents=True, exist_ok=True)
 
     console = Console(stderr=True)
@@ -99,7 +93,8 @@ def evaluate_critic(
         }
     results = {
         "settings": {
-            **dataset_settings(dataset),
+            **dataset_facts(dataset),
+            "code": code_version(),
             "splits": {part: len(members) for part, members in clips.items()},
             "limit": limit,
             "seed": seed,
@@ -206,16 +201,6 @@ def _named(checkpoints: list[str]) -> dict[str, str]:
             raise ValueError(f"{given!r} does not name a model as NAME=PATH, or its name was given before.")
         named[name] = path
     return named
-
-
-def _read_clips(dataset: str, split: str, limit: int | None) -> list[Clip]:
-    clips = load_clips(dataset, split)
-    if not clips:
-        raise ValueError(f"The split {split} of {dataset} holds heads and no bodies to score.")
-    count = min(limit or len(clips), len(clips))
-    clips = [clips[i * len(clips) // count] for i in range(count)]
-    other_rate = lambda clip: len(clip.motion) > 1 and abs(clip.motion.fps - FPS) > 1e-3  # noqa: E731
-    return [replace(c, motion=resample(c.motion, FPS)) if other_rate(c) else c for c in clips]
 
 
 def _model_settings(model: MotionPerceptualModel) -> dict[str, Any]:

@@ -6,9 +6,8 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from transformers.trainer import TRAINER_STATE_NAME
 
-from motion_grpo.training.saving import LOG_FILE, newest_checkpoint
+from motion_grpo.runs import LOG_FILE, TRAINER_STATE_FILE, newest_checkpoint
 from motion_grpo.viz import plot_grpo_run
 
 
@@ -34,13 +33,13 @@ def run_log(run: Path) -> list[dict]:
     if not run.is_dir():
         raise FileNotFoundError(f"{run}: there is no such folder; name the output folder of a training.")
     checkpoint = newest_checkpoint(run)
-    places = [run / LOG_FILE, run / TRAINER_STATE_NAME]
+    places = [run / LOG_FILE, run / TRAINER_STATE_FILE]
     if checkpoint is not None:
-        places.append(Path(checkpoint) / TRAINER_STATE_NAME)
+        places.append(Path(checkpoint) / TRAINER_STATE_FILE)
     logs = [_read_log(place) for place in places if place.is_file()]
     if not logs:
         raise FileNotFoundError(
-            f"{run}: neither {LOG_FILE} nor a checkpoint with {TRAINER_STATE_NAME} is in this folder; name the output "
+            f"{run}: neither {LOG_FILE} nor a checkpoint with {TRAINER_STATE_FILE} is in this folder; name the output "
             "folder of a training that has saved one."
         )
     return max(logs, key=_last_step)

@@ -323,6 +323,24 @@ def test_diversity_sees_small_differences_in_a_large_group() -> None:
     assert_close(metrics.diversity(motions).item(), gap * 1e-3 * (128 * 226) ** 0.5, rtol=1e-3, atol=0.0)
 
 
+def test_spread_by_hand() -> None:
+    samples = torch.zeros(2, 3, 4, 22, 3)
+    samples[0, 0, ..., 0], samples[0, 1, ..., 0] = 0.3, -0.3  # the third is in the middle: 300, 300 and 0 mm
+    samples[1, :, 2, 5] = torch.tensor([[0.0, 0.0, 0.9], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]])  # 600, 300, 300 mm, once
+    assert_close(metrics.spread(samples), torch.tensor([200.0, 400.0 / (4 * 22)]))
+    assert_close(metrics.spread(samples, joints=(5, 6)), torch.tensor([200.0, 400.0 / (4 * 2)]))
+    assert metrics.spread(samples, joints=(4,)).tolist() == [pytest.approx(200.0), 0.0]
+    mask = torch.tensor([[True] * 4, [True, False, True, False]])
+    samples[1, 1, 1] = torch.nan
+    assert_close(metrics.spread(samples, mask), torch.tensor([200.0, 400.0 / (2 * 22)]))
+    assert metrics.spread(samples[:, :1], mask).tolist() == [0.0, 0.0]
+
+
+def test_joint_groups_share_out_the_body() -> None:
+    parts = [joint for name, group in metrics.JOINT_GROUPS.items() if name != "all" for joint in group]
+    assert sorted(parts) == list(metrics.JOINT_GROUPS["all"]) == list(range(22))
+
+
 # ---- masks
 
 

@@ -13,11 +13,17 @@
     motion-grpo evaluate base --dataset DIR --output src/motion_grpo/checkpoints/base/evaluation ...
     python trainers/ship_checkpoint.py --rebuild src/motion_grpo/checkpoints/base
 
+The three steps are the whole way from a run to a checkpoint that ships: weights, an evaluation of just these weights
+(whole clips, with the baselines ``mean_pose,nearest,upright,smoothed``), and the card that quotes it. A run tells its
+settings, software, sources, steps and the wall time of all its sessions itself (``run.json``, ``sessions.jsonl``,
+``training_log.json``); the command, the summary and the machine only a person knows.
+
 ``--kind grpo`` ships a run of trainers/grpo.py (add ``--base_evaluation``, the ``results.json`` of what it started
-from), ``--kind perceptual`` one of trainers/perceptual.py (evaluated by ``motion-grpo evaluate-critic``). What a card
-says and no file of the run tells is remembered in the folder's ``facts.json``: a second ``--run`` needs to name only
-what changes, and ``--rebuild`` nothing. Cards are made by motion_grpo.cards, which refuses evaluations of other
-weights. README.md and docs/perceptual.md get their tables from here too.
+from, evaluated in the same way), ``--kind perceptual`` one of trainers/perceptual.py (evaluated by ``motion-grpo
+evaluate-critic``). What is said here is remembered in the folder's ``facts.json``: a second ``--run`` needs to name
+only what changes, and ``--rebuild`` nothing. Cards are made by motion_grpo.cards, which refuses evaluations of other
+weights. ``--rebuild`` of ``base`` writes the results in README.md, with the data and the number of clips that they
+stand on, that of ``perceptual`` those in docs/perceptual.md.
 """
 
 import json
@@ -40,13 +46,14 @@ from motion_grpo.cards import (
     card_settings,
     remember_facts,
     shown,
+    told_of_run,
     write_checkpoint_card,
 )
 from motion_grpo.data.sources import training_data
 from motion_grpo.files import write_between, write_text
 from motion_grpo.models import MotionPerceptualModel
+from motion_grpo.runs import LOG_FILE, RUN_FILE, read_sessions, training_seconds
 from motion_grpo.training import DenoisingConfig, MotionGRPOConfig, PerceptualConfig
-from motion_grpo.training.saving import LOG_FILE
 from motion_grpo.viz.curves import plot_grpo_run, plot_training_log
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,6 +65,7 @@ SYSTEMS = {
     "smoothed": "model, smoothed over time",
     "nearest": "nearest neighbour in the training set",
     "mean_pose": "mean pose",
+    "upright": "upright body frozen under the head",
 }
 CONFIGS: dict[str, type[TrainingArguments]] = {
     "pipeline": DenoisingConfig,
@@ -82,7 +90,9 @@ class ShipArguments:
     base_evaluation: Path | None = field(default=None, metadata={"help": "grpo: results.json of the base model."})
     command: str | None = field(default=None, metadata={"help": "The command that trained it."})
     summary: str | None = field(default=None, metadata={"help": "One paragraph for the top of the card."})
-    hours: float | None = field(default=None, metadata={"help": "Wall time of the training."})
+    hours: float | None = field(
+        default=None, metadata={"help": "Wall time of the training; what the run itself tells by default."}
+    )
     machine: str | None = field(default=None, metadata={"help": "What it was trained on."})
     licence: str | None = field(default=None, metadata={"help": "Of the weights, as the Hub spells it."})
     limits: str | None = field(default=None, metadata={"help": "What this model in particular cannot do."})
@@ -120,8 +130,6 @@ def ship(args: ShipArguments) -> None:
     remembered = json.loads((output / FACTS_FILE).read_text()) if (output / FACTS_FILE).is_file() else {}
     facts = {"limits": None, "evaluation_note": None, **remembered, "kind": args.kind, **_facts_of_run(args, log)}
     facts |= {name: value for name in _ASKED if (value := asdict(args)[name]) is not None}
-    if args.dataset is not None:
-        facts["data"] = training_data(args.dataset, _told(args.run).get("sources"))
     remember_facts(output, facts)
     rebuild(output)
 
@@ -156,16 +164,29 @@ def insert(path: Path, text: str) -> None:
 
 
 def readme_table(results: dict) -> str:
-    """The main numbers of the default checkpoint."""
+    """The main numbers of the default checkpoint, and on which data and how many clips they stand."""
+    settings = results["settings"]
+    fps = settings["fps"]
+    sizes = [
+        f"`{split}`: {of['clips']} clips, {of['frames'] / fps / 60:.1f} minutes"
+        for split, of in results["splits"].items()
+        if split in SPLITS
+    ]
+    digest = settings.get("dataset_sha256", settings.get("dataset_revision", ""))[:12]
     lines = [
+        f"Checkpoint `base` on {settings['dataset']} ({digest}), {settings.get('mode', 'whole clips')}; "
+        f"{'; '.join(sizes)}. {len(settings['seeds'])} samples a clip, {settings['num_inference_steps']} sampling "
+        f"steps, eta {settings['eta']:g}.",
+        "",
         "| | | " + " | ".join(f"{name}<br>{unit}" for name, unit in SHOWN) + " |",
         "|---|---|" + "---|" * len(SHOWN),
     ]
     for split, title in SPLITS.items():
-        for system, label in SYSTEMS.items():
-            metrics = results["splits"][split]["systems"][system]["metrics"]
+        systems = results["splits"][split]["systems"]
+        for system in (name for name in SYSTEMS if name in systems):
+            metrics = systems[system]["metrics"]
             values = " | ".join(f"{metrics[name]['mean']:.3g}" for name, _ in SHOWN)
-            lines.append(f"| {title} | {label} | {values} |")
+            lines.append(f"| {title} | {SYSTEMS[system]} | {values} |")
     return "\n".join(lines)
 
 
@@ -195,27 +216,26 @@ def _save_weights(args: ShipArguments) -> None:
         raise ValueError(f"The weights take {size:.1f} MB; what ships with the package takes {LARGEST_MB} MB at most.")
 
 
-def _told(run: Path) -> dict[str, Any]:
-    """What the script of a run has written down about its data and models."""
-    recorded = json.loads((run / "run.json").read_text())
-    return {**recorded.get("data", {}), **recorded.get("model", {}), **recorded.get("script", {})}
-
-
 def _facts_of_run(args: ShipArguments, log: list[dict]) -> dict[str, Any]:
-    recorded, told = json.loads((args.run / "run.json").read_text()), _told(args.run)
+    recorded, sessions = json.loads((args.run / RUN_FILE).read_text()), read_sessions(args.run)
+    told = told_of_run(recorded, sessions)
     config = args.training_config or args.output / "training_config.yaml"
-    values = yaml.safe_load(config.read_text()) | recorded.get("settings", {})
+    values = yaml.safe_load(config.read_text()) | recorded["settings"]
     settings = card_settings(CONFIGS[args.kind], values)
     size = values["per_device_train_batch_size"] * values.get("gradient_accumulation_steps", 1)
     facts = {
         "body": Skeleton.from_smplh(told["smplh"]).name if told.get("smplh") else Skeleton.default().name,
         "steps": max(entry["step"] for entry in log if "step" in entry),
-        "batch": batch_of(args.kind, size * recorded.get("num_processes", 1), settings),
+        "batch": batch_of(args.kind, size * recorded["num_processes"], settings),
         "frames": settings["window"],
         "seed": values["seed"],
         "settings": settings,
-        "versions": recorded.get("versions") or {"torch": recorded["torch"]},
+        "versions": recorded["versions"],
     }
+    if args.dataset is not None:
+        facts["data"] = training_data(args.dataset, told.get("sources"))
+    if (seconds := training_seconds(sessions, log, running=False)) is not None:
+        facts["hours"] = float(f"{seconds / 3600:.2g}")
     if args.kind == "perceptual":
         facts["policies"] = [shown(policy) for policy in told["policies"]]
     if args.kind == "grpo":

@@ -26,6 +26,24 @@ _LIMBS = [
 ]
 
 
+@dataclass(frozen=True)
+class SeverityCurve:
+    """Scores under a growing artefact."""
+
+    unit: str
+    severities: list[float]
+    mean_scores: list[float]
+    """Over windows, one a severity."""
+    spearman: float
+    """Correlation of score and severity within a window, mean over windows; a window of equal scores counts 0."""
+    lo: float
+    """Bounds of the 95% interval of that."""
+    hi: float
+    pooled_spearman: float
+    """Over all windows and severities at once: windows differ in score before anything is done to them."""
+    windows: int
+
+
 class HeadedMotion(NamedTuple):
     """A body and the head trajectory it comes with; what :func:`~motion_grpo.models.perceptual_inputs` takes."""
 

@@ -1,19 +1,18 @@
 """What evaluations say, for cards: whose weights they speak of, entries for the Hub, before and after a training."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, eval_result_entries_to_yaml
 from torch import nn
 
 from motion_grpo.files import write_text
 from motion_grpo.metrics import METRIC_UNITS
+from motion_grpo.provenance import state_dict_digest, weights_digest
 
 MAIN_METRICS = ("mpjpe", "pa_mpjpe", "mpjve", "mpjre", "jitter", "ground_penetration", "foot_skating")
 """What tables that compare, and the model-index, are limited to."""
@@ -22,11 +21,21 @@ _TASKS = {
     "pipeline": "Full-body motion from a head trajectory",
     "perceptual": "Telling recorded from made-up motion, given the head trajectory",
 }
-_COMPARABLE = ("dataset_sha256", "dataset_revision", "seeds", "condition", "joints")
+_COMPARABLE = ("dataset_sha256", "dataset_revision", "mode", "seeds", "condition", "joints")
 _STATED = {
-    "pipeline": ("num_inference_steps", "eta", "guidance", "fps", "window_frames", "seeds", "alignment", "betas"),
+    "pipeline": (
+        "mode",
+        "num_inference_steps",
+        "eta",
+        "guidance",
+        "fps",
+        "window_frames",
+        "seeds",
+        "alignment",
+        "betas",
+    ),
     "perceptual": ("seed", "window", "min_frames", "artefact_windows", "fps"),
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -113,31 +122,6 @@ def read_critic_evaluation(path: Path, model: nn.Module) -> Evaluation:
             f"weights, {digest[:12]}...: evaluate this one."
         )
     return _evaluation("perceptual", results, values)
-
-
-def weights_digest(folder: Path) -> str:
-    """sha256 of the contents of the safetensors of a folder, in the order of their names.
-
-    Raises:
-        FileNotFoundError: there are none.
-    """
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise FileNotFoundError(f"{folder} holds no safetensors.")
-    digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            hashlib.file_digest(file, lambda: digest)
-    return digest.hexdigest()
-
-
-def state_dict_digest(model: nn.Module) -> str:
-    """sha256 of names and values as they are computed with, wherever the model was loaded from."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def model_index(evaluation: Evaluation) -> list[EvalResult]:
@@ -239,6 +223,8 @@ def _pipeline_values(results: Mapping[str, Any]) -> list[Measured]:
     for split, summary in results["splits"].items():
         system = summary["systems"]["model"]
         over = f"mean over {summary['clips']} clips, {system['samples_per_clip']} samples each"
+        if "windows" in summary:
+            over = f"mean over {summary['windows']} windows of {over.removeprefix('mean over ')}"
         for metric, of in system["metrics"].items():
             values.append(Measured(split, metric, of["mean"], of["lo"], of["hi"], of["unit"], over))
     return values

@@ -8,6 +8,7 @@ weights. Templates lie in hub_cards/; cards of data sets are written by
 """
 
 import json
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, fields
 from importlib.metadata import version
@@ -34,12 +35,13 @@ from motion_grpo.data.sources import hub_licence, training_data
 from motion_grpo.files import write_text
 from motion_grpo.metrics import METRIC_UNITS
 from motion_grpo.models import MotionPerceptualModel
+from motion_grpo.provenance import code_version, dataset_facts
+from motion_grpo.runs import RUN_FILE, add_session, read_sessions, training_seconds
 from motion_grpo.viz.curves import logged_curves, plot_grpo_run, plot_training_log
 
 NOT_EVALUATED = "not evaluated"
 """In place of an evaluation: says on the card that nobody knows how good the model is."""
 FACTS_FILE = "facts.json"
-RUN_FILE = "run.json"
 CURVES_FILE = "training_curves.png"
 KINDS = {"pipeline": "EgoMotionPipeline", "grpo": "EgoMotionPipeline", "perceptual": "MotionPerceptualModel"}
 """What there are cards of, and the class that loads it."""
@@ -64,17 +66,51 @@ def versions() -> dict[str, str]:
 
 
 def record_run(args: TrainingArguments, **told: Any) -> None:
-    """Writes ``run.json`` into the output folder of a training before it begins: what its card will be made of.
+    """Records in the output folder of a training, before it begins, what it is made of, and its card later.
+
+    ``run.json`` gets the settings, the code's version and commit, and the digest of the data when the run starts, and
+    is never written again. Each start and each resumption adds a line to ``sessions.jsonl``: when, on what software, by
+    which code, and what differs from ``run.json``.
 
     Args:
         args: settings.
         told: what the script was told beside them, by section (``data``, ``model``).
     """
-    if args.process_index == 0:
-        recorded = {**told, "settings": args.to_dict(), "num_processes": args.world_size, "versions": versions()}
-        folder = Path(args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / RUN_FILE, json.dumps(recorded, indent=1, default=str))
+    if args.process_index != 0:
+        return
+    folder = Path(args.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    named = told.get("data", {}).get("dataset_name", [])
+    names = [named] if isinstance(named, str) else named  # a script may join several
+    now = {
+        "settings": args.to_dict(),
+        "recordings": [dataset_facts(name) for name in names],
+        "num_processes": args.world_size,
+        "versions": versions(),
+        "code": code_version(),
+    }
+    now = json.loads(json.dumps(told | now, default=str))
+    if not (folder / RUN_FILE).exists():
+        write_text(folder / RUN_FILE, json.dumps(now, indent=1))
+    started = json.loads((folder / RUN_FILE).read_text())
+    if started["recordings"] != now["recordings"]:
+        warnings.warn(
+            f"The data are not those that the run in {folder} started with ({now['recordings']} now, "
+            f"{started['recordings']} then): go on with those, or train into another folder.",
+            stacklevel=2,
+        )
+    parts = [*told, "settings"]
+    changed = {part: {k: v for k, v in now[part].items() if started.get(part, {}).get(k) != v} for part in parts}
+    session = {name: now[name] for name in ("recordings", "num_processes", "versions", "code")}
+    add_session(folder, session | {"changed": {part: values for part, values in changed.items() if values}})
+
+
+def told_of_run(run: Mapping[str, Any], sessions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a run's script was told about its data and models: at the start, and what its latest session changed."""
+    changed = sessions[-1]["changed"] if sessions else {}
+    return {
+        name: value for part in ("data", "model") for of in (run, changed) for name, value in of.get(part, {}).items()
+    }
 
 
 def write_checkpoint_card(folder: str | Path) -> Path:
@@ -159,8 +195,8 @@ def write_run_card(
     """
     folder = Path(args.output_dir)
     run = json.loads((folder / RUN_FILE).read_text()) if (folder / RUN_FILE).is_file() else {}
-    # Two names for the same: run.json of trainers/grpo.py, and of the others.
-    told = {**run.get("data", {}), **run.get("model", {}), **run.get("script", {})}
+    sessions = read_sessions(folder)
+    told = told_of_run(run, sessions)
     steps = max((int(entry["step"]) for entry in log_history if "step" in entry), default=0)
     name = name or (args.hub_model_id or folder.resolve().name).split("/")[-1]
     base_model = base_model or told.get("model_name_or_path")
@@ -179,8 +215,8 @@ def write_run_card(
         "limits": None,
         "evaluation_note": None,
         "training_config": None,
-        "hours": _hours(log_history),
-        "machine": _machine(args),
+        "hours": _hours(sessions, log_history),
+        "machine": _machine(args) + (f" in {len(sessions)} sessions" if len(sessions) > 1 else ""),
         "versions": run.get("versions") or versions(),
         "settings": settings,
         "steps": steps,
@@ -256,6 +292,15 @@ def load_lines(kind: str, argument: str) -> str:
 def shown(name: str) -> str:
     """A name as a card may show it: of an absolute path, which is this machine's business, the last part alone."""
     return Path(name).name if Path(name).is_absolute() else name
+
+
+def without_places(recorded: Any) -> Any:
+    """What a run has recorded, as others may see it: :func:`shown` of every text in it."""
+    if isinstance(recorded, dict):
+        return {name: without_places(value) for name, value in recorded.items()}
+    if isinstance(recorded, list):
+        return [without_places(value) for value in recorded]
+    return shown(recorded) if isinstance(recorded, str) else recorded
 
 
 def _write(
@@ -388,8 +433,8 @@ def _latest_evaluation(log_history: Sequence[Mapping[str, Any]]) -> dict[str, An
     return {"step": latest["step"], "metrics": metrics}
 
 
-def _hours(log_history: Sequence[Mapping[str, Any]]) -> str | None:
-    seconds = next((entry["train_runtime"] for entry in reversed(log_history) if "train_runtime" in entry), None)
+def _hours(sessions: Sequence[Mapping[str, Any]], log_history: Sequence[Mapping[str, Any]]) -> str | None:
+    seconds = training_seconds(sessions, log_history, running=True)
     return None if seconds is None else f"{seconds / 3600:.2g}"
 
 

@@ -36,6 +36,16 @@ METRIC_UNITS: dict[str, str] = {
 }
 """Unit of every metric of this module; those in metres are sums over a sequence."""
 
+JOINT_GROUPS: dict[str, tuple[int, ...]] = {
+    "all": tuple(range(1 + NUM_BODY_JOINTS)),
+    "trunk": (0, 3, 6, 9, 12, 13, 14, 15),
+    "arms": (16, 17, 18, 19, 20, 21),
+    "legs": (1, 2, 4, 5),
+    "feet": FOOT_JOINTS,
+}
+"""Joints of the body by how well a head tells of them: trunk with collars and head, shoulders to wrists, hips and
+knees, ankles and toes."""
+
 CONTACT_HEIGHT = 0.02
 """A foot joint below this height (metres) touches the ground: the paper's example, Appendix E."""
 EGOALLO_CONTACT_HEIGHTS = (0.08, 0.08, 0.04, 0.04)
@@ -221,6 +231,20 @@ def diversity(
     return distances.sum(dim=(-2, -1)) / (group * (group - 1))
 
 
+def spread(
+    samples: Float[Tensor, "*batch samples frames joints 3"],
+    mask: Bool[Tensor, "*#batch frames"] | None = None,
+    joints: Sequence[int] | None = None,
+) -> Float[Tensor, "*batch"]:
+    """Mean distance of the samples of one recording from their mean, over samples, frames and joints, mm.
+
+    To be held against their error: what a head does not tell of has to differ from sample to sample. 0 for one sample.
+    """
+    mask = None if mask is None else mask[..., None, :]
+    samples = _positions(samples, mask, joints)
+    return _MM * _mean(_distance(samples, samples.mean(dim=-4, keepdim=True)).mean(dim=-1), mask).mean(dim=-1)
+
+
 def motion_metrics(
     pred_rotmats: Float[Tensor, "*#batch frames rotations 3 3"],
     pred_joints: Float[Tensor, "*#batch frames joints 3"],
@@ -229,7 +253,7 @@ def motion_metrics(
     fps: float,
     mask: Bool[Tensor, "*#batch frames"] | None = None,
 ) -> dict[str, Float[Tensor, "*batch"]]:
-    """Every metric of a recovered motion but diversity, by name, one value a sequence; units in `METRIC_UNITS`.
+    """Every metric of a single recovered motion, by name, one value a sequence; units in `METRIC_UNITS`.
 
     Args:
         pred_rotmats: predicted local rotations: the 21 body joints, or 22 or 52 joints root first. MPJRE is always over

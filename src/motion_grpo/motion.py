@@ -4,7 +4,7 @@ import os
 import warnings
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -181,6 +181,13 @@ class Motion:
     def trans(self) -> Float[Tensor, "frames 3"]:
         """SMPL's and AMASS's translation, metres: the pelvis stands at ``trans`` plus its place in the rest pose."""
         return self.root_positions - self.body.rest_joints(self.betas)[0]
+
+    def above_floor(self) -> "Motion":
+        """The same motion in a world whose floor is at z = 0: what heights are measured in."""
+        if self.floor_height == 0:
+            return self
+        down = torch.tensor([0.0, 0.0, -self.floor_height])
+        return replace(self, root_positions=self.root_positions + down, floor_height=0.0)
 
     def save(self, path: str | Path) -> Path:
         """Writes the motion; the suffix says how: ``.npz`` is AMASS's layout, which smplx and Blender add-ons read.

@@ -21,19 +21,17 @@ from jaxtyping import Bool, Float
 from scipy.stats import ConstantInputWarning, spearmanr
 from torch import Tensor
 
-from motion_grpo.artefacts import ARTEFACTS
+from motion_grpo.artefacts import ARTEFACTS, SeverityCurve
 from motion_grpo.body import Skeleton
 from motion_grpo.conditioning import HeadPoses
 from motion_grpo.data import Clip, MotionWindows, collate_windows
+from motion_grpo.evaluation import bootstrap_interval
 from motion_grpo.inference import EgoMotionPipeline
 from motion_grpo.models import MotionPerceptualModel, perceptual_inputs
 from motion_grpo.motion import FPS, MotionState
 from motion_grpo.schedulers import EgoMotionSDEScheduler
 from motion_grpo.training.batches import TrainingBatch, training_batch
 from motion_grpo.training.rollout import rollout
-
-RESAMPLES = 2000
-"""Bootstrap samples of every interval."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +42,8 @@ class Windows:
     """``CLIP/FIRST_FRAME``."""
     clips: list[str]
     """Clip of each window."""
+    sources: list[str]
+    """Its data set; ids of clips are unique in it."""
     truth: TrainingBatch
     """All windows in one batch."""
     skeleton: Skeleton
@@ -53,6 +53,11 @@ class Windows:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def keys(self) -> list[tuple[str, str]]:
+        """Source and id of the clip of each window."""
+        return list(zip(self.sources, self.clips, strict=True))
 
 
 @dataclass(frozen=True)
@@ -82,24 +87,6 @@ class Accuracy:
     mean_recorded: float
     """Mean scores."""
     mean_generated: float
-
-
-@dataclass(frozen=True)
-class SeverityCurve:
-    """Scores under a growing artefact."""
-
-    unit: str
-    severities: list[float]
-    mean_scores: list[float]
-    """Over windows, one a severity."""
-    spearman: float
-    """Correlation of score and severity within a window, mean over windows; a window of equal scores counts 0."""
-    lo: float
-    """Bounds of the 95% interval of that."""
-    hi: float
-    pooled_spearman: float
-    """Over all windows and severities at once: windows differ in score before anything is done to them."""
-    windows: int
 
 
 @dataclass(frozen=True)
@@ -150,6 +137,7 @@ def cut_windows(clips: Sequence[Clip], window: int = 128, min_frames: int = 30) 
     return Windows(
         ids=[f"{clips[clip].id}/{start}" for clip, start in places],
         clips=[clips[clip].id for clip, _ in places],
+        sources=[clips[clip].source for clip, _ in places],
         truth=training_batch(collate_windows(cut.__getitems__(kept)), skeleton, include_hands=False),
         skeleton=skeleton,
         left_out=len(cut) - len(kept),
@@ -223,7 +211,7 @@ def accuracy(model: MotionPerceptualModel, pairs: Pairs) -> Accuracy:
     recorded = score_windows(model, pairs.recorded, pairs.head, mask)
     generated = score_windows(model, pairs.generated, pairs.head, mask)
     right = (recorded > generated).double().numpy()
-    lo, hi = _interval(right, pairs.windows.clips)
+    lo, hi = _interval(right, pairs.windows.keys)
     return Accuracy(
         percent=100 * float(right.mean()),
         lo=100 * lo,
@@ -263,7 +251,7 @@ def severity_curves(
     windows = cut_windows(clips, window, min_frames)
     count = min(max_windows or len(windows), len(windows))
     chosen = torch.tensor([i * len(windows) // count for i in range(count)])
-    names = [windows.clips[i] for i in chosen.tolist()]
+    names = [windows.keys[i] for i in chosen.tolist()]
     others = _rows_of_other_clips(names, seed)
     truth = windows.truth
     recorded = (
@@ -399,15 +387,15 @@ def _head(truth: TrainingBatch, rows: slice | Tensor) -> HeadPoses:
 
 
 def _generator(seed: int, name: str) -> torch.Generator:
-    """A stream that depends on the seed and the name alone, as in evaluation.clip_generators."""
+    """A stream that depends on the seed and the name alone."""
     digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
-def _rows_of_other_clips(clips: Sequence[str], seed: int) -> Tensor:
-    """For each window one of another clip."""
+def _rows_of_other_clips(clips: Sequence[tuple[str, str]], seed: int) -> Tensor:
+    """For each window one of another clip; clips by source and id."""
     if len(set(clips)) < 2:
-        raise ValueError(f"All windows are of the clip {clips[0]}; artefacts that take from another clip need two.")
+        raise ValueError(f"All windows are of the clip {clips[0][1]}; artefacts that take from another clip need two.")
     number = {name: i for i, name in enumerate(dict.fromkeys(clips))}
     clip = torch.tensor([number[name] for name in clips])
     return torch.multinomial((clip[:, None] != clip).float(), 1, generator=_generator(seed, "other clip")).squeeze(1)
@@ -419,13 +407,10 @@ def _spearman(severities: Sequence[float] | np.ndarray, scores: np.ndarray) -> f
         return float(np.nan_to_num(spearmanr(severities, scores).statistic))
 
 
-def _interval(values: np.ndarray, clips: Sequence[str]) -> tuple[float, float]:
-    """95% percentile bootstrap of the mean over windows, drawing clips with all their windows, which are much alike."""
-    _, clip = np.unique(clips, return_inverse=True)
-    sums, counts = np.bincount(clip, weights=values), np.bincount(clip)
-    draws = np.random.default_rng(0).integers(0, len(counts), (RESAMPLES, len(counts)))
-    lo, hi = np.percentile(sums[draws].sum(1) / counts[draws].sum(1), [2.5, 97.5])
-    return float(lo), float(hi)
+def _interval(values: np.ndarray, windows: Sequence[tuple[str, str]]) -> tuple[float, float]:
+    """95% bootstrap of the mean over windows, each given by the source and id of its clip."""
+    lo, hi = bootstrap_interval(values[:, None], windows)
+    return float(lo[0]), float(hi[0])
 
 
 def _check_policy(pipeline: EgoMotionPipeline, skeleton: Skeleton) -> None:

@@ -175,3 +175,35 @@ class TestErrors:
             check_clip(Clip("c", "s", replace(motion, body_rotmats=1.1 * motion.body_rotmats)))
         with pytest.raises(ValueError, match=r"root_rotmats are no rotations \(some are reflections\)"):
             check_clip(Clip("c", "s", replace(motion, root_rotmats=-motion.root_rotmats)))
+
+
+@pytest.mark.parametrize("height", [float("nan"), float("inf"), 1.3, -1600.0, 12.0])
+def test_a_floor_that_is_not_under_the_body_is_refused(height: float, tmp_path, monkeypatch) -> None:
+    """Not known, of another world, or in millimetres."""
+    row = clip_to_row(moving_clip(20)) | {"floor_height": height}
+    with pytest.raises(ValueError, match=r"Clip clip0: floor_height is .* m, which puts the pelvis .* above the floor"):
+        row_to_clip(row)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "train").mkdir()
+    pq.write_table(rows_to_table([row]), tmp_path / "train" / "x.parquet")
+    with pytest.raises(ValueError, match="Clip clip0: floor_height is"):
+        MotionWindows(load_motions(tmp_path, "train"), 8)
+
+
+def test_a_head_that_is_not_on_the_body_is_refused() -> None:
+    row = clip_to_row(moving_clip(20))
+    lowered = row["T_world_cpf"] - np.float32([0, 0, 0, 0, 0, 0, 0.4])
+    with pytest.raises(ValueError, match=r"Clip clip0: T_world_cpf is 0\.40 m from the head of the body in"):
+        row_to_clip(row | {"T_world_cpf": lowered, "floor_height": np.float32(-0.4)})
+    pelvis = row["trans"] + Skeleton.default().rest_joints(torch.tensor(row["betas"]))[0].numpy()
+    with pytest.raises(ValueError, match=r"T_world_cpf is 0\.\d\d m from the head .* trans must be AMASS's"):
+        row_to_clip(row | {"trans": pelvis})
+    assert row_to_clip(row).motion.floor_height == 0
+
+
+def test_a_motion_above_its_floor() -> None:
+    motion = replace(moving_clip(9).motion, floor_height=-0.5)
+    above = motion.above_floor()
+    assert above.floor_height == 0
+    torch.testing.assert_close(above.joints, motion.joints + torch.tensor([0.0, 0.0, 0.5]))
+    assert above.above_floor() is above

@@ -11,19 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow.parquet as pq
 import pytest
+import torch
 import typer
 from motion_grpo.cli import evaluate as module
 from typer.testing import CliRunner
 
-from motion_grpo import EgoMotionPipeline, EgoMotionSDEScheduler, evaluation
-from motion_grpo.data import MocapPackImporter, read_mocap_pack, run_import
+from motion_grpo import EgoMotionPipeline, EgoMotionSDEScheduler, Motion, evaluation
+from motion_grpo.data import Clip, MocapPackImporter, clip_to_row, read_mocap_pack, run_import
+from motion_grpo.data.schema import rows_to_table
 from motion_grpo.metrics import METRIC_UNITS
 from motion_grpo.motion import FPS
 from tests.tiny import moving_motion, tiny_denoiser, write_shard
 
 SPLITS = {"id_test": ("ab", (30, 41)), "test": ("cd", (35, 26, 33)), "train": ("ef", (60, 50, 40))}
-BASELINES = "mean_pose,nearest,smoothed,ground_truth"
+BASELINES = "mean_pose,nearest,upright,smoothed,ground_truth"
 SYSTEMS = ["model", *BASELINES.split(",")]
 
 
@@ -76,7 +79,7 @@ def test_results_say_what_they_are(finished: Path, pack: Path, checkpoint: str) 
     }
     for split in results["splits"].values():
         assert list(split["systems"]) == SYSTEMS
-        assert [s["samples_per_clip"] for s in split["systems"].values()] == [2, 1, 1, 2, 1]
+        assert [s["samples_per_clip"] for s in split["systems"].values()] == [2, 1, 1, 1, 2, 1]
         for system in split["systems"].values():
             assert set(system["metrics"]) == set(METRIC_UNITS) - {"diversity"}
             for metric, estimate in system["metrics"].items():
@@ -109,7 +112,7 @@ def test_markdown_and_terminal_show_units_and_settings(
         assert "guidance none" in text
         assert "pa_mpjpe_egoallo" in text
     mpjpe = results_in(finished / "results")["splits"]["test"]["systems"]["nearest"]["metrics"]["mpjpe"]
-    assert "| metric | unit | model | mean_pose | nearest | smoothed | ground_truth |" in shown["markdown"]
+    assert "| metric | unit | model | mean_pose | nearest | upright | smoothed | ground_truth |" in shown["markdown"]
     assert "| mpjpe | mm |" in shown["markdown"]
     assert f"{mpjpe['mean']:.4g} [{mpjpe['lo']:.4g}, {mpjpe['hi']:.4g}]" in shown["markdown"]
 
@@ -119,7 +122,8 @@ def test_an_interrupted_run_resumes_to_the_same_results(
 ) -> None:
     output, calls = tmp_path / "results", []
     output.mkdir()
-    (output / "settings.json").write_text((finished / "results" / "settings.json").read_text())
+    started = (finished / "results" / "settings.json").read_text()
+    (output / "settings.json").write_text(started)
     lines = (finished / "results" / "clips.jsonl").read_text().splitlines(keepends=True)
     # Two processes had written; one died in the middle of a line.
     (output / "clips.000.jsonl").write_text("".join(lines[:9]))
@@ -127,11 +131,185 @@ def test_an_interrupted_run_resumes_to_the_same_results(
     original = evaluation.evaluate_clip
     monkeypatch.setattr(evaluation, "evaluate_clip", lambda *a: calls.append(a[1].id) or original(*a))
     run(pack, output, checkpoint, baselines=BASELINES)
-    assert len(calls) == 25 - 9 - 8
+    assert len(calls) == 30 - 9 - 8
     for name in ("results.json", "results.md", "clips.jsonl"):
         assert (output / name).read_text() == (finished / "results" / name).read_text(), name
     run(pack, output, checkpoint, baselines=BASELINES)
-    assert len(calls) == 25 - 9 - 8
+    assert len(calls) == 30 - 9 - 8
+    assert (output / "settings.json").read_text() == started
+    assert len((output / "sessions.jsonl").read_text().splitlines()) == 2
+
+
+def test_settings_are_written_once_whatever_code_goes_on(
+    pack: Path, checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes = [{"version": "0.1.0", "commit": name} for name in ("one", "two", "two")]
+    for code in codes:
+        monkeypatch.setattr(module, "code_version", lambda code=code: code)
+        results = run(pack, tmp_path, checkpoint, split="test")
+        settings = json.loads((tmp_path / "settings.json").read_text())
+        assert settings.pop("code") == codes[0]
+        assert settings == results["settings"]
+    sessions = [json.loads(line) for line in (tmp_path / "sessions.jsonl").read_text().splitlines()]
+    assert [session["code"] for session in sessions] == codes
+    assert results["code"] == codes[:2]
+
+
+def write_data(folder: Path, clips: list[Clip], split: str = "test") -> Path:
+    """A data set of the schema with these clips."""
+    (folder / split).mkdir(parents=True)
+    pq.write_table(rows_to_table([clip_to_row(clip) for clip in clips]), folder / split / "clips-00000.parquet")
+    return folder
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+def clip(number: int, source: str, name: str, **changes: Any) -> Clip:
+    return Clip(name, source, moving_motion(20 + number, number), **changes)
+
+
+@pytest.mark.usefixtures("cache")
+def test_clips_of_one_id_and_two_sources_are_two(checkpoint: str, tmp_path: Path) -> None:
+    clips = [clip(0, "a", "walk"), clip(1, "b", "walk"), clip(2, "b", "run")]
+    data, motions = write_data(tmp_path / "data", clips), tmp_path / "motions"
+    whole = run(data, tmp_path / "results", checkpoint, split="test", save_motions=motions)
+    summary = whole["splits"]["test"]
+    assert (summary["clips"], summary["frames"]) == (3, 20 + 21 + 22)
+    rows = [json.loads(line) for line in (tmp_path / "results" / "clips.jsonl").read_text().splitlines()]
+    assert {(row["source"], row["clip"], row["frames"]) for row in rows} == {
+        ("a", "walk", 20), ("b", "walk", 21), ("b", "run", 22),
+    }  # fmt: skip
+    files = sorted(path.relative_to(motions).as_posix() for path in motions.rglob("*.npz"))
+    assert files == [f"seed{seed}/{name}.npz" for seed in (0, 1) for name in ("a/walk", "b/run", "b/walk")]
+    # By source, and both again: resuming finds all three, and the files score the same.
+    by = summary["by"]["source"]
+    assert {name: (of["clips"], of["frames"]) for name, of in by.items()} == {"a": (1, 20), "b": (2, 43)}
+    assert "content" not in summary["by"]
+    assert run(data, tmp_path / "results", checkpoint, split="test") == whole
+    again = run(data, tmp_path / "again", split="test", metrics_only=motions, name="their system")
+    ours, theirs = (r["splits"]["test"]["systems"] for r in (whole, again))
+    assert list(theirs) == ["their system"]
+    for metric, estimate in ours["model"]["metrics"].items():
+        assert theirs["their system"]["metrics"][metric]["mean"] == pytest.approx(estimate["mean"], rel=2e-3, abs=2e-3)
+    text = (tmp_path / "again" / "results.md").read_text()
+    assert "| metric | unit | their system |" in text
+    assert "- system: their system" in text
+
+
+@pytest.mark.usefixtures("cache")
+def test_clips_that_cannot_be_told_apart_or_lead_out_of_the_folder(checkpoint: str, tmp_path: Path) -> None:
+    twice = write_data(tmp_path / "twice", [clip(0, "a", "walk"), clip(1, "a", "walk")])
+    with pytest.raises(ValueError, match="holds 2 clips of the name a/walk; ids must be unique in their source"):
+        run(twice, tmp_path / "results", checkpoint, split="test")
+    outside = write_data(tmp_path / "outside", [clip(0, "..", "../walk"), clip(1, "a", "run")])
+    with pytest.raises(ValueError, match=r"Clip \.\./walk of \.\. would be saved outside of --save-motions"):
+        run(outside, tmp_path / "results", checkpoint, split="test", save_motions=tmp_path / "motions")
+
+
+@pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize("window", [None, 12])
+def test_rows_score_the_same_wherever_their_floor_is(window: int | None, checkpoint: str, tmp_path: Path) -> None:
+    scores, heads = [], []
+    for height in (0.0, 0.8):
+        clips = []
+        for number in range(3):
+            made = clip(number, "a", f"walk{number}")
+            up = made.motion.root_positions + torch.tensor([0.0, 0.0, height])
+            clips.append(replace(made, motion=replace(made.motion, root_positions=up, floor_height=height)))
+        place = tmp_path / str(height)
+        data = write_data(write_data(place / "data", clips), clips, "train")
+        run(data, place / "results", checkpoint, split="test", window=window, baselines=BASELINES,
+            save_motions=place / "motions")  # fmt: skip
+        run(data, place / "again", split="test", window=window, metrics_only=place / "motions")
+        found = [results_in(place / folder)["splits"]["test"]["systems"] for folder in ("results", "again")]
+        scores.append(found[0] | found[1])
+        heads.append(min(Motion.load(path).joints[:, 15, 2].min() for path in place.rglob("motions/**/*.npz")))
+    assert set(scores[0]) == {*SYSTEMS, "recorded"}
+    for system, of in scores[0].items():
+        for metric, estimate in of["metrics"].items():
+            raised = scores[1][system]["metrics"][metric]["mean"]
+            assert raised == pytest.approx(estimate["mean"], rel=2e-3, abs=0.02), (system, metric)
+    # What is saved is in the clip's own world.
+    assert float(heads[1] - heads[0]) == pytest.approx(0.8, abs=0.01)
+
+
+@pytest.mark.usefixtures("cache")
+def test_results_by_content(checkpoint: str, tmp_path: Path) -> None:
+    named = [clip(0, "a", "x", content="walk"), clip(1, "a", "y", content="dance"), clip(2, "b", "z", content="walk")]
+    data = write_data(tmp_path / "data", [*named, clip(3, "b", "w")])
+    results = run(data, tmp_path / "results", checkpoint, split="test", baselines="upright")
+    by = results["splits"]["test"]["by"]
+    assert {name: of["clips"] for name, of in by["content"].items()} == {"(not stated)": 1, "dance": 1, "walk": 2}
+    rows = [json.loads(line) for line in (tmp_path / "results" / "clips.jsonl").read_text().splitlines()]
+    for system in ("model", "upright"):
+        for metric in ("mpjpe", "pa_mpjpe", "jitter"):
+            values = [r["metrics"][metric] for r in rows if (r["content"], r["system"]) == ("walk", system)]
+            expected = sum(sum(v) / len(v) for v in values) / 2
+            assert by["content"]["walk"]["systems"][system]["metrics"][metric]["mean"] == pytest.approx(expected)
+    text = (tmp_path / "results" / "results.md").read_text()
+    assert "test, by content (whole clips)." in text
+    mpjpe = by["content"]["dance"]["systems"]["upright"]["metrics"]["mpjpe"]["mean"]
+    assert f"| dance | 1 | upright | {mpjpe:.4g} [" in text
+    assert "pa_mpjpe (mm)" in text
+
+
+def test_windows(pack: Path, checkpoint: str, tmp_path: Path, finished: Path) -> None:
+    results = run(pack, tmp_path / "results", checkpoint, split="test", window=12, baselines="ground_truth",
+                  save_motions=tmp_path / "motions")  # fmt: skip
+    summary = results["splits"]["test"]
+    # Of 35, 26 and 33 frames: twice 2 windows and what is left of each.
+    assert {key: summary[key] for key in ("clips", "windows", "frames", "frames_left_out", "clips_left_out")} == {
+        "clips": 3, "windows": 6, "frames": 72, "frames_left_out": 22, "clips_left_out": 0,
+    }  # fmt: skip
+    rows = [json.loads(line) for line in (tmp_path / "results" / "clips.jsonl").read_text().splitlines()]
+    assert sorted(r["clip"] for r in rows if r["system"] == "model") == [
+        f"cd/{number}/{start}" for number in range(3) for start in (0, 12)
+    ]
+    assert all(row["frames"] == 12 for row in rows)
+    # Sums are over a window; the mean is over windows.
+    skate = [r["metrics"]["foot_skating_egoallo"] for r in rows if r["system"] == "model"]
+    mean = sum(sum(values) / 2 for values in skate) / 6
+    assert summary["systems"]["model"]["metrics"]["foot_skating_egoallo"]["mean"] == pytest.approx(mean)
+    assert results["settings"]["mode"] == "windows of 12 frames that do not overlap"
+    text = (tmp_path / "results" / "results.md").read_text()
+    for words in ("test: 6 windows of 3 clips, 72 frames", "windows of 12 frames that do not overlap;",
+                  "22 frames fill no window and are left out", "Mean over windows", "sum over a window"):  # fmt: skip
+        assert words in text, words
+    assert "whole clips" in (finished / "results" / "results.md").read_text()
+    assert (tmp_path / "motions" / "seed1" / "cd" / "2" / "12.npz").is_file()
+    again = run(pack, tmp_path / "again", split="test", window=12, metrics_only=tmp_path / "motions")
+    recorded = again["splits"]["test"]["systems"]["recorded"]["metrics"]["mpjpe"]["mean"]
+    assert recorded == pytest.approx(summary["systems"]["model"]["metrics"]["mpjpe"]["mean"], rel=2e-3)
+    with pytest.raises(ValueError, match="window 12 there, None now"):
+        run(pack, tmp_path / "results", checkpoint, split="test")
+    short = run(pack, tmp_path / "short", split="test", window=30, metrics_only=finished / "motions")["splits"]["test"]
+    assert (short["windows"], short["clips"], short["clips_left_out"], short["frames_left_out"]) == (2, 2, 1, 34)
+    with pytest.raises(ValueError, match=r"--window is 60 frames, and no clip of the split test has so many .* 35"):
+        run(pack, tmp_path / "long", checkpoint, split="test", window=60)
+
+
+def test_how_samples_differ(finished: Path) -> None:
+    systems = results_in(finished / "results")["splits"]["test"]["systems"]
+    assert [name for name, of in systems.items() if of["samples"] is not None] == ["model", "smoothed"]
+    samples, metrics = systems["model"]["samples"], systems["model"]["metrics"]
+    rows = [json.loads(line) for line in (finished / "results" / "clips.jsonl").read_text().splitlines()]
+    best = [min(r["metrics"]["mpjpe"]) for r in rows if (r["split"], r["system"]) == ("test", "model")]
+    assert samples["samples"] == 2
+    assert samples["best_mpjpe"]["mean"] == pytest.approx(sum(best) / 3)
+    assert samples["error"]["all"]["mean"] == pytest.approx(metrics["mpjpe"]["mean"], rel=1e-4)
+    for group, ratio in samples["ratio"].items():
+        expected = samples["spread"][group]["mean"] / samples["error"][group]["mean"]
+        assert ratio["mean"] == pytest.approx(expected), group
+        assert ratio["lo"] <= ratio["mean"] <= ratio["hi"]
+    text = (finished / "results" / "results.md").read_text()
+    assert (
+        "| system | samples | MPJPE, mean | MPJPE, best | spread | spread / error | trunk | arms | legs | feet |"
+        in text
+    )
+    assert "test: how the samples of a clip differ, mm, mean over clips (whole clips)." in text
 
 
 def test_a_limited_run_is_part_of_the_whole(finished: Path, pack: Path, checkpoint: str, tmp_path: Path) -> None:
@@ -225,6 +403,11 @@ def test_bad_requests_end_in_one_sentence(pack: Path, checkpoint: str, finished:
         run(pack, tmp_path, checkpoint, baselines="nearest,median")
     with pytest.raises(ValueError, match="--split is 'test,'"):
         run(pack, tmp_path, checkpoint, split="test,")
+    with pytest.raises(ValueError, match="--name theirs names the system whose motions --metrics-only scores"):
+        run(pack, tmp_path, checkpoint, name="theirs")
+    for name in (" ", "a|b", "model", "nearest"):
+        with pytest.raises(ValueError, match="--name is "):
+            run(pack, tmp_path, metrics_only=finished / "motions", name=name)
     with pytest.raises(ValueError, match="leave out one of the two"):
         run(pack, tmp_path, metrics_only=finished / "motions", save_motions=tmp_path)
     with pytest.raises(FileNotFoundError, match="no motion file for clip cd/0"):
@@ -252,7 +435,7 @@ def test_a_motion_file_of_the_wrong_length_is_named(pack: Path, finished: Path, 
 def test_command_line(pack: Path, checkpoint: str, finished: Path, tmp_path: Path) -> None:
     app = typer.Typer()
     app.command()(module.evaluate)
-    arguments = [checkpoint, "--dataset", str(pack), "-o", str(tmp_path), "--split", "test", "--seeds", "2"]
+    arguments = [checkpoint, "--dataset", str(pack), "-o", str(tmp_path), "--split", "test", "--num-samples", "2"]
     result = CliRunner().invoke(app, [*arguments, "--baselines", "ground_truth"], catch_exceptions=False)
     assert result.exit_code == 0
     assert "pa_mpjpe" in result.stdout
@@ -284,4 +467,4 @@ def test_two_processes_equal_one(finished: Path, pack: Path, checkpoint: str, tm
                 again = two["splits"][split]["systems"][name]["metrics"][metric]
                 # Equal but for rounding, where the number of threads differs.
                 assert again["mean"] == pytest.approx(estimate["mean"], rel=1e-3, abs=1e-3), (name, metric)
-    assert len((tmp_path / "two" / "clips.jsonl").read_text().splitlines()) == 25
+    assert len((tmp_path / "two" / "clips.jsonl").read_text().splitlines()) == 30

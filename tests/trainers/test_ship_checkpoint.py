@@ -88,6 +88,8 @@ def test_ship_evaluate_rebuild(place):
     assert {result.metric_value for result in card.data.eval_results} == {50.0, 2.0}
     readme = (place / "README.md").read_text()
     assert "| unseen takes (id_test) | **model** | 50 | 50 | 50 | 50 | 2 |" in readme
+    assert "Checkpoint `base` on open_mocap_smplh (d), whole clips; `id_test`: 3 clips, 0.1 minutes; `test`: " in readme
+    assert "2 samples a clip, 5 sampling steps, eta 1." in readme
     assert "old" not in readme
     assert readme.startswith("Before.\n")
     assert readme.endswith("\nAfter.\n")
@@ -100,6 +102,12 @@ def test_ship_evaluate_rebuild(place):
     EgoMotionPipeline(tiny_denoiser(d_latent=24), EgoMotionSDEScheduler(), 6).save_pretrained(run / "pipeline")
     with pytest.raises(ValueError, match="is the evaluation of another model"):
         ship(ShipArguments(run=run, output=output))
+
+
+def test_a_run_tells_how_long_it_took(place):
+    run, output = write_run(place, "pipeline", [*LOG, {"step": 4, "train_runtime": 5400.0}]), place / "x"
+    ship(arguments(place, run, "x", hours=None))
+    assert "seed 3, 1.5 hours on one CPU" in (output / "README.md").read_text()
 
 
 def test_ship_a_post_trained_pipeline(place):

@@ -9,7 +9,7 @@ import torch
 from datasets import Array2D, Array3D, Dataset, Features, List, Value
 from jaxtyping import Float
 
-from motion_grpo.body import Skeleton, cpf_of
+from motion_grpo.body import Skeleton, cpf_of, forward_kinematics
 from motion_grpo.data.clips import Clip
 from motion_grpo.motion import Motion
 from motion_grpo.rotations import matrix_to_wxyz, wxyz_to_matrix
@@ -50,6 +50,10 @@ translation and contacts are null there, and what reads bodies leaves it out.
 """
 _LATER_COLUMNS = {"content"}
 """Not in data sets of schema 1.0, which are read as if nothing was known there: an import takes hours."""
+_HIGHEST_ROOT = 10.0
+"""Metres over the floor; what is higher is in millimetres, or in a world of another floor."""
+_HEAD_TOLERANCE = 0.1
+"""Metres between the head that is given and the one that the body has: bodies of different versions differ by less."""
 COLUMN_NOTES: dict[str, str] = {name: note for name, (_, note) in _ALL_COLUMNS.items()}
 """What the columns hold, for cards and people."""
 ARROW_SCHEMA: pa.Schema = FEATURES.arrow_schema.with_metadata(
@@ -119,7 +123,8 @@ def row_to_clip(row: Mapping[str, Any], skeleton: Skeleton | None = None) -> Cli
         skeleton: the body that the row's betas refer to; the default body when None.
 
     Raises:
-        ValueError: a column is missing, the row names another body than ``skeleton``, or holds a head and no body.
+        ValueError: a column is missing, the row names another body than ``skeleton``, or holds a head and no body; the
+            floor is not under the body (:func:`check_floor`), or the head not on it.
     """
     check_columns(row, f"Row {row.get('id', '')}")
     if not row["skeleton"]:
@@ -139,6 +144,8 @@ def row_to_clip(row: Mapping[str, Any], skeleton: Skeleton | None = None) -> Cli
         floor_height=float(row["floor_height"]),
         skeleton=skeleton,
     )
+    check_floor(str(row["id"]), motion.floor_height, motion.root_positions[:, 2].numpy())
+    _check_head(row, motion)
     text = {name: str(row[name]) for name in ("id", "source", "subject", "split", "license", "gender")}
     return Clip(motion=motion, content=row.get("content") or "", **text)
 
@@ -171,6 +178,41 @@ def check_body(names: Iterable[str], skeleton: Skeleton | None) -> None:
     if other:
         raise ValueError(
             f"The betas refer to the body {', '.join(other)}, not {expected}: pass skeleton=Skeleton.from_smplh(...)."
+        )
+
+
+def check_floor(name: str, floor_height: float, root_heights: Float[np.ndarray, "frames"]) -> None:
+    """Refuses a row whose ``floor_height`` cannot be that of the floor its body is above.
+
+    Args:
+        name: of the clip.
+        floor_height: z of the floor, metres.
+        root_heights: z of the pelvis in some frames, metres.
+
+    Raises:
+        ValueError: no finite number, or a pelvis that is mostly below the floor or more than 10 m above it.
+    """
+    above = float(np.median(root_heights)) - floor_height
+    if not 0 < above < _HIGHEST_ROOT:
+        raise ValueError(
+            f"Clip {name}: floor_height is {floor_height:g} m, which puts the pelvis {above:.3g} m above the floor; it "
+            "must be the z of the floor in the world of trans and T_world_cpf, in metres."
+        )
+
+
+def _check_head(row: Mapping[str, Any], motion: Motion) -> None:
+    """Refuses a row whose columns of the body and of the head are of different worlds or bodies."""
+    frames = sorted({0, len(motion) // 2, len(motion) - 1})
+    local = torch.cat([motion.root_rotmats[frames, None], motion.body_rotmats[frames]], 1)
+    rest = motion.body.rest_joints(motion.betas)[:22]
+    body = forward_kinematics(rest, local, motion.root_positions[frames])
+    _, there = cpf_of(body, motion.body.cpf_offset(motion.betas))
+    off = float((there - _tensor(row["T_world_cpf"])[frames, 4:]).norm(dim=-1).max())
+    if not off < _HEAD_TOLERANCE:
+        raise ValueError(
+            f"Clip {row['id']}: T_world_cpf is {off:.2f} m from the head of the body in the same row; both must be in "
+            "one world, trans must be AMASS's (pelvis = trans + J0(betas)[0]), and betas those of the body "
+            f"{motion.body.name}."
         )
 
 

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset, IterableDataset, default_collate, get_work
 
 from motion_grpo.body import Skeleton
 from motion_grpo.data.clips import Clip
-from motion_grpo.data.schema import check_body, check_columns, frame_views
+from motion_grpo.data.schema import check_body, check_columns, check_floor, frame_views
 from motion_grpo.motion import FPS
 
 _TEXT_COLUMNS = ["id", "skeleton", "fps", "floor_height"]
@@ -298,13 +298,13 @@ def _gather(spans: Sequence[tuple[ClipFrames, int, int]], length: int) -> dict[s
 
 
 def _of_clip(clip: Clip) -> ClipFrames:
-    motion = clip.motion
+    motion = clip.motion.above_floor()
     arrays = {
         "rotmats": torch.cat([motion.root_rotmats[:, None], motion.body_rotmats], 1).numpy(),
         "root_positions": motion.root_positions.numpy(),
         "contacts": motion.contacts.numpy(),
     }
-    return ClipFrames(arrays, np.float32([0.0, 0.0, -motion.floor_height]), motion.betas.numpy())
+    return ClipFrames(arrays, np.zeros(3, np.float32), motion.betas.numpy())
 
 
 def _tables(rows: datasets.Dataset | datasets.IterableDataset) -> Iterator:
@@ -330,4 +330,6 @@ def _frames_of_rows(tables: Iterable, skeleton: Skeleton | None) -> Iterator[Cli
             betas = views.pop("betas")[0]
             pelvis = body.rest_joints(torch.tensor(betas))[0].numpy()
             arrays = {_ITEM_NAMES[name]: array for name, array in views.items()}
+            heights = arrays["root_positions"][:: max(1, len(arrays["root_positions"]) // 8), 2]  # a few pages' worth
+            check_floor(clip, floor, heights + pelvis[2])
             yield ClipFrames(arrays, pelvis - np.float32([0.0, 0.0, floor]), betas)

@@ -14,34 +14,17 @@ from diffusers.models.modeling_utils import ModelMixin
 from huggingface_hub import CommitInfo, HfApi
 from torch import nn
 from transformers import Trainer, TrainingArguments
-from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import PushInProgress
 
 from motion_grpo.body import Skeleton
-from motion_grpo.cards import CURVES_FILE, NOT_EVALUATED, RESULTS, RUN_FILE, draw_curves, shown, write_run_card
+from motion_grpo.cards import CURVES_FILE, NOT_EVALUATED, RESULTS, draw_curves, without_places, write_run_card
 from motion_grpo.files import write_text
 from motion_grpo.hub import fetch, make_repo, push_folder
+from motion_grpo.runs import LOG_FILE, RUN_FILE, TRAINER_STATE_FILE, newest_checkpoint
 
-LOG_FILE = "training_log.json"
 _LAST_CHECKPOINT = "last-checkpoint"
 _LOGGER = logging.getLogger(__name__)
-
-
-def newest_checkpoint(output_dir: str | Path) -> str | None:
-    """The newest checkpoint of a run that was written to its end; None where there is none.
-
-    A run can be killed while it writes one. The trainer's state is what is written last, so a checkpoint whose state
-    cannot be read is passed over for the one before.
-    """
-    numbered = [(re.fullmatch(r"checkpoint-(\d+)", folder.name), folder) for folder in Path(output_dir).glob("*")]
-    for _, folder in sorted(((int(match[1]), folder) for match, folder in numbered if match), reverse=True):
-        try:
-            json.loads((folder / TRAINER_STATE_NAME).read_text())
-        except (OSError, ValueError):
-            continue
-        return str(folder)
-    return None
 
 
 def pushed_checkpoint(repo_id: str, revision: str | None = None, token: str | None = None) -> tuple[str, str] | None:
@@ -49,10 +32,10 @@ def pushed_checkpoint(repo_id: str, revision: str | None = None, token: str | No
 
     ``hub_strategy`` ``checkpoint`` pushes it as ``last-checkpoint``, ``all_checkpoints`` as ``checkpoint-STEP``.
     """
-    commit = fetch(repo_id, [f"*checkpoint*/{TRAINER_STATE_NAME}"], revision=revision, token=token)
+    commit = fetch(repo_id, [f"*checkpoint*/{TRAINER_STATE_FILE}"], revision=revision, token=token)
     steps = {
         path.parent.name: json.loads(path.read_text())["global_step"]
-        for path in commit.glob(f"*/{TRAINER_STATE_NAME}")
+        for path in commit.glob(f"*/{TRAINER_STATE_FILE}")
         if re.fullmatch(rf"{_LAST_CHECKPOINT}|checkpoint-\d+", path.parent.name)
     }
     return (commit.name, max(steps, key=steps.__getitem__)) if steps else None
@@ -260,7 +243,7 @@ class HubTrainerMixin:
                 if (output / name).is_file():
                     shutil.copyfile(output / name, folder / name)
             if (output / RUN_FILE).is_file():
-                recorded = _without_places(json.loads((output / RUN_FILE).read_text()))
+                recorded = without_places(json.loads((output / RUN_FILE).read_text()))
                 write_text(folder / RUN_FILE, json.dumps(recorded, indent=1))
             if checkpoint is not None:
                 shutil.copytree(checkpoint_folder, folder / checkpoint)
@@ -280,15 +263,6 @@ def _try_to_upload(stage: TemporaryDirectory, repo_id: str, **options: Any) -> N
         _upload(stage, repo_id, **options)
     except Exception as error:  # likewise
         _LOGGER.warning("%r could not be pushed; the training goes on: %s", options["commit_message"], error)
-
-
-def _without_places(recorded: Any) -> Any:
-    """Where things lie on this machine is nobody's business."""
-    if isinstance(recorded, dict):
-        return {name: _without_places(value) for name, value in recorded.items()}
-    if isinstance(recorded, list):
-        return [_without_places(value) for value in recorded]
-    return shown(recorded) if isinstance(recorded, str) else recorded
 
 
 class DiffusersTrainer(HubTrainerMixin, Trainer):
