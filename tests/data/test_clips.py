@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from motion_grpo.body import FOOT_JOINTS, MIRROR, Skeleton, cpf_of, forward_kinematics
 from motion_grpo.data import label_contacts, leg_length, mirror, mirror_contacts, resample, with_contacts
-from motion_grpo.data.importers.preprocess import Recording, prepare
+from motion_grpo.data.importers.preprocess import prepare
 from motion_grpo.motion import Motion
+from tests.data.importers.recordings import recording_of
 from tests.tiny import moving_motion
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -102,7 +103,7 @@ class TestContacts:
     def test_an_importer_labels_as_augmentation_does(self):
         """Whoever labels a motion, at its source's frame rate or when it is resampled, labels the same."""
         motion = with_contacts(Motion.load(EXAMPLES / "walk_turns.npz"))
-        imported = prepare(Recording.from_motion(motion), keep=1.0)
+        imported = prepare(recording_of(motion), keep=1.0)
         assert imported.contacts[:, [9, 10]].mean() > 0.4
         assert torch.equal(with_contacts(imported).contacts, imported.contacts)
         assert torch.equal(resample(imported, 30.0).contacts, imported.contacts)

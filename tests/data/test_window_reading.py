@@ -1,5 +1,6 @@
 """Windows of rows on disk or in a stream: those of the same clips in memory, reproducible, and good to train on."""
 
+import itertools
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,8 @@ import datasets
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from motion_grpo.body import Skeleton
@@ -24,6 +27,7 @@ from motion_grpo.data import (
     row_to_clip,
     row_to_trajectory,
 )
+from motion_grpo.data.loading import evenly
 from motion_grpo.data.schema import rows_to_table
 from motion_grpo.motion import Motion
 from motion_grpo.training import DenoisingConfig, DenoisingTrainer
@@ -251,7 +255,22 @@ class TestLoading:
 
     def test_clips_evenly_spread(self, folder):
         assert [clip.id for clip in load_clips(folder, "val", limit=2)] == ["c0", "c2"]
+        assert [clip.id for clip in load_clips(folder, "val", limit=4)] == ["c0", "c1", "c2", "c3"]
+        assert [clip.id for clip in load_clips(folder, "val", limit=9)] == ["c0", "c1", "c2", "c3", "c4"]
+        assert load_clips(folder, "val", limit=0) == []
         assert [clip.id for clip in load_clips(folder, "val")] == ["c0", "c1", "c2", "c3", "c4"]
+
+    def test_a_limit_of_a_pack_reaches_its_end(self, tmp_path):
+        write_shard(tmp_path, "tiny", "val", [moving_motion(2)] * 19)
+        chosen = [int(clip.id.split("/")[1]) for clip in load_clips(tmp_path, "val", limit=10)]
+        assert chosen == [0, 1, 3, 5, 7, 9, 11, 13, 15, 17]
+
+    @given(st.integers(0, 2000), st.integers(1, 2000))
+    def test_evenly_is_even(self, count, limit):
+        places = evenly(count, limit)
+        assert len(places) == min(count, limit)
+        gaps = [b - a for a, b in itertools.pairwise([*places, count])]
+        assert not gaps or (places[0] == 0 and max(gaps) - min(gaps) <= 1)
 
     def test_pack_or_data_set(self, folder, tmp_path):
         write_shard(tmp_path, "tiny", "val", [moving_motion(9)])

@@ -78,14 +78,14 @@ def load_clips(
     """
     if is_mocap_pack(name):
         clips = list(read_mocap_pack(name, split, sources))
-        return [clips[i] for i in _evenly(len(clips), limit)]
+        return [clips[i] for i in evenly(len(clips), limit)]
     rows = load_motions(name, split, sources=sources)
     bodies = [i for i, body in enumerate(rows["skeleton"]) if body]
-    rows = rows.select([bodies[i] for i in _evenly(len(bodies), limit)]).with_format("numpy")
+    rows = rows.select([bodies[i] for i in evenly(len(bodies), limit)]).with_format("numpy")
     return [row_to_clip(row, skeleton) for row in rows]
 
 
-def _evenly(count: int, limit: int | None) -> range:
-    if limit is None:
-        return range(count)
-    return range(0, count, max(1, count // max(limit, 1)))[:limit]
+def evenly(count: int, limit: int | None) -> list[int]:
+    """``limit`` of ``count`` places, evenly spread from the first one on; all where limit is None or no smaller."""
+    chosen = count if limit is None else min(limit, count)
+    return [i * count // chosen for i in range(chosen)]

@@ -3,19 +3,27 @@
 import math
 
 import numpy as np
+import roma
 import torch
 
 from motion_grpo.body import Skeleton
 from motion_grpo.data.importers.preprocess import Recording
+from motion_grpo.motion import Motion
 
 UPRIGHT = (math.pi / 2, 0.0, 0.0)
 """Root orientation that turns SMPL's y-up rest pose to stand in a z-up world."""
 
 
 def toe_below_pelvis() -> float:
-    """Metres from the pelvis down to the toe joints of the standing default body: their mean, they are 3 mm apart."""
+    """Metres from the pelvis down to the toe joints of the standing default body: both are equally high."""
     rest = Skeleton.default().rest_joints(torch.zeros(16))
     return float(rest[0, 1] - rest[10:12, 1].mean())
+
+
+def recording_of(motion: Motion) -> Recording:
+    """A motion of the default body without its contacts and times."""
+    rotmats = torch.cat([motion.root_rotmats[:, None], motion.body_rotmats], dim=1)
+    return Recording(roma.rotmat_to_rotvec(rotmats).numpy(), motion.root_positions.numpy(), motion.betas, motion.fps)
 
 
 def standing(seconds: float, fps: float, toe_height: float = 0.0, joints: int = 22) -> Recording:

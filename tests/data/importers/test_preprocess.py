@@ -20,7 +20,7 @@ from motion_grpo.data.importers.preprocess import (
 )
 from motion_grpo.data.importing import ClipError
 from tests.conftest import shared_path
-from tests.data.importers.recordings import kicking, standing
+from tests.data.importers.recordings import kicking, recording_of, standing
 
 L_ANKLE, R_ANKLE, L_TOE, R_TOE = 6, 7, 9, 10  # body joints, without the root
 
@@ -213,7 +213,7 @@ def test_numbers_that_are_not_finite_are_refused_with_their_frame(value):
 def test_real_motion_comes_back_from_another_frame_rate():
     clip = next(read_mocap_pack(shared_path("mocap"), "test", ["cmu"]))
 
-    again = prepare(Recording.from_motion(clip.motion), keep=1.0)
+    again = prepare(recording_of(clip.motion), keep=1.0)
 
     assert len(again) == len(clip.motion)
     lift = (again.root_positions - clip.motion.root_positions)[:, 2]

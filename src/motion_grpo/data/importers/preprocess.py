@@ -39,21 +39,6 @@ class Recording:
     floor_height: float = 0.0
     """Metres; counts only where the feet do not tell."""
 
-    @staticmethod
-    def from_motion(motion: Motion) -> "Recording":
-        """A motion's recording; its contacts and timestamps are left behind."""
-        rotmats = [motion.root_rotmats[:, None], motion.body_rotmats]
-        if motion.hand_rotmats is not None:
-            rotmats.append(motion.hand_rotmats)
-        return Recording(
-            rotvecs=roma.rotmat_to_rotvec(torch.cat(rotmats, dim=1)).numpy(),
-            root_positions=motion.root_positions.numpy(),
-            betas=motion.betas,
-            fps=motion.fps,
-            skeleton=motion.skeleton,
-            floor_height=motion.floor_height,
-        )
-
     def __len__(self) -> int:
         return len(self.rotvecs)
 
