@@ -143,7 +143,7 @@ def test_schedulers_that_do_not_fit_are_refused(scheduler: SchedulerMixin, messa
         refuse_incompatible(scheduler, 1000)
 
 
-@pytest.mark.parametrize("kind", EgoMotionSDEScheduler().compatibles)
+@pytest.mark.parametrize("kind", sorted(EgoMotionSDEScheduler().compatibles, key=lambda kind: kind.__name__))
 @pytest.mark.parametrize("spacing", ["leading", "trailing"])
 def test_schedulers_that_fit_are_not(kind: type, spacing: str) -> None:
     refuse_incompatible(kind.from_config(OURS, timestep_spacing=spacing), 1000)
