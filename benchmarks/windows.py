@@ -107,7 +107,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["HF_DATASETS_CACHE"] = folder
         datasets.config.HF_DATASETS_CACHE = Path(folder) / "cache"
-        importer = MocapPackImporter(args.pack, ("val",)) if args.pack.is_dir() else MadeUp()
+        importer = MocapPackImporter((args.pack,), ("val",)) if args.pack.is_dir() else MadeUp()
         report = run_import(importer, Path(folder) / "data")
         rows = load_motions(Path(folder) / "data", "val")
         print(

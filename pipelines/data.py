@@ -243,11 +243,13 @@ def egoallo_hdf5(
 
 @_command
 def pack(
-    folder: Folder,
+    folders: Annotated[list[Path], typer.Argument(help="Packs, which are joined.")],
     splits: Annotated[str, typer.Option(help="With commas between.")] = "train,val,test,id_test",
-    sources: Annotated[str, typer.Option(help="Only these, with commas between: cmu is free for all uses.")] = "",
+    sources: Annotated[str, typer.Option(help="Only these, with commas between: cmu,cmu2 are free for all uses.")] = "",
+    exclude: Annotated[str, typer.Option(help="Leave out clips whose id matches, with commas between.")] = "",
 ) -> "Importer":
-    """A pack of open_mocap_smplh (SOURCE_SPLIT.parquet)."""
+    """Packs of open_mocap_smplh (SOURCE_SPLIT.parquet) as one data set."""
     from motion_grpo.data import MocapPackImporter
 
-    return MocapPackImporter(folder, tuple(splits.split(",")), tuple(sources.split(",")) if sources else None)
+    several = lambda text: tuple(text.split(",")) if text else ()  # noqa: E731
+    return MocapPackImporter(tuple(folders), several(splits), several(sources) or None, several(exclude))

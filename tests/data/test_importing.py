@@ -201,7 +201,7 @@ class TestMocapPack:
     def test_written_pack(self, tmp_path):
         write_shard(tmp_path, "tiny", "train", [moving_motion(40), moving_motion(7, seed=2)])
         write_shard(tmp_path, "tiny", "id_test", [moving_motion(9)])
-        assert run(MocapPackImporter(tmp_path), tmp_path / "out").clips == 3
+        assert run(MocapPackImporter((tmp_path,)), tmp_path / "out").clips == 3
         clips = load_clips(tmp_path / "out", "train")
         for clip, expected in zip(clips, read_mocap_pack(tmp_path, "train"), strict=True):
             assert (clip.id, clip.split) == (expected.id, "train")
@@ -210,20 +210,32 @@ class TestMocapPack:
 
     def test_more_clips_than_a_job(self, tmp_path):
         write_shard(tmp_path, "tiny", "val", [moving_motion(3, seed=i) for i in range(70)])
-        importer = MocapPackImporter(tmp_path, ("val",))
+        importer = MocapPackImporter((tmp_path,), ("val",))
         assert [job.id for job in importer.jobs()] == ["tiny_val/0", "tiny_val/64"]
         assert [len(importer.convert(job)) for job in importer.jobs()] == [64, 6]
 
+    def test_two_packs_become_one_without_what_is_excluded(self, tmp_path):
+        (tmp_path / "a").mkdir()
+        (tmp_path / "b").mkdir()
+        write_shard(tmp_path / "a", "tiny", "train", [moving_motion(5, seed=i) for i in range(3)])
+        write_shard(tmp_path / "b", "other", "train", [moving_motion(6)])
+        packs = (tmp_path / "a", tmp_path / "b")
+        importer = MocapPackImporter(packs, exclude=("tiny/[02]", "nobody/*"))
+        assert run(importer, tmp_path / "out").clips == 2
+        assert [clip.id for clip in load_clips(tmp_path / "out", "train")] == ["other/0", "tiny/1"]
+        with pytest.raises(ValueError, match=r"a/tiny_train.parquet and .*have the same name; give one of them"):
+            MocapPackImporter((*packs, tmp_path / "a")).jobs()
+
     def test_no_shards(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="no shard of train"):
-            MocapPackImporter(tmp_path, ("train",)).jobs()
+            MocapPackImporter((tmp_path,), ("train",)).jobs()
 
     def test_real_clips(self, tmp_path):
-        importer = MocapPackImporter(shared_path("mocap"), ("val", "id_test"), ("cmu",))
+        importer = MocapPackImporter((shared_path("mocap"),), ("val", "id_test"), ("cmu",))
         report = run(importer, tmp_path / "out")
         assert report.exit_code == 0, str(report)
         assert report.clips == 10  # 4 and 6, by the pack's README
-        original = {clip.id: clip for clip in read_mocap_pack(importer.folder, "val", ["cmu"])}
+        original = {clip.id: clip for clip in read_mocap_pack(importer.folders[0], "val", ["cmu"])}
         for clip in load_clips(tmp_path / "out", "val"):
             expected = original.pop(clip.id)
             assert clip.subject == expected.subject != ""

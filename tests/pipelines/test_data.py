@@ -115,9 +115,9 @@ def test_every_command_has_the_common_options(name, monkeypatch):
 def test_defaults_are_the_importers_own():
     folder = Path("somewhere")
     importers = [AmassImporter, RichImporter, AdtImporter, AriaImporter, BvhImporter, AsfImporter, EgoAlloHdf5Importer]
-    for importer in (*importers, MocapPackImporter):
-        command = {"open_mocap_smplh": "pack"}.get(importer.name, importer.name.replace("-", "_"))
-        assert getattr(module, command)(folder) == importer(folder)
+    for importer in importers:
+        assert getattr(module, importer.name.replace("-", "_"))(folder) == importer(folder)
+    assert module.pack([folder]) == MocapPackImporter((folder,))
     assert module.open_mocap(cmu=folder) == OpenMocapImporter(cmu=folder)
 
 

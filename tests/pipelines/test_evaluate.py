@@ -363,7 +363,7 @@ def test_a_data_set_of_the_schema_scores_as_its_pack(
 ) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     data = tmp_path / "data"
-    run_import(MocapPackImporter(pack), data, progress=False)
+    run_import(MocapPackImporter((pack,)), data, progress=False)
     motions = finished / "motions"
     results = run(data, tmp_path / "results", split="test", metrics_only=motions, baselines="mean_pose")
     shards = sorted(data.glob("*/*.parquet"))

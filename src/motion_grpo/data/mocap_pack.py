@@ -6,6 +6,7 @@ wrap-around, so that they compress well.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -64,33 +65,45 @@ def is_mocap_pack(folder: str | Path) -> bool:
 
 @dataclass(frozen=True)
 class MocapPackImporter:
-    """Rewrites a pack as a data set of the schema, through :func:`~motion_grpo.data.run_import`."""
+    """Rewrites packs as one data set of the schema, through :func:`~motion_grpo.data.run_import`."""
 
-    folder: Path
+    folders: tuple[Path, ...]
     splits: tuple[str, ...] = _SPLITS
     sources: tuple[str, ...] | None = None
+    exclude: tuple[str, ...] = ()
+    """Patterns of ids to leave out, ``cmu/05_*`` for instance."""
     name: str = "open_mocap_smplh"
 
     def jobs(self) -> list[Job]:
         """Up to 64 clips of a shard each.
 
         Raises:
-            FileNotFoundError: no shard of any of the splits.
+            FileNotFoundError: a folder without a shard of any of the splits.
+            ValueError: two folders hold a shard of the same name.
         """
-        jobs = []
-        for split in self.splits:
-            for path in sorted(Path(self.folder).glob(f"*_{split}.parquet")):
-                if path.stem in _names(path, split, self.sources):
-                    starts = range(0, pq.read_metadata(path).num_rows, _CLIPS_PER_JOB)
-                    jobs += [Job(f"{path.stem}/{start}", path, split, {"start": start}) for start in starts]
-        if not jobs:
-            raise FileNotFoundError(f"{self.folder} holds no shard of {', '.join(self.splits)}.")
-        return jobs
+        jobs = {}
+        for folder in self.folders:
+            found = [
+                (path, split)
+                for split in self.splits
+                for path in sorted(Path(folder).glob(f"*_{split}.parquet"))
+                if path.stem in _names(path, split, self.sources)
+            ]
+            if not found:
+                raise FileNotFoundError(f"{folder} holds no shard of {', '.join(self.splits)}.")
+            for path, split in found:
+                for start in range(0, pq.read_metadata(path).num_rows, _CLIPS_PER_JOB):
+                    job = Job(f"{path.stem}/{start}", path, split, {"start": start})
+                    if job.id in jobs:
+                        raise ValueError(f"{jobs[job.id].path} and {path} have the same name; give one of them.")
+                    jobs[job.id] = job
+        return list(jobs.values())
 
     def convert(self, job: Job) -> list[Clip]:
         """The clips of the job."""
         table = pq.read_table(job.path, columns=_columns(job.path)).slice(job.extra["start"], _CLIPS_PER_JOB)
-        return [_clip(row, job.split) for row in table.to_pylist()]
+        rows = (row for row in table.to_pylist() if not any(fnmatch(row["clip_id"], p) for p in self.exclude))
+        return [_clip(row, job.split) for row in rows]
 
 
 def _columns(shard: Path) -> list[str]:
