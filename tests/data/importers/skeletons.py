@@ -68,18 +68,20 @@ def rotation(axis: str, degrees: float) -> Tensor:
     return roma.euler_to_rotmat(axis, torch.tensor([degrees]), degrees=True)
 
 
-def walk(frames: int = 90, speed: float = 0.8, fps: float = 30.0) -> tuple[Tensor, Tensor]:
-    """Rotations and root positions (cm) of the figure that walks along +z, arms down, each foot planted half the time.
+def walk(frames: int = 90, speed: float = 0.8, fps: float = 30.0, planted: float = 0.5) -> tuple[Tensor, Tensor]:
+    """Rotations and root positions (cm) of the figure that walks along +z, arms down, at a stride a second.
 
-    One stride a second, metres per second.
+    Args:
+        speed: metres per second.
+        planted: share of the time that a foot stands; over a half, both do at times.
     """
     time = torch.arange(frames, dtype=torch.float64) / fps
     R = torch.eye(3, dtype=torch.float64).repeat(frames, len(FIGURE), 1, 1)
-    thigh, shank, height, step = 39.0, 40.0, 75.0, 100 * speed / 2
+    thigh, shank, height, step = 39.0, 40.0, 75.0, 100 * speed * planted
     for side, start in (("Left", 0.0), ("Right", 0.5)):
         phase = (time + start) % 1.0
-        swing = (2 * phase - 1).clamp(0, 1)
-        forward = torch.where(phase < 0.5, step / 2 - 2 * step * phase, step * (swing - 0.5))
+        swing = ((phase - planted) / (1 - planted)).clamp(0, 1)
+        forward = torch.where(phase < planted, step / 2 - step * phase / planted, step * (swing - 0.5))
         down = height - 10 * (torch.pi * swing).sin()
         knee = ((forward**2 + down**2 - thigh**2 - shank**2) / (2 * thigh * shank)).clamp(-1, 1).acos()
         hip = -torch.atan2(forward, down) - torch.atan2(shank * knee.sin(), thigh + shank * knee.cos())

@@ -6,7 +6,6 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -64,8 +63,6 @@ class AmassImporter:
     of a person with legs 5% longer than average slide by 5% of each step.
     """
 
-    name: ClassVar[str] = "amass"
-
     root: Path
     """Holds the folders of sub data sets (``CMU/01/01_01_poses.npz``), at any depth, or is one of them."""
     body_models: Path | None = None
@@ -74,6 +71,7 @@ class AmassImporter:
     """Keep finger rotations of clips in which they move."""
     keep: float = 0.8
     """Share of each clip that stays, from the middle."""
+    name: str = "amass"
 
     def jobs(self) -> list[Job]:
         """One job a motion file, sorted by id; those outside of the splits too, to be dropped with the reason.

@@ -135,7 +135,6 @@ class AriaImporter:
     The floor is found in the recording's point cloud, and without one estimated from the head.
     """
 
-    name: ClassVar[str] = "aria"
     _trajectories: ClassVar[tuple[str, ...]] = ("closed_loop_trajectory.csv", "closed_loop_trajectory.csv.gz")
 
     root: Path
@@ -150,6 +149,7 @@ class AriaImporter:
     """Terms of the recordings."""
     world: str = ""
     """Only this world (graph_uid) of a recording in which tracking was lost and started anew; empty for all of them."""
+    name: str = "aria"
 
     def jobs(self) -> list[Job]:
         """One job a recording, named by its folder.
@@ -235,9 +235,9 @@ class AriaImporter:
 class AdtImporter(AriaImporter):
     """Head trajectories of Aria Digital Twin (its optical ground truth, not its MPS output), with measured joints."""
 
-    name: ClassVar[str] = "adt"
     _trajectories: ClassVar[tuple[str, ...]] = ("aria_trajectory.csv",)
     license: str = ADT_LICENSE
+    name: str = "adt"
 
     def _joints(self, folder: Path, trajectory: HeadTrajectory) -> Float32[Tensor, "frames 22 3"] | None:
         path = find_adt_skeleton(folder)

@@ -340,6 +340,7 @@ def clips_of(
     source_name: str,
     license: str,
     subject: str = "",
+    content: str = "",
     stature: float | None = None,
     betas0: float | None = None,
 ) -> list[Clip]:
@@ -361,6 +362,7 @@ def clips_of(
             source=source_name,
             motion=motion,
             subject=subject,
+            content=content,
             split=job.split,
             license=license,
         )

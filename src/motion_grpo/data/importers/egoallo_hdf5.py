@@ -7,7 +7,7 @@ fps, floor at z = 0, SMPL-H neutral betas. Needs ``h5py`` (the extra ``hdf5``).
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,8 +43,6 @@ class EgoAlloHdf5Importer:
     where they stood.
     """
 
-    name: ClassVar[str] = "egoallo-hdf5"
-
     path: Path
     body_models: Path | None = None
     """Folder of licensed SMPL-H files, of which ``neutral/model.npz`` is used; None for the default body."""
@@ -52,6 +50,7 @@ class EgoAlloHdf5Importer:
     """Keep finger rotations of clips in which they move."""
     mirrored: bool = False
     """Take the reference's mirrored copies too; training here mirrors on the fly."""
+    name: str = "egoallo-hdf5"
 
     def jobs(self) -> list[Job]:
         """One job a group, sorted.

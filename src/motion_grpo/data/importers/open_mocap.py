@@ -103,6 +103,7 @@ class OpenMocapImporter:
             source_name=source,
             license=CMU_LICENSE if source == "cmu" else BANDAI_LICENSE,
             subject=f"cmu{subject}" if subject else "",
+            content=job.extra["content"],
             betas0=BETAS0.get(subject, rig.betas0),
         )
 
@@ -132,6 +133,11 @@ def _job(path: Path, **parts: str) -> Job:
     subject = parts.get("subject", "")
     if subject:
         id = f"cmu/{subject}_{parts['take']}"
-        return Job(id=id, path=path, split=split_of(id, subject=subject), extra={"subject": subject})
+        return Job(id=id, path=path, split=split_of(id, subject=subject), extra={"subject": subject, "content": ""})
     id = f"bandai{parts['set']}/{parts['content']}_{parts['style']}_{parts['number']}"
-    return Job(id=id, path=path, split=split_of(id, parts["content"], parts["style"]), extra={"subject": ""})
+    return Job(
+        id=id,
+        path=path,
+        split=split_of(id, parts["content"], parts["style"]),
+        extra={"subject": "", "content": parts["content"]},
+    )

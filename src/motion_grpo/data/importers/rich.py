@@ -10,7 +10,6 @@ Layout, as its archives unpack and as its toolkit (github.com/paulchhuang/rich_t
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import roma
@@ -38,7 +37,7 @@ SPLITS = ("train", "val", "test")
 
 # rich_toolkit, resource/gender.json: the body model that a subject was fitted with; the others are male.
 _FEMALE = {9, 10, 12, 13, 16, 17, 18, 19, 21}
-_SEQUENCE = re.compile(r"[A-Za-z]+\d*_(\d{3}(?:_\d{3})*)_.+")
+_SEQUENCE = re.compile(r"[A-Za-z]+\d*_(\d{3}(?:_\d{3})*)_(.+)")
 # Numbers a frame. A file has the face and a pose embedding, too, which no SMPL-H body needs.
 _ARRAYS = {
     "transl": 3, "global_orient": 3, "body_pose": 3 * NUM_BODY_JOINTS, "betas": 10, "left_hand_pose": 12,
@@ -59,8 +58,6 @@ class RichImporter:
     still, so that legs of another length stand on it, too.
     """
 
-    name: ClassVar[str] = "rich"
-
     root: Path
     """Holds ``multicam2world`` and any of ``train_body``, ``val_body``, ``test_body`` (or ``bodies/train``, ...)."""
     body_models: Path | None = None
@@ -69,6 +66,7 @@ class RichImporter:
     """Keep finger rotations; needs ``body_models``, which hold the basis that they are written in."""
     min_seconds: float = 1.0
     """Shorter pieces between missing frames are left out."""
+    name: str = "rich"
 
     def jobs(self) -> list[Job]:
         """One job a person and sequence, by split and name.
@@ -120,7 +118,15 @@ class RichImporter:
         motions = _above_floor([self._motion(fit, betas, body, scene) for fit in fits], scene if body else None)
         ids = [job.id] + [f"{job.id}/{run[0]:05d}" for run in runs[1:]]
         return [
-            Clip(id=id, source="rich", motion=motion, subject=subject, split=job.split, license=LICENSE)
+            Clip(
+                id=id,
+                source="rich",
+                motion=motion,
+                subject=subject,
+                content=_SEQUENCE.fullmatch(job.path.name)[2],
+                split=job.split,
+                license=LICENSE,
+            )
             for id, motion in zip(ids, motions, strict=True)
         ]
 
