@@ -94,7 +94,9 @@ def test_samples_become_the_clips_of_the_data_set() -> None:
         assert len(clip.motion) == len(expected)
         assert clip.motion.betas.tolist() == pytest.approx(expected.betas.tolist())
         error = (clip.motion.joints - expected.joints)[:, :22].norm(dim=-1)
-        assert float(error.mean()) < 0.002, clip.id  # metres, not aligned; 3 cm is the bar, 1 mm is measured
+        # Metres, not aligned. The data set's rotations were fitted to the body before it was made symmetric (1 mm on
+        # that one), so arms and feet end some millimetres elsewhere on this one: 3 to 9 are measured.
+        assert float(error.mean()) < 0.01, clip.id
         assert float(error.max()) < 0.03, clip.id
         assert ("CC BY-NC" in clip.license) == clip.id.startswith("bandai")
 
