@@ -3,7 +3,6 @@
 import importlib.util
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -68,9 +67,10 @@ def train(
     spec.loader.exec_module(module)
     parsed = (
         module.DataArguments(str(folder / "pack")),
-        module.ModelArguments(**models_of(script, folder), resume=resume),
+        module.ModelArguments(**models_of(script, folder)),
+        module.RunArguments(resume=resume),
         vars(module)[_CONFIGS[script]](str(folder / output), **SETTINGS[script] | settings),
     )
-    monkeypatch.setattr(module, "TrlParser", lambda types: SimpleNamespace(parse_args_and_config=lambda: parsed))
+    monkeypatch.setattr(module, "parse", lambda *given: parsed)
     module.main()
     return folder / output
