@@ -47,6 +47,8 @@ class DataArguments:
     eval_clips: int = field(default=48, metadata={"help": "Clips of the validation split of each, evenly spread."})
 
     def __post_init__(self) -> None:
+        if isinstance(self.dataset_name, str):  # as a YAML file may have it
+            self.dataset_name = [self.dataset_name]
         in_memory = {"speeds": [1.0], "person_balance": 0.0, "content_balance": 0.0, "exclude": []}
         changed = [name for name, value in in_memory.items() if vars(self)[name] != value]
         if self.streaming and changed:

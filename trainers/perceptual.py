@@ -18,25 +18,26 @@ checkpoint in the output folder, and ``--push_to_hub --hub_model_id me/x`` for
 checkpoints are pushed too, and ``--resume`` goes on from there where the output folder has none.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 from accelerate.utils import set_seed
-from motion_grpo.cli.train.command_line import TrainingParser
 from motion_grpo.cli.train.dataset_arguments import DataArguments, skeleton, train_windows, val_clips
+from motion_grpo.cli.train.runs import RunArguments, parse, prepare, train
 
 from motion_grpo import EgoMotionPipeline
-from motion_grpo.cards import record_run
 from motion_grpo.data import MotionWindows
 from motion_grpo.models import MotionPerceptualModel
 from motion_grpo.training import PerceptualConfig, PerceptualTrainer
+from motion_grpo.training.settings import WITHOUT_EFFECT_PERCEPTUAL, mapping
 
 
 @dataclass
 class ModelArguments:
     """The perceptual model, and whom it learns to tell from recordings."""
 
-    model_config: dict = field(
-        default_factory=dict, metadata={"help": "Arguments of MotionPerceptualModel, in the YAML."}
+    model_config: dict | str | None = field(
+        default_factory=dict,
+        metadata={"help": "Arguments of MotionPerceptualModel; on the command line '{\"d_latent\": 64}'."},
     )
     model_name_or_path: str | None = field(
         default=None, metadata={"help": "Perceptual model to train on; new weights if unset."}
@@ -45,15 +46,16 @@ class ModelArguments:
         default_factory=lambda: ["base"],
         metadata={"help": "Pipelines of the frozen base policies: folders, Hub ids or names of shipped ones."},
     )
-    resume: bool = field(
-        default=False,
-        metadata={"help": "Go on from the newest checkpoint in output_dir, else from what the run has pushed."},
-    )
+
+    def __post_init__(self) -> None:
+        self.model_config = mapping("model_config", self.model_config or {})
 
 
 def main() -> None:
     """Parses, builds, trains, saves."""
-    data, model_args, args = TrainingParser((DataArguments, ModelArguments, PerceptualConfig)).parse_args_and_config()
+    types = (DataArguments, ModelArguments, RunArguments, PerceptualConfig)
+    data, model_args, run, args = parse(types, WITHOUT_EFFECT_PERCEPTUAL, __doc__)
+    prepare(run, args)
     set_seed(args.seed)
     body = skeleton(data)
     policies = [EgoMotionPipeline.from_pretrained(name) for name in model_args.policies]
@@ -73,13 +75,7 @@ def main() -> None:
     )
     if model_args.model_name_or_path is None:
         trainer.fit_input_statistics()
-    record_run(args, data=asdict(data), model=asdict(model_args))
-    checkpoint = trainer.checkpoint_to_resume() if model_args.resume else args.resume_from_checkpoint
-    trainer.train(resume_from_checkpoint=checkpoint)
-
-    trainer.save_run()
-    if args.push_to_hub:
-        trainer.push_to_hub()
+    train(trainer, data, model_args, run)
 
 
 if __name__ == "__main__":

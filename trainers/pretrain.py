@@ -10,29 +10,33 @@
     accelerate launch trainers/pretrain.py --config configs/pretrain_small.yaml --dataset_name DIR --output_dir runs/a
     accelerate launch trainers/pretrain.py --config configs/pretrain_egoallo.yaml --dataset_name DIR --output_dir runs/b
 
-Add ``--resume`` to go on from the newest checkpoint in the output folder, and ``--push_to_hub --hub_model_id me/x`` for
+A folder that holds another run is left alone: add ``--resume`` to go on from its newest checkpoint, ``--overwrite`` to
+begin anew. Add ``--push_to_hub --hub_model_id me/x`` for
 ``EgoMotionPipeline.from_pretrained("me/x")`` to load what was trained. With ``--hub_strategy checkpoint`` checkpoints
 are pushed too, and ``--resume`` goes on from there where the output folder has none.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 from accelerate.utils import set_seed
-from motion_grpo.cli.train.command_line import TrainingParser
 from motion_grpo.cli.train.dataset_arguments import DataArguments, skeleton, train_windows, val_clips
+from motion_grpo.cli.train.runs import RunArguments, parse, prepare, train
 
 from motion_grpo import EgoMotionPipeline
-from motion_grpo.cards import record_run
 from motion_grpo.models import EgoMotionDenoiser
 from motion_grpo.schedulers import EgoMotionSDEScheduler
 from motion_grpo.training import DenoisingConfig, DenoisingTrainer
+from motion_grpo.training.settings import WITHOUT_EFFECT_DENOISING, mapping
 
 
 @dataclass
 class ModelArguments:
     """The denoiser, and how it samples once it is trained."""
 
-    model_config: dict = field(default_factory=dict, metadata={"help": "Arguments of EgoMotionDenoiser, in the YAML."})
+    model_config: dict | str | None = field(
+        default_factory=dict,
+        metadata={"help": "Arguments of EgoMotionDenoiser; on the command line '{\"d_latent\": 64}'."},
+    )
     model_name_or_path: str | None = field(
         default=None, metadata={"help": "Pipeline to fine-tune; new weights if unset."}
     )
@@ -41,15 +45,16 @@ class ModelArguments:
     )
     eta: float = field(default=0.0, metadata={"help": "Stochasticity that the saved pipeline defaults to."})
     timestep_spacing: str = field(default="quadratic", metadata={"help": "quadratic, leading or trailing."})
-    resume: bool = field(
-        default=False,
-        metadata={"help": "Go on from the newest checkpoint in output_dir, else from what the run has pushed."},
-    )
+
+    def __post_init__(self) -> None:
+        self.model_config = mapping("model_config", self.model_config or {})
 
 
 def main() -> None:
     """Parses, builds, trains, saves."""
-    data, model_args, args = TrainingParser((DataArguments, ModelArguments, DenoisingConfig)).parse_args_and_config()
+    types = (DataArguments, ModelArguments, RunArguments, DenoisingConfig)
+    data, model_args, run, args = parse(types, WITHOUT_EFFECT_DENOISING, __doc__)
+    prepare(run, args)
     set_seed(args.seed)
     if model_args.model_name_or_path is None:
         denoiser = EgoMotionDenoiser(**model_args.model_config)
@@ -66,13 +71,7 @@ def main() -> None:
     )
     if model_args.model_name_or_path is None:
         trainer.fit_condition_statistics()
-    record_run(args, data=asdict(data), model=asdict(model_args))
-    checkpoint = trainer.checkpoint_to_resume() if model_args.resume else args.resume_from_checkpoint
-    trainer.train(resume_from_checkpoint=checkpoint)
-
-    trainer.save_run()
-    if args.push_to_hub:
-        trainer.push_to_hub()
+    train(trainer, data, model_args, run)
 
 
 if __name__ == "__main__":

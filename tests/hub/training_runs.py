@@ -2,7 +2,6 @@
 
 from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -62,10 +61,11 @@ def train(
     """
     module = import_module(f"motion_grpo.cli.train.{script}")
     parsed = (
-        module.DataArguments(str(folder / "pack")),
-        module.ModelArguments(**models_of(script, folder), resume=resume),
+        module.DataArguments([str(folder / "pack")]),
+        module.ModelArguments(**models_of(script, folder)),
+        module.RunArguments(resume=resume),
         vars(module)[_CONFIGS[script]](str(folder / output), **SETTINGS[script] | settings),
     )
-    monkeypatch.setattr(module, "TrainingParser", lambda types: SimpleNamespace(parse_args_and_config=lambda: parsed))
+    monkeypatch.setattr(module, "parse", lambda *given: parsed)
     module.main()
     return folder / output

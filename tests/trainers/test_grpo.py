@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +15,7 @@ from transformers import HfArgumentParser
 
 from motion_grpo import EgoMotionPipeline
 from motion_grpo.rewards import RewardInputs
+from motion_grpo.viz.curves import logged_curves
 from tests.training.grpo_setup import SETTINGS, pipeline
 
 ROOT = Path(__file__).parents[2]
@@ -30,15 +30,16 @@ def base(tmp_path) -> Path:
     return tmp_path / "base"
 
 
-def run(monkeypatch, pack: Path, *, resume: bool = False, **settings) -> Path:
+def run(monkeypatch, pack: Path, *, resume: bool = False, overwrite: bool = False, **settings) -> Path:
     """The script's ``main`` without the command line, whose parser is loose with types that the tests check."""
     output = pack.parent / "run"
     parsed = (
-        script.DataArguments(str(pack)),
-        script.ModelArguments(str(pack.parent / "base"), resume=resume),
+        script.DataArguments([str(pack)]),
+        script.ModelArguments(str(pack.parent / "base")),
+        script.RunArguments(resume, overwrite),
         script.MotionGRPOConfig(str(output), **RUN | settings),
     )
-    monkeypatch.setattr(script, "TrainingParser", lambda types: SimpleNamespace(parse_args_and_config=lambda: parsed))
+    monkeypatch.setattr(script, "parse", lambda *given: parsed)
     script.main()
     return output
 
@@ -59,7 +60,8 @@ def test_trains_stops_and_resumes(pack, monkeypatch):
     run(monkeypatch, pack, resume=True)
     log = json.loads((output / "training_log.json").read_text())
     assert [entry["step"] for entry in log if "reward" in entry] == [1, 2]
-    assert [entry["step"] for entry in log if "eval_mpjpe" in entry] == [2]
+    # The base, and what was trained; the second session does not measure the base again.
+    assert [entry["step"] for entry in log if "eval_mpjpe" in entry] == [0, 2]
     recorded = json.loads((output / "run.json").read_text())
     assert recorded["settings"]["num_sampling_steps"] == 3
     assert recorded["data"]["dataset_name"] == str(pack)
@@ -79,6 +81,21 @@ def test_resumes_from_the_checkpoint_that_is_named(pack, monkeypatch):
     run(monkeypatch, pack, resume_from_checkpoint=str(output / "checkpoint-1"))
     log = json.loads((output / "training_log.json").read_text())
     assert [entry["step"] for entry in log if "reward" in entry] == [2]
+
+
+def test_another_run_in_the_folder_is_not_trained_over(pack, monkeypatch):
+    output = run(monkeypatch, pack)
+    before = (output / "training_log.json").read_bytes()
+    with pytest.raises(ValueError, match="holds another run"):
+        run(monkeypatch, pack, max_steps=1)
+    assert (output / "training_log.json").read_bytes() == before
+    run(monkeypatch, pack, overwrite=True, max_steps=1)
+    assert [folder.name for folder in output.glob("checkpoint-*")] == ["checkpoint-1"]
+
+
+def test_plot_run_shows_the_base(pack, monkeypatch):
+    curves = logged_curves(json.loads((run(monkeypatch, pack) / "training_log.json").read_text()))
+    assert curves["eval_mpjpe"][0].tolist() == [0, 2]
 
 
 @pytest.mark.slow
@@ -103,7 +120,9 @@ def test_runs_under_accelerate(pack, tmp_path):
 def test_presets_name_settings_that_exist(path, tmp_path, monkeypatch):
     """And the settings go with each other."""
     preset = yaml.safe_load(path.read_text())
-    parser = HfArgumentParser((script.DataArguments, script.ModelArguments, script.MotionGRPOConfig))
+    parser = HfArgumentParser(
+        (script.DataArguments, script.ModelArguments, script.RunArguments, script.MotionGRPOConfig)
+    )
     assert set(preset) <= {action.dest for action in parser._actions}
     floats = {name: float(preset[name]) for name in ("logging_steps", "eval_steps", "save_steps", "warmup_steps")}
     settings = script.MotionGRPOConfig(str(tmp_path), **preset | floats | {"use_cpu": True})

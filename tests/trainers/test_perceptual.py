@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -36,14 +35,18 @@ def policy(tmp_path) -> str:
     return str(tmp_path / "policy")
 
 
-def run(monkeypatch, pack: Path, output: Path, policies: list[str], training: dict | None = None, **model) -> None:
+def run(
+    monkeypatch, pack: Path, output: Path, policies: list[str], training: dict | None = None, *, resume: bool = False,
+    overwrite: bool = False, **model,
+) -> None:  # fmt: skip
     """The script's ``main`` without the command line, whose parser is loose with types that the tests check."""
     parsed = (
-        script.DataArguments(str(pack), speeds=[1.0, 0.5]),
+        script.DataArguments([str(pack)], speeds=[1.0, 0.5]),
         script.ModelArguments(policies=policies, **model),
+        script.RunArguments(resume, overwrite),
         script.PerceptualConfig(str(output), **TRAINING | (training or {})),
     )
-    monkeypatch.setattr(script, "TrainingParser", lambda types: SimpleNamespace(parse_args_and_config=lambda: parsed))
+    monkeypatch.setattr(script, "parse", lambda *given: parsed)
     script.main()
 
 
@@ -112,6 +115,14 @@ def command(tmp_path: Path, pack: Path, policy: str, *launcher: str, **settings)
     return [sys.executable, *launcher, str(SCRIPT), *arguments], environment
 
 
+def test_another_run_in_the_folder_is_not_trained_over(pack, policy, tmp_path, monkeypatch):
+    (tmp_path / "run" / "checkpoint-2").mkdir(parents=True)
+    with pytest.raises(ValueError, match="holds another run"):
+        run(monkeypatch, pack, tmp_path / "run", [policy], model_config=NETWORK)
+    run(monkeypatch, pack, tmp_path / "run", [policy], model_config=NETWORK, overwrite=True)
+    check_output(tmp_path / "run")
+
+
 @pytest.mark.slow
 def test_runs_under_accelerate(pack, policy, tmp_path):
     launcher = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1")
@@ -164,7 +175,9 @@ def test_survives_being_killed_at_any_moment(pack, policy, tmp_path):
 def test_presets_name_settings_that_exist(path):
     """And the network they describe can be built."""
     preset = yaml.safe_load(path.read_text())
-    parser = HfArgumentParser((script.DataArguments, script.ModelArguments, script.PerceptualConfig))
+    parser = HfArgumentParser(
+        (script.DataArguments, script.ModelArguments, script.RunArguments, script.PerceptualConfig)
+    )
     known = {action.dest for action in parser._actions}
     assert set(preset) <= known
     with torch.device("meta"):

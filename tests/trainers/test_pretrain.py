@@ -7,7 +7,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import datasets
 import pyarrow.parquet as pq
@@ -39,15 +38,16 @@ TRAINING = {
 }  # fmt: skip
 
 
-def run(monkeypatch, pack: Path, output: Path, **model) -> None:
+def run(monkeypatch, pack: Path, output: Path, *, resume: bool = False, overwrite: bool = False, **model) -> None:
     """The script's ``main`` without the command line, whose parser is loose with types that the tests check."""
     settings = {"num_inference_steps": 5, "eta": 0.25, "timestep_spacing": "trailing"}
     parsed = (
-        script.DataArguments(str(pack), speeds=[1.0, 0.5]),
+        script.DataArguments([str(pack)], speeds=[1.0, 0.5]),
         script.ModelArguments(**settings | model),
+        script.RunArguments(resume, overwrite),
         script.DenoisingConfig(str(output), **TRAINING),
     )
-    monkeypatch.setattr(script, "TrainingParser", lambda types: SimpleNamespace(parse_args_and_config=lambda: parsed))
+    monkeypatch.setattr(script, "parse", lambda *given: parsed)
     script.main()
 
 
@@ -92,6 +92,14 @@ def test_trains_resumes_and_fine_tunes(pack, tmp_path, monkeypatch):
     assert not torch.equal(after["latent_from_cond.weight"], first["latent_from_cond.weight"])
 
 
+def test_another_run_in_the_folder_is_not_trained_over(pack, tmp_path, monkeypatch):
+    (tmp_path / "run" / "checkpoint-2").mkdir(parents=True)
+    with pytest.raises(ValueError, match="holds another run"):
+        run(monkeypatch, pack, tmp_path / "run", model_config=NETWORK)
+    run(monkeypatch, pack, tmp_path / "run", model_config=NETWORK, overwrite=True)
+    check_output(tmp_path / "run")
+
+
 @pytest.mark.slow
 def test_runs_under_accelerate(pack, tmp_path):
     output, config = tmp_path / "run", tmp_path / "config.yaml"
@@ -116,7 +124,9 @@ def test_a_missing_pack_is_named(tmp_path, monkeypatch):
 def test_presets_name_settings_that_exist(path):
     """And the network they describe can be built."""
     preset = yaml.safe_load(path.read_text())
-    parser = HfArgumentParser((script.DataArguments, script.ModelArguments, script.DenoisingConfig))
+    parser = HfArgumentParser(
+        (script.DataArguments, script.ModelArguments, script.RunArguments, script.DenoisingConfig)
+    )
     known = {action.dest for action in parser._actions}
     assert set(preset) <= known
     with torch.device("meta"):
@@ -132,7 +142,7 @@ def test_a_data_set_on_a_licensed_body(tmp_path, monkeypatch):
         (tmp_path / "data" / split).mkdir(parents=True)
         row = clip_to_row(Clip("a", "tiny", replace(moving_motion(20), skeleton=skeleton)))
         pq.write_table(rows_to_table([row]), tmp_path / "data" / split / "tiny-00000.parquet")
-    data = script.DataArguments(str(tmp_path / "data"), smplh=str(body))
+    data = script.DataArguments([str(tmp_path / "data")], smplh=str(body))
     assert len(script.train_windows(data, 16, 0)) == 1
     assert script.val_clips(data)[0].motion.body.name == "smplh-neutral"
     with pytest.raises(ValueError, match="refer to the body smplh-neutral, not mannequin-x-symmetric"):

@@ -74,16 +74,20 @@ def licenses_in(folder: Path) -> dict[str, str]:
     return licenses
 
 
-def training_data(name: str, sources: Sequence[str] | None = None, split: str = "train") -> DataFacts:
+def training_data(name: str | Sequence[str], sources: Sequence[str] | None = None, split: str = "train") -> DataFacts:
     """What a card says about the recordings that a model was trained on.
 
     Args:
-        name: data set as for :func:`~motion_grpo.data.load_motions`, or the folder of a pack.
+        name: data set as for :func:`~motion_grpo.data.load_motions`, or the folder of a pack; or several.
         sources: only these; all when None.
 
     Raises:
         FileNotFoundError, ValueError: no such data set, or no recording of these sources.
     """
+    if not isinstance(name, str):
+        facts = [training_data(one, sources, split) for one in name]
+        titles = " and ".join(dict.fromkeys(one.name for one in facts))
+        return DataFacts(titles, tuple({source.name: source for one in facts for source in one.sources}.values()))
     folder = Path(name)
     if is_mocap_pack(folder):
         title, licenses = "open_mocap_smplh", dict.fromkeys(_pack_sources(folder, split), _NOT_STATED)

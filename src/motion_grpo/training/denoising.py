@@ -32,14 +32,20 @@ from motion_grpo.training.losses import (
     sample_noise_levels,
 )
 from motion_grpo.training.observation import DeviceErrors, Observation, WristPatterns, observe
-from motion_grpo.training.saving import DiffusersTrainer
+from motion_grpo.training.saving import DiffusersTrainer, clips_to_evaluate
+from motion_grpo.training.settings import WITHOUT_EFFECT_DENOISING, refuse_without_effect
 
 _STATISTICS_WINDOWS = 512
 
 
 @dataclass
 class DenoisingConfig(TrainingArguments):
-    """Settings of :class:`DenoisingTrainer` beyond those of transformers; the defaults are EgoAllo's."""
+    """Settings of :class:`DenoisingTrainer` beyond those of transformers; the defaults are EgoAllo's.
+
+    Raises:
+        ValueError: a setting of transformers that has no effect here
+            (:data:`~motion_grpo.training.settings.WITHOUT_EFFECT_DENOISING`).
+    """
 
     learning_rate: float = field(default=1e-4, metadata={"help": "AdamW's."})
     weight_decay: float = field(default=1e-4, metadata={"help": "AdamW's."})
@@ -87,6 +93,10 @@ class DenoisingConfig(TrainingArguments):
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Must stay off: windows are not model arguments."}
     )
+
+    def __post_init__(self) -> None:
+        refuse_without_effect(self, WITHOUT_EFFECT_DENOISING)
+        super().__post_init__()
 
 
 class DenoisingTrainer(DiffusersTrainer):
@@ -236,20 +246,17 @@ class DenoisingTrainer(DiffusersTrainer):
             self._terms.clear()
         super().log(logs, start_time)
 
-    def evaluate(
-        self, eval_dataset: object = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
-    ) -> dict[str, float]:
-        """Recovers the evaluation clips with the averaged weights; means over clips."""
+    @torch.no_grad()
+    def measure(self, eval_dataset: object) -> dict[str, float]:
+        """Recovers whole clips with the averaged weights; means over clips."""
+        clips = clips_to_evaluate(eval_dataset, self.eval_clips)
         sums: dict[str, float] = defaultdict(float)
         self.denoiser.eval()
         with self.averaged():
-            for index, clip in enumerate(self.eval_clips):
+            for index, clip in enumerate(clips):
                 for name, value in self._clip_metrics(clip, seed=index).items():
-                    sums[name] += value / len(self.eval_clips)
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in sums.items()}
-        self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
+                    sums[name] += value / len(clips)
+        return dict(sums)
 
     def _clip_metrics(self, clip: Clip, seed: int) -> dict[str, float]:
         windows = MotionWindows([clip], length=len(clip.motion), random=False)[0]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -22,7 +23,7 @@ from motion_grpo.training.exploration import (
 )
 from motion_grpo.training.grpo_config import MotionGRPOConfig
 from motion_grpo.training.grpo_objective import gaussian_kl, log_density, step_weights
-from motion_grpo.training.rollout import Transition, transitions
+from motion_grpo.training.rollout import Transition, transition
 
 Predict = Callable[[Tensor, int, Tensor, Tensor, Tensor], Tensor]
 """The policy's clean state, see :meth:`~motion_grpo.training.policy.MotionPolicy.forward`."""
@@ -145,12 +146,20 @@ class Experience:
 def path(
     args: MotionGRPOConfig, scheduler: EgoMotionSDEScheduler, generation: int
 ) -> tuple[list[Transition], list[int], list[int]]:
-    """The transitions of a rollout, which of them explore and which are trained, the same on every process."""
+    """The transitions of a rollout, which of them explore and which are trained, the same on every process.
+
+    Steps that explore are Eq. 7's; the others are those of ``scheduler``, as when nothing is trained.
+    """
     stream = generator(args.seed, generation, "transitions")
     explored = explored_steps(args.num_sampling_steps, args.sde_window_size, args.sde_window_start, stream)
-    # Elsewhere samples are drawn as they are when nothing is trained.
-    etas = [args.eta if step in explored else scheduler.config.eta for step in range(args.num_sampling_steps)]
-    steps = transitions(scheduler, args.num_sampling_steps, etas)
+    exact = EgoMotionSDEScheduler.from_config(scheduler.config, variance="jump", direction_offset=0.0)
+    scheduler.set_timesteps(args.num_sampling_steps)
+    steps = [
+        transition(exact, *levels, args.eta)
+        if number in explored
+        else transition(scheduler, *levels, scheduler.config.eta)
+        for number, levels in enumerate(pairwise(scheduler.levels.tolist()))
+    ]
     if args.last_step_std > 0:
         # Of a coordinate along the basis, so that a frame of a full window has the deviation asked for.
         share = (args.window / args.exploration_components) ** 0.5
@@ -197,7 +206,7 @@ def draw(
         args: settings.
         predict: the policy.
         denoiser: of the policy; tells the state's layout and the head's features.
-        scheduler: of the rollout.
+        scheduler: of the pipeline, with the levels of the rollout.
         truth: one row a condition.
         generation: number of the rollout in the run.
         groups: which samples.

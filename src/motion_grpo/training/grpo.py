@@ -31,12 +31,12 @@ from motion_grpo.rewards import Reward, RewardInputs, build_rewards, score, scor
 from motion_grpo.schedulers import EgoMotionSDEScheduler
 from motion_grpo.training.batches import TrainingBatch, training_batch
 from motion_grpo.training.conditions import EpochSampler, NumberedConditions, check_windows
-from motion_grpo.training.experience import Experience, Groups, draw
+from motion_grpo.training.experience import Experience, Groups, draw, path
 from motion_grpo.training.grpo_callbacks import AverageWeights, KeepInStep, StopWhenTerminated
 from motion_grpo.training.grpo_config import MotionGRPOConfig
 from motion_grpo.training.grpo_objective import advantages, clipped_loss, is_clipped
 from motion_grpo.training.policy import MotionPolicy
-from motion_grpo.training.saving import HubTrainerMixin
+from motion_grpo.training.saving import HubTrainerMixin, clips_to_evaluate
 
 
 class MotionGRPOTrainer(HubTrainerMixin, GRPOTrainer):
@@ -84,9 +84,9 @@ class MotionGRPOTrainer(HubTrainerMixin, GRPOTrainer):
         self.eval_clips = list(eval_clips or [])
         self.rewards = dict(rewards) if rewards is not None else _named_rewards(args)
         self.reward_weights = _weights(self.rewards, args)
-        sampler = pipeline.scheduler.config
-        spacing = args.timestep_spacing or sampler.timestep_spacing
-        self.rollout_scheduler = EgoMotionSDEScheduler(timestep_spacing=spacing, eta=sampler.eta)
+        spacing = args.timestep_spacing or pipeline.scheduler.config.timestep_spacing
+        self.rollout_scheduler = EgoMotionSDEScheduler.from_config(pipeline.scheduler.config, timestep_spacing=spacing)
+        path(args, self.rollout_scheduler, 0)  # refuses what cannot be drawn before anything is loaded
         self.policy = MotionPolicy(pipeline.denoiser, args.lora_r, args.lora_alpha)
         if args.gradient_checkpointing:
             # transformers would call a method of its own models.
@@ -114,6 +114,11 @@ class MotionGRPOTrainer(HubTrainerMixin, GRPOTrainer):
         self.add_callback(KeepInStep(self))
         self.terminated = StopWhenTerminated(self)
         self.add_callback(self.terminated)
+
+    @property
+    def was_terminated(self) -> bool:
+        """Whether SIGTERM ended the run."""
+        return self.terminated.requested
 
     def _check_sharding(self) -> None:
         args = self.args
@@ -358,23 +363,19 @@ class MotionGRPOTrainer(HubTrainerMixin, GRPOTrainer):
             self.ema.restore(parameters)
 
     @torch.no_grad()
-    def evaluate(
-        self, eval_dataset: object = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
-    ) -> dict[str, float]:
-        """Recovers the evaluation clips as a user would, one sample each with noise of its own; means over clips."""
+    def measure(self, eval_dataset: object) -> dict[str, float]:
+        """Recovers whole clips as a user would, one sample each with noise of its own; means over clips."""
+        clips = clips_to_evaluate(eval_dataset, self.eval_clips)
         self.model.eval()
-        mine = self.eval_clips[self.accelerator.process_index :: self.accelerator.num_processes]
+        mine = clips[self.accelerator.process_index :: self.accelerator.num_processes]
         system = PipelineSystem(self.pipeline, (0,), self.args.eval_num_inference_steps)
         with self.averaged():
             scored = [evaluate_clip(system, clip).metrics for clip in mine]
         sums: dict[str, float] = defaultdict(float)
         for clip_metrics in gather_object(scored):
             for name, values in clip_metrics.items():
-                sums[name] += values[0] / len(self.eval_clips)
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in sorted(sums.items())}
-        self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
+                sums[name] += values[0] / len(clips)
+        return dict(sorted(sums.items()))
 
     # ---- checkpoints
 

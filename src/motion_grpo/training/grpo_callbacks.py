@@ -18,6 +18,8 @@ class KeepInStep(TrainerCallback):
     ) -> None:
         # TRL counts from 0 again after a resume; rollouts and their seeds would no longer match the sampler's blocks.
         self.trainer._step = state.global_step * args.gradient_accumulation_steps
+        # Before the first update the base is evaluated; a run that goes on has done so.
+        args.eval_on_start = args.eval_on_start and state.global_step == 0
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object

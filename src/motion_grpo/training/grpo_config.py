@@ -7,7 +7,15 @@ from trl import GRPOConfig
 from motion_grpo.perlin import FREQUENCY
 from motion_grpo.training.exploration import EXPLORATION
 from motion_grpo.training.grpo_objective import AGGREGATIONS, CREDITS, REDUCTIONS, STEP_WEIGHTS
+from motion_grpo.training.settings import WITHOUT_EFFECT_GRPO, mapping, refuse_without_effect
 
+TESTED_TRL = ("1.16", "1.17")
+"""From the first, below the second: the trainer relies on private names of TRL."""
+NARROWEST_CLIP = {"sequence": 0.0, "frame": 1e-3, "joint": 1e-2}
+"""By credit, the clip range that a rollout of several updates needs under ``mean``: the fewer numbers a ratio is the
+mean of, the further one update moves it."""
+LAST_STEP_CLIP = 0.2
+"""The same where the last step explores: its noise is so small that one update moves the mean by a quarter of it."""
 _CHOICES = {
     "credit": CREDITS,
     "exploration": EXPLORATION,
@@ -22,11 +30,12 @@ class MotionGRPOConfig(GRPOConfig):
     """Settings beyond those of TRL; the defaults are the paper's where it tells them (Appendix C).
 
     Batch sizes count samples, as in TRL: ``per_device_train_batch_size`` x processes x
-    ``gradient_accumulation_steps`` = conditions of an update x ``num_generations``. Settings of TRL about text
-    (prompts, completions, vLLM, loss types) have no effect.
+    ``gradient_accumulation_steps`` = conditions of an update x ``num_generations``.
 
     Raises:
-        ValueError: settings that contradict each other or have no meaning.
+        ValueError: settings that contradict each other or have no meaning, and settings of TRL and transformers that
+            have no effect here (:data:`~motion_grpo.training.settings.WITHOUT_EFFECT_GRPO`).
+        ImportError: another TRL than the tested ones.
     """
 
     learning_rate: float = field(default=1e-5, metadata={"help": "AdamW's."})
@@ -37,7 +46,7 @@ class MotionGRPOConfig(GRPOConfig):
     gradient_accumulation_steps: int = field(
         default=16, metadata={"help": "Such passes an update; the default makes 64 conditions on one device."}
     )
-    num_generations_eval: int = field(default=1, metadata={"help": "Not used: evaluation recovers whole clips."})
+    num_generations_eval: int = field(default=1, metadata={"help": "Has no effect."})
     gradient_checkpointing: bool = field(default=False, metadata={"help": "Less memory for about a third more time."})
     bf16: bool = field(
         default=False,
@@ -72,9 +81,12 @@ class MotionGRPOConfig(GRPOConfig):
         default=None,
         metadata={"help": "Weight of each reward's advantage; 1 for all if unset: the paper weights by omega alone."},
     )
-    reward_omegas: dict = field(
+    reward_omegas: dict | str | None = field(
         default_factory=dict,
-        metadata={"help": "Omega by name, as in exp(-omega error), in the YAML; else the paper's: 1, 1, 1, 0.5, 1."},
+        metadata={
+            "help": "Omega by name, as in exp(-omega error); else the paper's: 1, 1, 1, 0.5, 1. On the command line "
+            "'{\"rotation\": 2.0}'."
+        },
     )
     reward_smooth_frames: int = field(
         default=9, metadata={"help": "Frames that a reward per frame is averaged over, for credit 'frame' and 'joint'."}
@@ -131,18 +143,29 @@ class MotionGRPOConfig(GRPOConfig):
     ema_decay: float = field(
         default=0.0, metadata={"help": "Of averaged weights, which are evaluated and shipped then; 0 is none."}
     )
+    eval_on_start: bool = field(
+        default=True, metadata={"help": "Evaluate the base before the first update, unless eval_strategy is 'no'."}
+    )
     eval_num_inference_steps: int | None = field(
         default=None, metadata={"help": "Sampling steps of the evaluation; the pipeline's own if unset."}
     )
 
     def __post_init__(self) -> None:
+        _check_trl()
+        refuse_without_effect(self, WITHOUT_EFFECT_GRPO)
+        self.reward_omegas = mapping("reward_omegas", self.reward_omegas or {})
+        for name, omega in self.reward_omegas.items():
+            if isinstance(omega, bool) or not isinstance(omega, int | float) or not 0 < omega < float("inf"):
+                raise ValueError(f"reward_omegas has {omega!r} for {name!r}; an omega is a number above 0.")
         for name, choices in _CHOICES.items():
             if (value := vars(self)[name]) not in choices:
                 raise ValueError(f"{name} is {value!r}; choose one of {', '.join(choices)}.")
         self._check_rollout()
         self._check_training()
         super().__post_init__()
+        self.eval_on_start = self.eval_on_start and self.eval_strategy != "no"
         self._check_batches()
+        self._check_reuse()
 
     def _check_rollout(self) -> None:
         if self.num_generations < 2:
@@ -218,6 +241,30 @@ class MotionGRPOConfig(GRPOConfig):
                 f"steps_per_generation x num_iterations is {self.steps_per_generation * self.num_iterations} passes, "
                 f"not a multiple of gradient_accumulation_steps {self.gradient_accumulation_steps}: an update would "
                 "mix two rollouts."
+            )
+
+    def _check_reuse(self) -> None:
+        """From a rollout's second update on, ratios have to stay within the clip range for anything to be learned."""
+        updates = self.steps_per_generation * self.num_iterations // self.gradient_accumulation_steps
+        if updates == 1:
+            return
+        reused = (
+            f"A rollout serves {updates} updates (num_iterations {self.num_iterations}, steps_per_generation "
+            f"{self.steps_per_generation}, gradient_accumulation_steps {self.gradient_accumulation_steps})"
+        )
+        once = "set num_iterations to 1 and leave steps_per_generation out"
+        if self.last_step_std > 0 and self.log_prob_reduction == "sum":
+            raise ValueError(
+                f"{reused}, but with last_step_std {self.last_step_std} a single one moves summed log densities by "
+                f"many nats, so that the next would only be clipped; set log_prob_reduction to 'mean', or {once}."
+            )
+        narrowest = NARROWEST_CLIP[self.credit] if self.last_step_std == 0 else LAST_STEP_CLIP
+        epsilon = min(self.epsilon, self.epsilon if self.epsilon_high is None else self.epsilon_high)
+        if self.log_prob_reduction == "mean" and epsilon < narrowest:
+            raise ValueError(
+                f"{reused}, but with credit {self.credit!r} and last_step_std {self.last_step_std} a single one moves "
+                f"ratios beyond the clip range of {epsilon}, so that the next would mostly undo it; set epsilon to "
+                f"{narrowest} or more, or {once}."
             )
 
     @property

@@ -18,7 +18,7 @@ from trl.trainer.utils import RepeatSampler
 from motion_grpo.artefacts import ARTEFACTS
 from motion_grpo.body import Skeleton
 from motion_grpo.conditioning import HeadPoses
-from motion_grpo.data import collate_windows
+from motion_grpo.data import MotionWindows, StreamedWindows, collate_windows
 from motion_grpo.inference import EgoMotionPipeline
 from motion_grpo.models import MotionPerceptualModel, perceptual_inputs
 from motion_grpo.motion import MotionState
@@ -28,6 +28,7 @@ from motion_grpo.training.callbacks import TellEpoch
 from motion_grpo.training.losses import info_nce, ranking_loss
 from motion_grpo.training.rollout import rollout, transitions
 from motion_grpo.training.saving import DiffusersTrainer
+from motion_grpo.training.settings import WITHOUT_EFFECT_PERCEPTUAL, refuse_without_effect
 
 NEGATIVES = ("rollout", "gt_noise")
 _STATISTICS_WINDOWS = 256
@@ -35,7 +36,12 @@ _STATISTICS_WINDOWS = 256
 
 @dataclass
 class PerceptualConfig(TrainingArguments):
-    """Settings of :class:`PerceptualTrainer` beyond transformers'; the defaults are the paper's (Appendix C)."""
+    """Settings of :class:`PerceptualTrainer` beyond transformers'; the defaults are the paper's (Appendix C).
+
+    Raises:
+        ValueError: a setting of transformers that has no effect here
+            (:data:`~motion_grpo.training.settings.WITHOUT_EFFECT_PERCEPTUAL`).
+    """
 
     learning_rate: float = field(default=1e-4, metadata={"help": "AdamW's."})
     per_device_train_batch_size: int = field(default=16, metadata={"help": "Head trajectories per step and device."})
@@ -80,6 +86,10 @@ class PerceptualConfig(TrainingArguments):
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Must stay off: windows are not model arguments."}
     )
+
+    def __post_init__(self) -> None:
+        refuse_without_effect(self, WITHOUT_EFFECT_PERCEPTUAL)
+        super().__post_init__()
 
 
 class _Contrast(NamedTuple):
@@ -314,23 +324,27 @@ class PerceptualTrainer(DiffusersTrainer):
         return perceptual_inputs(body_rotmats, body.joints, head.R_world_cpf, head.p_world_cpf)[0]
 
     @torch.no_grad()
-    def evaluate(
-        self, eval_dataset: Dataset | None = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
-    ) -> dict[str, float]:
+    def measure(self, eval_dataset: object) -> dict[str, float]:
         """Accuracy (Eq. 21), percent, against one finished sample of each policy; the same samples at every call.
 
         Without a policy, against recorded poses with noise. The training's random numbers are left alone.
         """
+        windows = self.eval_dataset if eval_dataset is None else eval_dataset
+        if not isinstance(windows, MotionWindows | StreamedWindows):
+            raise ValueError(
+                f"eval_dataset is a {type(windows).__name__}; the accuracy is that on windows: pass MotionWindows, to "
+                "evaluate(eval_dataset=...) or the trainer."
+            )
         model = self.diffusers_model.eval()
         right: dict[str, list[Tensor]] = defaultdict(list)
         loader = DataLoader(
-            eval_dataset or self.eval_dataset,
+            windows,
             self.args.per_device_eval_batch_size,
             collate_fn=collate_windows,
             generator=torch.Generator(),  # a loader draws a number of the global one even where it does not shuffle
         )
-        for number, windows in enumerate(loader):
-            truth = self._truth({name: values.to(self.args.device) for name, values in windows.items()})
+        for number, batch in enumerate(loader):
+            truth = self._truth({name: values.to(self.args.device) for name, values in batch.items()})
             joints, head = _recorded(truth)
             recorded = model(joints, head, truth.mask).score
             for index, policy in enumerate(self.policies):
@@ -340,10 +354,7 @@ class PerceptualTrainer(DiffusersTrainer):
             if not self.policies:
                 noisy = self._noisy(truth, 1, torch.Generator().manual_seed(number))[0, :, 0]
                 right["accuracy"].append(recorded > model(noisy, head, truth.mask).score)
-        metrics = {f"{metric_key_prefix}_{name}": 100 * float(torch.cat(x).float().mean()) for name, x in right.items()}
-        self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
+        return {name: 100 * float(torch.cat(x).float().mean()) for name, x in right.items()}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds accuracy and mean scores on the training batches since the last log."""

@@ -1,7 +1,8 @@
 """Sampling for training: windows of many conditions in one batch, every state kept, for post-training and critics."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -34,24 +35,28 @@ class Transition(NamedTuple):
         return self.clean_weight * clean + self.latent_weight * latents
 
 
-def transitions(scheduler: EgoMotionSDEScheduler, num_steps: int, eta: float | Sequence[float]) -> list[Transition]:
-    """The steps of a rollout.
+def transition(scheduler: EgoMotionSDEScheduler, level: int, next_level: int, eta: float) -> Transition:
+    """The step from one noise level to a lower one.
 
     Args:
-        scheduler: sets the noise levels.
-        num_steps: n.
-        eta: stochasticity, one for all steps or one a step; the step to level 0 is always deterministic.
+        scheduler: sets the law of a step.
+        level: of x_t.
+        next_level: the step to level 0 is always deterministic.
+        eta: stochasticity.
+
+    Raises:
+        ValueError: eta is negative, or more than the step can take.
     """
-    scheduler.set_timesteps(num_steps)
-    levels = scheduler.levels.tolist()
-    etas = [float(eta)] * num_steps if isinstance(eta, int | float) else [float(value) for value in eta]
     # The mean is linear in both states, so its weights are what a state of 1 becomes beside one of 0.
     clean, latents = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
-    steps = []
-    for level, next_level, value in zip(levels[:-1], levels[1:], etas, strict=True):
-        out = scheduler.step(clean, level, latents, eta=value, variance_noise=torch.zeros(2))
-        steps.append(Transition(level, next_level, *out.prev_sample_mean.tolist(), float(out.std.flatten()[0])))
-    return steps
+    out = scheduler.step(clean, level, latents, eta=eta, variance_noise=torch.zeros(2), prev_timestep=next_level)
+    return Transition(level, next_level, *out.prev_sample_mean.tolist(), float(out.std.flatten()[0]))
+
+
+def transitions(scheduler: EgoMotionSDEScheduler, num_steps: int, eta: float) -> list[Transition]:
+    """The steps of a rollout: n of them, between the levels of the scheduler."""
+    scheduler.set_timesteps(num_steps)
+    return [transition(scheduler, *levels, eta) for levels in pairwise(scheduler.levels.tolist())]
 
 
 @dataclass(frozen=True)

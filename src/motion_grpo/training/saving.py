@@ -1,15 +1,17 @@
-"""What the trainers share: which checkpoint to resume from, weights as diffusers writes them, and what is pushed."""
+"""What the trainers share: where to resume, how to evaluate, weights as diffusers writes them, and what is pushed."""
 
 import json
 import logging
 import re
 import shutil
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NoReturn
 
 from accelerate.utils import broadcast_object_list
+from diffusers.configuration_utils import FrozenDict
 from diffusers.models.modeling_utils import ModelMixin
 from huggingface_hub import CommitInfo, HfApi
 from torch import nn
@@ -18,7 +20,8 @@ from transformers.trainer_utils import HubStrategy
 from transformers.utils import PushInProgress
 
 from motion_grpo.body import Skeleton
-from motion_grpo.cards import CURVES_FILE, NOT_EVALUATED, RESULTS, draw_curves, without_places, write_run_card
+from motion_grpo.cards import CURVES_FILE, KINDS, NOT_EVALUATED, RESULTS, draw_curves, without_places, write_run_card
+from motion_grpo.data import Clip
 from motion_grpo.files import write_text
 from motion_grpo.hub import fetch, make_repo, push_folder
 from motion_grpo.runs import LOG_FILE, RUN_FILE, TRAINER_STATE_FILE, newest_checkpoint
@@ -103,6 +106,46 @@ class HubTrainerMixin:
                 tags=[tags] if isinstance(tags, str) else tags or (),
                 **self.card_facts() | given,
             )
+
+    @property
+    def was_terminated(self) -> bool:
+        """Whether somebody asked the run to end before its end."""
+        return False
+
+    def measure(self, eval_dataset: object) -> dict[str, float]:
+        """Metrics by name, of what :meth:`evaluate` was given or, where that is None, the trainer."""
+        raise NotImplementedError
+
+    def evaluate(
+        self, eval_dataset: object = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Measures, and logs, how well the model does; see :meth:`measure`.
+
+        Args:
+            eval_dataset: in place of the trainer's own; several by name are measured one by one, as
+                ``eval_NAME_METRIC``.
+            ignore_keys: of transformers', without effect.
+            metric_key_prefix: goes before the metrics' names.
+
+        Raises:
+            ValueError: nothing to evaluate, or of a kind that this trainer cannot.
+        """
+        if isinstance(eval_dataset, Mapping):
+            found: dict[str, float] = {}
+            for name, part in eval_dataset.items():
+                found |= self.evaluate(part, ignore_keys, f"{metric_key_prefix}_{name}")
+            return found
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in self.measure(eval_dataset).items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def predict(self, *arguments: object, **options: object) -> NoReturn:
+        """Refused: what is trained is used through the class that loads it."""
+        raise NotImplementedError(
+            f"{type(self).__name__} has no predict(): save_result(folder) writes what {KINDS[self.kind]}."
+            "from_pretrained(folder) loads, and evaluate(eval_dataset=...) measures it."
+        )
 
     def save_log(self) -> None:
         """Writes ``training_log.json`` and its curves into the output folder."""
@@ -265,6 +308,35 @@ def _try_to_upload(stage: TemporaryDirectory, repo_id: str, **options: Any) -> N
         _LOGGER.warning("%r could not be pushed; the training goes on: %s", options["commit_message"], error)
 
 
+def clips_to_evaluate(eval_dataset: object, own: Sequence[Clip]) -> list[Clip]:
+    """The clips that ``evaluate(eval_dataset)`` is about; the trainer's own when None.
+
+    Raises:
+        ValueError: there are none, or it is something else than clips.
+    """
+    clips = own if eval_dataset is None else eval_dataset
+    if not isinstance(clips, Sequence) or not all(isinstance(clip, Clip) for clip in clips):
+        raise ValueError(
+            f"eval_dataset is a {type(clips).__name__}; whole clips are recovered: pass a list of Clip, as "
+            "motion_grpo.data.load_clips reads them."
+        )
+    if not clips:
+        raise ValueError("There are no clips to evaluate on; pass some to evaluate(eval_dataset=...) or the trainer.")
+    return list(clips)
+
+
+class ReportedConfig(FrozenDict):
+    """A network's configuration with the two methods of transformers' that callbacks for trackers call."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its entries."""
+        return dict(self)
+
+    def to_json_string(self) -> str:
+        """Its entries as JSON."""
+        return json.dumps(dict(self), indent=2, default=str) + "\n"
+
+
 class DiffusersTrainer(HubTrainerMixin, Trainer):
     """A transformers Trainer of one diffusers model: checkpoints hold ``config.json`` and diffusers' weight file.
 
@@ -273,6 +345,7 @@ class DiffusersTrainer(HubTrainerMixin, Trainer):
 
     def __init__(self, model: ModelMixin, args: TrainingArguments, **options: Any) -> None:
         self.diffusers_model = model
+        model._internal_dict = ReportedConfig(model.config)
         super().__init__(model=model, args=args, **options)
         if args.gradient_checkpointing:
             # transformers would call a method of its own models.

@@ -97,7 +97,7 @@ def test_samples_become_the_clips_of_the_data_set() -> None:
         # Metres, not aligned. The data set's rotations were fitted to the body before it was made symmetric (1 mm on
         # that one), so arms and feet end some millimetres elsewhere on this one: 3 to 9 are measured.
         assert float(error.mean()) < 0.01, clip.id
-        assert float(error.max()) < 0.03, clip.id
+        assert float(error.max()) < 0.04, clip.id
         assert ("CC BY-NC" in clip.license) == clip.id.startswith("bandai")
 
 
