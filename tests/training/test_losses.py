@@ -41,7 +41,7 @@ class TestDenoisingLoss:
         weight = noise_level_weights(scheduler.alphas_cumprod)[t - 1]
         torch.testing.assert_close(weight, golden["weight_t"], rtol=1e-5, atol=0)
         with torch.no_grad():
-            predicted = denoiser(scheduler.add_noise(target, golden["eps"], t), t, cond, mask)
+            predicted = denoiser(scheduler.add_noise(target, golden["eps"], t), t, cond, mask).sample
         loss, terms = denoising_loss(predicted, target, layout, weight, mask)
         torch.testing.assert_close(loss, golden["loss"], rtol=1e-4, atol=0)
         assert terms.keys() == MODALITY_WEIGHTS.keys()

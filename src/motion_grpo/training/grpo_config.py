@@ -9,8 +9,6 @@ from motion_grpo.training.exploration import EXPLORATION
 from motion_grpo.training.grpo_objective import AGGREGATIONS, CREDITS, REDUCTIONS, STEP_WEIGHTS
 from motion_grpo.training.settings import WITHOUT_EFFECT_GRPO, mapping, refuse_without_effect
 
-TESTED_TRL = ("1.16", "1.17")
-"""From the first, below the second: the trainer relies on private names of TRL."""
 NARROWEST_CLIP = {"sequence": 0.0, "frame": 1e-3, "joint": 1e-2}
 """By credit, the clip range that a rollout of several updates needs under ``mean``: the fewer numbers a ratio is the
 mean of, the further one update moves it."""
@@ -35,7 +33,6 @@ class MotionGRPOConfig(GRPOConfig):
     Raises:
         ValueError: settings that contradict each other or have no meaning, and settings of TRL and transformers that
             have no effect here (:data:`~motion_grpo.training.settings.WITHOUT_EFFECT_GRPO`).
-        ImportError: another TRL than the tested ones.
     """
 
     learning_rate: float = field(default=1e-5, metadata={"help": "AdamW's."})
@@ -151,7 +148,6 @@ class MotionGRPOConfig(GRPOConfig):
     )
 
     def __post_init__(self) -> None:
-        _check_trl()
         refuse_without_effect(self, WITHOUT_EFFECT_GRPO)
         self.reward_omegas = mapping("reward_omegas", self.reward_omegas or {})
         for name, omega in self.reward_omegas.items():
