@@ -110,6 +110,23 @@ def test_default_betas_change_the_stature() -> None:
     assert abs(eye_height(1.0) - eye_height(-1.0)) > 0.05
 
 
+@pytest.mark.parametrize("stature", [1.5, 1.75, 1.9])
+def test_a_body_of_that_stature(stature: float) -> None:
+    skeleton = Skeleton.default()
+    betas = skeleton.betas_of_stature(stature)
+    assert float(skeleton.stature(betas)) == pytest.approx(stature, abs=1e-3)
+    assert betas[1:].eq(0).all()
+    eyes, legs, _ = skeleton.measures(betas).tolist()
+    assert eyes / stature == pytest.approx(0.933, abs=0.003)
+    assert legs / stature == pytest.approx(0.55, abs=0.01)
+
+
+@pytest.mark.parametrize("stature", [175, 0.3, float("nan"), -1.75])
+def test_statures_of_nobody(stature: float) -> None:
+    with pytest.raises(ValueError, match=r"stature of .* m is nobody's; give metres"):
+        Skeleton.default().betas_of_stature(stature)
+
+
 def test_default_is_made_once_and_moves_to_a_device() -> None:
     skeleton = Skeleton.default()
     assert skeleton is Skeleton.default()

@@ -44,7 +44,7 @@ def test_wrist_frame_is_that_of_smplh(side):
     """In it, the knuckles of a real hand lie where the rest pose of the default body has them."""
     path = shared_path("samples/aria_gen1_mps/hand_tracking_results_v2.csv")
     hands = read_hand_tracking(path)
-    R = hands.wrist_rotmats()
+    R = hands.wrist_poses()[..., :3, :3]
     seen = (hands.confidence[:, side] > 0).nonzero().flatten().tolist()
     header, *rows = [line.split(",") for line in path.read_text().splitlines()]
     rest = Skeleton.default().rest_joints(torch.zeros(16))

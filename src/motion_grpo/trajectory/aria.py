@@ -16,6 +16,7 @@ from motion_grpo.trajectory.checks import (
     as_float64,
     as_points,
     check_finite,
+    pose_matrix,
     rotations_from_quaternions,
     split_poses,
 )
@@ -229,6 +230,7 @@ def read_aria(
         points=points,
         origin=origin,
         source_frame=f"aria device ({extrinsic})",
+        T_device_cpf=pose_matrix(R_device_cpf, p_device_cpf),
     )
 
 

@@ -48,18 +48,20 @@ class HandTracking:
             frame="cpf",
         )
 
-    def wrist_rotmats(self) -> Float32[Tensor, "observations 2 3 3"]:
-        """R_frame_wrist of SMPL-H's wrist joints: y out of the back of the hand, x from right to left in a T-pose.
+    def wrist_poses(self) -> Float32[Tensor, "observations 2 4 4"]:
+        """T_frame_wrist of SMPL-H's wrist joints; NaN where a hand was not tracked, or its normal is not known.
 
-        That is y = -wrist normal, and x = the direction from wrist to palm (from palm to wrist on the right) made
-        perpendicular to it. On MPS's own hand the four knuckles then lie 2 degrees from where SMPL-H's rest pose has
+        The axes: y = -wrist normal, x = the direction from wrist to palm (from palm to wrist on the right), made
+        perpendicular to y. On MPS's own hand the four knuckles then lie 2 degrees from where SMPL-H's rest pose has
         them; EgoAllo's frame, whose x is the direction to the palm itself, is 16 degrees off.
         """
         y = -self.wrist_normals / self.wrist_normals.norm(dim=-1, keepdim=True)
         x = (self.palms - self.wrists) * torch.tensor([[1.0], [-1.0]])
         x = x - (x * y).sum(-1, keepdim=True) * y
         x = x / x.norm(dim=-1, keepdim=True)
-        return torch.stack([x, y, torch.linalg.cross(x, y)], dim=-1)
+        poses = torch.eye(4).repeat(len(self.wrists), 2, 1, 1)
+        poses[..., :3, :] = torch.stack([x, y, torch.linalg.cross(x, y), self.wrists], dim=-1)
+        return poses
 
     def at(self, timestamps: Float64[Tensor, "frames"]) -> Float32[Tensor, "frames 2 13"]:
         """Each frame's nearest observation, at most half a frame away; confidence 0 and NaN where there is none.

@@ -20,6 +20,7 @@ from motion_grpo.trajectory.checks import (
     Origin,
     as_float64,
     as_points,
+    pose_matrix,
     read_as_xyzw,
     refuse_swapped_quaternions,
     rotations_from_quaternions,
@@ -274,4 +275,7 @@ def _finish(
         R_device_cpf, p_device_cpf = check_extrinsic(T_device_cpf)
         R, p = R @ R_device_cpf, p + R @ p_device_cpf
         source_frame = "device (given extrinsic)"
-    return HeadTrajectory.from_rotations(R, p, points=points, origin=origin, source_frame=source_frame, **options)
+        T_device_cpf = pose_matrix(R_device_cpf, p_device_cpf)
+    return HeadTrajectory.from_rotations(
+        R, p, points=points, origin=origin, source_frame=source_frame, T_device_cpf=T_device_cpf, **options
+    )
