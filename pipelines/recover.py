@@ -21,6 +21,10 @@ def recover(
     steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps; the checkpoint's own by default.")] = None,
     eta: Annotated[float | None, typer.Option(min=0, help="Stochasticity; the checkpoint's own by default.")] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same motion.")] = 0,
+    hands: Annotated[
+        Path | None, typer.Option(help="Wrists: MPS hand tracking (file or folder), or a CSV with left_wrist_x ...")
+    ] = None,
+    stature: Annotated[float | None, typer.Option(help="Height of the wearer, m; guessed by default.")] = None,
     floor_height: Annotated[
         float | None, typer.Option(help="z of the floor, m; found or estimated by default.")
     ] = None,
@@ -51,7 +55,8 @@ def recover(
             f"({piece.floor_source}); {piece.source_frame}"
         )
         generator = torch.Generator().manual_seed(seed)
-        result = pipe(piece, num_samples=samples, num_inference_steps=steps, eta=eta, generator=generator)
+        known = {"hands": hands, "stature": stature}
+        result = pipe(piece, **known, num_samples=samples, num_inference_steps=steps, eta=eta, generator=generator)
         motions += result.motions
     for number, motion in enumerate(motions):
         path = output if len(motions) == 1 else output.with_stem(f"{output.stem}_{number}")

@@ -1,7 +1,7 @@
 """The pipeline: a head trajectory in, full-body motion out."""
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,10 +18,11 @@ from motion_grpo.conditioning import HeadPoses
 from motion_grpo.hub import PICKLES, HubMixin, fetch_pipeline, refuse_damaged
 from motion_grpo.inference.lora import LoraMixin
 from motion_grpo.inference.sampling import sample_latents
+from motion_grpo.inference.wearer import known_betas, seen_wrists
 from motion_grpo.models import EgoMotionDenoiser
 from motion_grpo.motion import FPS, Motion, MotionState
 from motion_grpo.schedulers import EgoMotionSDEScheduler
-from motion_grpo.trajectory import HeadTrajectory, load_trajectory
+from motion_grpo.trajectory import HandObservations, HeadTrajectory, load_trajectory
 
 _EMBEDDED = Path(__file__).parents[1] / "checkpoints"
 # Travels with every saved pipeline, so that plain diffusers finds this class: just one pipeline may be visible in it.
@@ -149,6 +150,9 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
         self,
         trajectory: "HeadTrajectory | str | os.PathLike | np.ndarray | Tensor",
         *,
+        hands: "HandObservations | str | os.PathLike | np.ndarray | Tensor | None" = None,
+        betas: "Sequence[float] | np.ndarray | Tensor | None" = None,
+        stature: float | int | None = None,
         num_samples: int = 1,
         num_inference_steps: int | None = None,
         eta: float | None = None,
@@ -165,6 +169,10 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
             trajectory: a :class:`HeadTrajectory`, a file that :func:`load_trajectory` reads, or CPF poses at 30 fps in
                 a z-up world as (frames, 4, 4) matrices or (frames, 7) wxyz + xyz. Any length from two poses on;
                 resampled to 30 fps by its timestamps.
+            hands: where the wrists were seen, for networks that read wrists: a :class:`HandObservations` (of a bare
+                array nobody knows when they were), or a file that :func:`load_hands` reads.
+            betas: the wearer's shape, up to 16 numbers of the body model; the motion has exactly these.
+            stature: metres, in place of ``betas``: the average body of that height.
             num_samples: motions to draw.
             num_inference_steps: sampling steps; the pipeline's own number when None.
             eta: stochasticity, 0 (deterministic given the start) to 1 (ancestral); the scheduler's own when None.
@@ -189,7 +197,9 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
             num_inference_steps = self.config.num_inference_steps
         if output_type not in ("motion", "latent"):
             raise ValueError(f"output_type is {output_type!r}; choose 'motion' or 'latent'.")
-        head_trajectory = _as_trajectory(trajectory).resample(FPS)
+        shape = known_betas(self.skeleton, betas, stature)
+        recording = _as_trajectory(trajectory)
+        head_trajectory = recording.resample(FPS)
         if len(head_trajectory) < 2:
             raise ValueError(
                 f"{head_trajectory.source} lasts less than two frames at {FPS:.0f} fps; a motion needs at least two."
@@ -197,6 +207,7 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
         floored = head_trajectory.above_floor()
         device = self._execution_device
         head = HeadPoses.from_world(floored.R_world_cpf.to(device), floored.p_world_cpf.to(device))
+        wrists = None if hands is None else seen_wrists(self.denoiser, hands, recording, head_trajectory, head)
 
         def on_step(step: int, timestep: int, latents: Tensor) -> Tensor | None:
             if callback_on_step_end is None:
@@ -221,18 +232,29 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
                 window=self.config.window,
                 overlap=self.config.overlap,
                 window_batch_size=window_batch_size,
+                wrists=wrists,
+                betas=None if shape is None else shape.to(device),
+                body_measures=None if shape is None else self.skeleton.measures(shape).to(device),
                 on_step=on_step,
                 on_batch=on_batch,
             )
-        motions = None if output_type == "latent" else [self._motion(x, head, head_trajectory) for x in latents]
+        motions = None
+        if output_type == "motion":
+            motions = [self._motion(x, head, head_trajectory, shape) for x in latents]
         self.maybe_free_model_hooks()
         output = EgoMotionPipelineOutput(motions=motions, latents=latents, trajectory=head_trajectory)
         return output if return_dict else output.to_tuple()
 
-    def _motion(self, latents: Float[Tensor, "frames d_state"], head: HeadPoses, trajectory: HeadTrajectory) -> Motion:
+    def _motion(
+        self,
+        latents: Float[Tensor, "frames d_state"],
+        head: HeadPoses,
+        trajectory: HeadTrajectory,
+        shape: Float[Tensor, "16"] | None,
+    ) -> Motion:
         """Hangs the body from the head: one shape for the whole motion, the root found last."""
         state = MotionState.unpack(latents, self.denoiser.state_layout, project=False)
-        betas = state.betas.mean(0)
+        betas = state.betas.mean(0) if shape is None else shape.to(latents.device)
         skeleton = self.skeleton.to(latents.device)
         body = skeleton.place_by_head(betas, state.body_rotmats, head.R_world_cpf, head.p_world_cpf)
         root_positions = body.joints[:, 0].cpu()

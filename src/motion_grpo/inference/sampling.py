@@ -10,7 +10,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from jaxtyping import Float
 from torch import Tensor
 
-from motion_grpo.conditioning import HeadPoses
+from motion_grpo.conditioning import HeadPoses, WristPoses
 from motion_grpo.inference.stitching import StitchedDenoiser
 from motion_grpo.models import EgoMotionDenoiser
 from motion_grpo.motion import MotionState
@@ -36,6 +36,9 @@ def sample_latents(
     window: int = 128,
     overlap: int = 32,
     window_batch_size: int = 32,
+    wrists: WristPoses | None = None,
+    betas: Float[Tensor, "16"] | None = None,
+    body_measures: Float[Tensor, "3"] | None = None,
     on_step: StepCallback | None = None,
     on_batch: Callable[[int], None] | None = None,
 ) -> Float[Tensor, "samples frames d_state"]:
@@ -54,6 +57,10 @@ def sample_latents(
         window: frames the network sees at once.
         overlap: frames that neighbouring windows share.
         window_batch_size: windows denoised at once; bounds the memory.
+        wrists: what was seen of them in each frame, for a network that reads wrists.
+        betas: the wearer's shape; the state keeps it in every step. Predicted when None.
+        body_measures: the wearer's size (:meth:`~motion_grpo.body.Skeleton.measures`), metres, for a network that reads
+            it.
         on_step: see :data:`StepCallback`.
         on_batch: called after each batch of windows with the number of batches that the whole call takes.
 
@@ -65,9 +72,13 @@ def sample_latents(
     shape = (num_samples, len(head.p_world_cpf), layout.dim)
     if latents is not None and tuple(latents.shape) != shape:
         raise ValueError(f"latents have shape {tuple(latents.shape)}; this trajectory and network need {shape}.")
-    network = StitchedDenoiser(
-        denoiser, denoiser.condition(head), window=window, overlap=overlap, window_batch_size=window_batch_size
+    cond = denoiser.condition(
+        head,
+        None if wrists is None else wrists.hand_positions(),
+        wrists=wrists,
+        body_measures=None if body_measures is None else body_measures.expand(shape[1], -1),
     )
+    network = StitchedDenoiser(denoiser, cond, window=window, overlap=overlap, window_batch_size=window_batch_size)
     scheduler.set_timesteps(num_inference_steps, device=device)
     batches = network.num_batches(num_samples) * len(scheduler.timesteps)
     if latents is None:
@@ -82,12 +93,22 @@ def sample_latents(
         noisy = scheduler.scale_model_input(latents, timestep)
         x0 = network(noisy, noise_level(scheduler, int(timestep)), on_batch and partial(on_batch, batches))
         # The mean of a step is taken after the projection, so that every step heads for a real pose.
-        x0 = MotionState.unpack(x0, layout).pack(layout)
+        x0 = _with_betas(MotionState.unpack(x0, layout).pack(layout), betas)
         latents = scheduler.step(x0, timestep, latents, **options).prev_sample
         if on_step is not None:
             changed = on_step(index, int(timestep), latents)
             latents = latents if changed is None else changed
-    return latents
+    # Whatever the scheduler's last step, or a callback, has left of them.
+    return _with_betas(latents, betas)
+
+
+def _with_betas(
+    x: Float[Tensor, "samples frames d_state"], betas: Float[Tensor, "16"] | None
+) -> Float[Tensor, "samples frames d_state"]:
+    """The packed state, whose first numbers are the betas, with the given ones in every frame."""
+    if betas is None:
+        return x
+    return torch.cat([betas.expand(*x.shape[:2], -1), x[..., len(betas) :]], dim=-1)
 
 
 def recover_state(denoiser: EgoMotionDenoiser, scheduler: SchedulerMixin, head: HeadPoses, **options) -> MotionState:
