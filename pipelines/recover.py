@@ -39,6 +39,10 @@ def recover(
     steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps; the checkpoint's own by default.")] = None,
     eta: Annotated[float | None, typer.Option(min=0, help="Stochasticity; the checkpoint's own by default.")] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same motion.")] = 0,
+    hands: Annotated[
+        Path | None, typer.Option(help="Wrists: MPS hand tracking (file or folder), or a CSV with left_wrist_x ...")
+    ] = None,
+    stature: Annotated[float | None, typer.Option(help="Height of the wearer, m; guessed by default.")] = None,
     convention: Convention = None,
     fps: Fps = None,
     floor_height: Annotated[
@@ -75,7 +79,8 @@ def recover(
         for piece in pieces:
             _say(_described(piece))
             generator = torch.Generator().manual_seed(seed)
-            result = pipe(piece, num_samples=samples, num_inference_steps=steps, eta=eta, generator=generator)
+            known = {"hands": hands, "stature": stature}
+            result = pipe(piece, **known, num_samples=samples, num_inference_steps=steps, eta=eta, generator=generator)
             motions += result.motions
         critic = _installed_critic(torch_device)
         for number, motion in enumerate(motions):

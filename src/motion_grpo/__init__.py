@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from motion_grpo.models import EgoMotionDenoiser, MotionPerceptualModel
     from motion_grpo.motion import Motion
     from motion_grpo.schedulers import EgoMotionSDEScheduler
-    from motion_grpo.trajectory import HeadTrajectory, load_segments, load_trajectory
+    from motion_grpo.trajectory import HandObservations, HeadTrajectory, load_segments, load_trajectory
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "EgoMotionDenoiser", "EgoMotionPipeline", "EgoMotionPipelineOutput", "EgoMotionSDEScheduler", "HeadTrajectory",
-    "Motion", "MotionPerceptualModel", "Skeleton", "load_segments", "load_trajectory",
+    "EgoMotionDenoiser", "EgoMotionPipeline", "EgoMotionPipelineOutput", "EgoMotionSDEScheduler", "HandObservations",
+    "HeadTrajectory", "Motion", "MotionPerceptualModel", "Skeleton", "load_segments", "load_trajectory",
 ]  # fmt: skip
 
 _HOMES = {
@@ -28,6 +28,7 @@ _HOMES = {
     "EgoMotionPipeline": "inference",
     "EgoMotionPipelineOutput": "inference",
     "EgoMotionSDEScheduler": "schedulers",
+    "HandObservations": "trajectory",
     "HeadTrajectory": "trajectory",
     "Motion": "motion",
     "MotionPerceptualModel": "models",

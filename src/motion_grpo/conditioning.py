@@ -99,6 +99,10 @@ class WristPoses(NamedTuple):
             torch.zeros(*p.shape[:-1], 2, dtype=torch.bool, device=p.device),
         )
 
+    def hand_positions(self) -> Float[Tensor, "*batch frames 6"]:
+        """EgoAllo's way to tell of them: left and right position, metres, zeros where a wrist is not visible."""
+        return torch.where(self.visible[..., None], self.p_cpf_wrist, 0.0).flatten(-2)
+
 
 def condition_dim(
     parameterization: Parameterization,

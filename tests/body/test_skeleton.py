@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from motion_grpo.body import HEAD, JOINT_NAMES, MIRROR, PARENTS, Skeleton
+from motion_grpo.body import HEAD, JOINT_NAMES, MIRROR, PARENTS, STATURES, Skeleton
 from tests.body.smplh import NUM_VERTICES, Unpickled, smplh_arrays, write_smplh
 from tests.tiny import GOLDEN
 
@@ -108,6 +108,23 @@ def test_default_betas_change_the_stature() -> None:
         skeleton.rest_joints(beta * torch.eye(16)[0])[HEAD, 1] - skeleton.rest_joints(beta * torch.eye(16)[0])[10, 1]
     )
     assert abs(eye_height(1.0) - eye_height(-1.0)) > 0.05
+
+
+@pytest.mark.parametrize("stature", [1.5, 1.75, 1.9])
+def test_a_body_of_that_stature(stature: float) -> None:
+    skeleton = Skeleton.default()
+    betas = skeleton.betas_of_stature(stature)
+    assert float(skeleton.stature(betas)) == pytest.approx(stature, abs=1e-3)
+    assert betas[1:].eq(0).all()
+    eyes, legs, _ = skeleton.measures(betas).tolist()
+    assert eyes / stature == pytest.approx(0.933, abs=0.003)
+    assert legs / stature == pytest.approx(0.55, abs=0.01)
+
+
+@pytest.mark.parametrize("stature", [175, 0.3, float("nan"), -1.75])
+def test_statures_of_nobody(stature: float) -> None:
+    with pytest.raises(ValueError, match=r"stature of .* m is nobody's; give metres"):
+        Skeleton.default().betas_of_stature(stature)
 
 
 def test_default_is_made_once_and_moves_to_a_device() -> None:
@@ -228,3 +245,20 @@ def test_bodies_of_different_genders_have_different_names(tmp_path, monkeypatch,
     assert Skeleton.from_smplh(path).name == "smplh-neutral"
     monkeypatch.chdir(path.parent)
     assert Skeleton.from_smplh(path.name).name == "smplh-neutral"
+
+
+def test_leg_length():
+    """Rest pose by hand: soles 1.8 cm under the toe bases."""
+    skeleton, betas = Skeleton.default(), torch.zeros(2, 16)
+    betas[1, 0] = 1.0
+    rest = skeleton.rest_joints(betas)
+    expected = rest[:, 0, 1] - (rest[:, 10, 1] + rest[:, 11, 1]) / 2 + 0.018
+    short, tall = skeleton.leg_length(betas).tolist()
+    assert [short, tall] == pytest.approx(expected.tolist())
+    assert 0.85 < short < tall < 1.1
+
+
+@pytest.mark.parametrize("stature", STATURES)
+def test_the_smallest_and_tallest_are_somebody(stature: float) -> None:
+    skeleton = Skeleton.default()
+    assert float(skeleton.stature(skeleton.betas_of_stature(stature))) == pytest.approx(stature, abs=1e-3)

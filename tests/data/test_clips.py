@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from motion_grpo.body import FOOT_JOINTS, MIRROR, Skeleton, cpf_of, forward_kinematics
-from motion_grpo.data import label_contacts, leg_length, mirror, mirror_contacts, resample, with_contacts
+from motion_grpo.data import label_contacts, mirror, mirror_contacts, resample, with_contacts
 from motion_grpo.data.importers.preprocess import prepare
 from motion_grpo.motion import Motion
 from tests.data.importers.recordings import recording_of
@@ -217,14 +217,3 @@ class TestMirror:
         assert torch.equal(other.contacts, mirror_contacts(motion.contacts))
         assert motion.contacts.sum() > 10
         assert not torch.equal(other.contacts, motion.contacts)
-
-
-def test_leg_length():
-    """Rest pose by hand: soles 1.8 cm under the toe bases."""
-    skeleton, betas = Skeleton.default(), torch.zeros(2, 16)
-    betas[1, 0] = 1.0
-    rest = skeleton.rest_joints(betas)
-    expected = rest[:, 0, 1] - (rest[:, 10, 1] + rest[:, 11, 1]) / 2 + 0.018
-    short, tall = leg_length(skeleton, betas).tolist()
-    assert [short, tall] == pytest.approx(expected.tolist())
-    assert 0.85 < short < tall < 1.1

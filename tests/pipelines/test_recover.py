@@ -8,9 +8,12 @@ import pytest
 from motion_grpo.cli.main import main
 
 from motion_grpo import Motion
-from motion_grpo.body import cpf_of
+from motion_grpo.body import Skeleton, cpf_of
 from motion_grpo.models import loading
+from tests.tiny import tiny_pipeline
 from tests.trajectory.helpers import aria_csv, csv_of, in_axes, walk
+from tests.trajectory.test_hand_observations import everywhere, recording
+from tests.trajectory.test_hand_readers import write_csv
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -42,6 +45,22 @@ def test_samples_are_numbered_and_differ(monkeypatch, tmp_path) -> None:
     assert np.abs(first - second).max() > 1e-4
 
 
+@pytest.mark.parametrize("reads_wrists", [True, False])
+def test_what_is_known_of_the_wearer(reads_wrists, monkeypatch, tmp_path, capsys) -> None:
+    checkpoint, output = tmp_path / "checkpoint", tmp_path / "walk.npz"
+    tiny_pipeline(include_wrists_cond=reads_wrists).save_pretrained(checkpoint)
+    table = write_csv(tmp_path / "walk.csv", *recording(20), everywhere(20))
+    known = ("--hands", table, "--stature", 1.9, "--floor-height", 0.0)
+    code = run(monkeypatch, "recover", table, "-o", output, "--checkpoint", checkpoint, *known)
+    if not reads_wrists:
+        assert code == 1
+        assert "This network reads no wrists" in capsys.readouterr().err
+        return
+    assert code == 0
+    body = Skeleton.default()
+    assert float(body.stature(Motion.load(output).betas)) == pytest.approx(1.9, abs=1e-3)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -50,6 +69,7 @@ def test_samples_are_numbered_and_differ(monkeypatch, tmp_path) -> None:
         (("HEAD", "-o", "OUT/missing/x.npz"), "does not exist"),
         (("HEAD", "-o", "OUT/x.npz", "--picture", "OUT/x.gif"), "png"),
         (("HEAD", "-o", "OUT/x.npz", "--checkpoint", "OUT"), "model_index.json"),
+        (("HEAD", "-o", "OUT/x.npz", "--stature", "175"), "stature of 175 m is nobody's; give metres"),
     ],
 )
 def test_bad_input_ends_in_one_sentence(arguments, message, monkeypatch, tmp_path, capsys) -> None:

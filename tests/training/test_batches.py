@@ -5,7 +5,7 @@ import torch
 
 from motion_grpo.body import MIRROR, Skeleton, cpf_of
 from motion_grpo.conditioning import HeadPoses, head_features
-from motion_grpo.data import MotionWindows, leg_length, mirror_contacts
+from motion_grpo.data import MotionWindows, mirror_contacts
 from motion_grpo.training.batches import Augmentation, TrainingBatch, training_batch
 from tests.tiny import moving_clip
 
@@ -119,7 +119,7 @@ class TestBodySize:
         torch.manual_seed(0)
         windows, skeleton = windows_of(12, 12, length=12), Skeleton.default()
         plain, resized = batch_of(windows), batch_of(windows, Augmentation(mirror=0.0, body_size=1.0))
-        scale = leg_length(skeleton, resized.state.betas[:, 0]) / leg_length(skeleton, plain.state.betas[:, 0])
+        scale = skeleton.leg_length(resized.state.betas[:, 0]) / skeleton.leg_length(plain.state.betas[:, 0])
         travel = lambda batch: (batch.joints[:, -1, 0] - batch.joints[:, 0, 0]).norm(dim=-1)  # noqa: E731
         torch.testing.assert_close(travel(resized) / travel(plain), scale, rtol=1e-4, atol=0)
         assert (scale - 1).abs().max() > 0.02

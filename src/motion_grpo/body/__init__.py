@@ -16,7 +16,7 @@ from motion_grpo.body.joints import (
     WRIST_JOINTS,
 )
 from motion_grpo.body.kinematics import PosedBody, cpf_of, forward_kinematics, place_by_head
-from motion_grpo.body.skeleton import Skeleton
+from motion_grpo.body.skeleton import STATURES, Skeleton
 
 __all__ = [
     "BODY_JOINT_NAMES",
@@ -31,6 +31,7 @@ __all__ = [
     "NUM_JOINTS",
     "PARENTS",
     "PELVIS",
+    "STATURES",
     "WRIST_JOINTS",
     "PosedBody",
     "Skeleton",

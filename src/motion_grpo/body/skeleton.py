@@ -33,6 +33,12 @@ _SMPLH_EYE_VERTICES = (6260, 6262, 2800, 2802)
 _SMPLH_NUM_VERTICES = 6890
 SOLE_UNDER_TOE = 0.018
 """Metres from the sole up to the toe joint, which lies inside the foot."""
+EYE_HEIGHT = 0.933
+"""Eyes over the sole, as a share of stature, on the mean body."""
+STATURES = (0.8, 2.5)
+"""Metres that people measure."""
+# Between the lower toe joint and the sole in the definition of stature by which open_mocap_smplh was made.
+_SOLE_OF_STATURE = 0.015
 # mannequin-x has SMPL-X's joints without the face, and two zero-length joints (22, 23) that SMPL-H has not.
 _MANNEQUIN_TO_SMPLH = (*range(22), *range(24, 54))
 # Eyes within the head's bounding box (chin to crown, back of the head to tip of the nose): 11.5 cm under the crown and
@@ -166,18 +172,41 @@ class Skeleton:
         """CPF relative to the head joint, in the head frame, metres."""
         return self.cpf0 + betas @ self.cpf1.mT
 
+    def leg_length(self, betas: Float[Tensor, "*batch 16"]) -> Float[Tensor, "*batch"]:
+        """Pelvis over soles in the rest pose, metres: the scale by which a body of another size travels."""
+        rest = self.rest_joints(betas)
+        return rest[..., PELVIS, 1] - rest[..., [LEFT_FOOT, RIGHT_FOOT], 1].mean(-1) + SOLE_UNDER_TOE
+
     def measures(self, betas: Float[Tensor, "*batch 16"]) -> Float[Tensor, "*batch 3"]:
         """Sizes of the shaped body in the rest pose, metres: eyes over soles, pelvis over soles, shoulder to wrist."""
         rest = self.rest_joints(betas)
-        soles = rest[..., [LEFT_FOOT, RIGHT_FOOT], 1].mean(-1) - SOLE_UNDER_TOE
-        eyes = rest[..., HEAD, 1] + self.cpf_offset(betas)[..., 1] - soles
-        legs = rest[..., PELVIS, 1] - soles
+        legs = self.leg_length(betas)
+        eyes = rest[..., HEAD, 1] + self.cpf_offset(betas)[..., 1] - rest[..., PELVIS, 1] + legs
         arms = (
             (rest[..., [LEFT_SHOULDER, RIGHT_SHOULDER], :] - rest[..., [LEFT_WRIST, RIGHT_WRIST], :])
             .norm(dim=-1)
             .mean(-1)
         )
         return torch.stack([eyes, legs, arms], dim=-1)
+
+    def stature(self, betas: Float[Tensor, "*batch 16"]) -> Float[Tensor, "*batch"]:
+        """Height of the shaped body, metres, by the height of its eyes over its lower sole."""
+        rest = self.rest_joints(betas)
+        eyes = rest[..., HEAD, 1] + self.cpf_offset(betas)[..., 1]
+        return (eyes - rest[..., [LEFT_FOOT, RIGHT_FOOT], 1].amin(-1) + _SOLE_OF_STATURE) / EYE_HEIGHT
+
+    def betas_of_stature(self, stature: float | int) -> Float[Tensor, "16"]:
+        """The body of that many metres, average but for its first shape parameter, which is rounded to 0.01 (1 mm).
+
+        Raises:
+            ValueError: a stature that nobody has: another unit, most likely.
+        """
+        if not STATURES[0] <= stature <= STATURES[1]:
+            raise ValueError(f"A stature of {stature:g} m is nobody's; give metres, such as 1.75.")
+        betas = torch.zeros(2, NUM_BETAS, device=self.J0.device)
+        betas[1, 0] = 1.0
+        mean, one = self.stature(betas).tolist()
+        return betas[1] * round((stature - mean) / (one - mean), 2)
 
     def place_by_head(
         self,

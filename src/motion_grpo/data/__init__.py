@@ -6,7 +6,6 @@ with extra("data"):
     from motion_grpo.data.clips import (
         Clip,
         label_contacts,
-        leg_length,
         mirror,
         mirror_contacts,
         resample,
@@ -23,7 +22,7 @@ with extra("data"):
 __all__ = [
     "FEATURES", "SCHEMA_VERSION", "Clip", "ClipError", "Dropped", "HeadClip", "ImportReport", "Importer", "Job",
     "MocapPackImporter", "MotionWindows", "SourceFacts", "StreamedWindows", "balancing_weights", "clip_to_row",
-    "collate_windows", "is_mocap_pack", "label_contacts", "leg_length", "load_clips", "load_motions", "mirror",
+    "collate_windows", "is_mocap_pack", "label_contacts", "load_clips", "load_motions", "mirror",
     "mirror_contacts", "read_mocap_pack", "resample", "row_to_clip", "row_to_trajectory", "run_import",
     "with_contacts", "write_dataset_card",
 ]  # fmt: skip

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from motion_grpo.body import MIRROR, Skeleton
+from motion_grpo.body import MIRROR
 from motion_grpo.motion import Motion
 from motion_grpo.rotations import interpolate_rotations
 
@@ -116,10 +116,3 @@ def mirror(
 def mirror_contacts(contacts: Float[Tensor, "*batch 21"]) -> Float[Tensor, "*batch 21"]:
     """Contacts of the mirrored motion."""
     return contacts[..., [j - 1 for j in MIRROR[1:22]]]
-
-
-def leg_length(skeleton: Skeleton, betas: Float[Tensor, "*batch 16"]) -> Float[Tensor, "*batch"]:
-    """Pelvis over sole in the rest pose, metres: the scale by which a body of another size travels."""
-    rest = skeleton.rest_joints(betas)
-    sole_under_toe = 0.018
-    return rest[..., 0, 1] - rest[..., 10:12, 1].mean(-1) + sole_under_toe

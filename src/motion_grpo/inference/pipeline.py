@@ -2,8 +2,9 @@
 
 import os
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,13 +22,18 @@ from motion_grpo.hub import PICKLES, HubMixin, fetch_pipeline, refuse_damaged
 from motion_grpo.inference.lora import LoraMixin
 from motion_grpo.inference.sampling import sample_latents
 from motion_grpo.inference.stitching import STITCHINGS
+from motion_grpo.inference.wearer import known_betas, seen_wrists
 from motion_grpo.models import EgoMotionDenoiser
 from motion_grpo.motion import FPS, Motion, MotionState
 from motion_grpo.schedulers import EgoMotionSDEScheduler, refuse_incompatible
-from motion_grpo.trajectory import HeadTrajectory, load_trajectory
+from motion_grpo.trajectory import HandObservations, HeadTrajectory, load_trajectory
 
 Recording = HeadTrajectory | str | os.PathLike | np.ndarray | Tensor
 """What a head trajectory comes as: itself, a file, or an array of poses."""
+Hands = HandObservations | str | os.PathLike | np.ndarray | Tensor
+"""What is known of the wrists comes as: itself, or a file (arrays only to be told what they lack)."""
+Betas = Sequence[float] | np.ndarray | Tensor
+"""What one body's shape comes as."""
 
 _EMBEDDED = Path(__file__).parents[1] / "checkpoints"
 # Travels with every saved pipeline, so that plain diffusers finds this class: just one pipeline may be visible in it.
@@ -164,6 +170,9 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
         self,
         trajectory: "Recording | list[Recording]",
         *,
+        hands: "Hands | list[Hands | None] | None" = None,
+        betas: "Betas | list[Betas | None] | None" = None,
+        stature: float | int | list[float | int | None] | None = None,
         num_samples: int = 1,
         num_inference_steps: int | None = None,
         eta: float | None = None,
@@ -181,6 +190,13 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
                 a z-up world as (frames, 4, 4) matrices or (frames, 7) wxyz + xyz. Any length from two poses on;
                 resampled to 30 fps by its timestamps. A list of these is a batch, whose recordings are recovered as
                 calls of their own would.
+            hands: where the wrists were seen, for networks that read wrists: a :class:`HandObservations` (of a bare
+                array nobody knows when they were), or a file that :func:`load_hands` reads; for a list of recordings a
+                list, with None where nothing is known.
+            betas: the wearer's shape, up to 16 numbers of the body model; the motion has exactly these. For a list of
+                recordings one for all, or a list with one (or None) a recording.
+            stature: metres, in place of ``betas``: the average body of that height. For a list of recordings as
+                ``betas``.
             num_samples: motions to draw, of each recording.
             num_inference_steps: sampling steps; the pipeline's own number when None.
             eta: stochasticity, 0 (deterministic given the start) to 1 (ancestral); the scheduler's own when None.
@@ -220,9 +236,17 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
                 raise ValueError("The list of recordings is empty; give at least one.")
             generators = _one_a_recording(generator, count, "generators", shared=True)
             starts = _one_a_recording(latents, count, "latents")
+            seen = _one_a_recording(hands, count, "hands")
+            # Plain numbers are one body's.
+            one_body = isinstance(betas, list) and all(isinstance(beta, Real) for beta in betas)
+            bodies = [betas] * count if one_body else _one_a_recording(betas, count, "betas", shared=True)
+            statures = _one_a_recording(stature, count, "statures", shared=True)
+            shapes = [known_betas(self.skeleton, *known) for known in zip(bodies, statures, strict=True)]
             outputs = [
-                self._recover(recording, generator=own, latents=start, **options)
-                for recording, own, start in zip(trajectory, generators, starts, strict=True)
+                self._recover(recording, generator=own, latents=start, hands=wrists, shape=shape, **options)
+                for recording, own, start, wrists, shape in zip(
+                    trajectory, generators, starts, seen, shapes, strict=True
+                )
             ]
             output = EgoMotionPipelineOutput(
                 motions=None if output_type == "latent" else [motion for one in outputs for motion in one.motions],
@@ -230,7 +254,10 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
                 trajectory=[one.trajectory for one in outputs],
             )
         else:
-            output = self._recover(trajectory, generator=generator, latents=latents, **options)
+            shape = known_betas(self.skeleton, betas, stature)
+            output = self._recover(
+                trajectory, generator=generator, latents=latents, hands=hands, shape=shape, **options
+            )
         self.maybe_free_model_hooks()
         return output if return_dict else output.to_tuple()
 
@@ -238,6 +265,8 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
         self,
         recording: Recording,
         *,
+        hands: object,
+        shape: Float[Tensor, "16"] | None,
         num_samples: int,
         num_inference_steps: int,
         eta: float | None,
@@ -247,8 +276,9 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
         output_type: str,
         callback_on_step_end: Callable[["EgoMotionPipeline", int, int, dict], dict] | None,
     ) -> EgoMotionPipelineOutput:
-        """One recording of a checked call."""
-        head_trajectory = _as_trajectory(recording).resample(FPS)
+        """One recording of a checked call; ``shape`` is the wearer's, if known."""
+        recorded = _as_trajectory(recording)
+        head_trajectory = recorded.resample(FPS)
         if len(head_trajectory) < 2:
             raise ValueError(
                 f"{head_trajectory.source} lasts less than two frames at {FPS:.0f} fps; a motion needs at least two."
@@ -256,6 +286,7 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
         floored = head_trajectory.above_floor()
         device = self._execution_device
         head = HeadPoses.from_world(floored.R_world_cpf.to(device), floored.p_world_cpf.to(device))
+        wrists = None if hands is None else seen_wrists(self.denoiser, hands, recorded, head_trajectory, head)
 
         def on_step(step: int, timestep: int, latents: Tensor) -> Tensor | None:
             if callback_on_step_end is None:
@@ -281,16 +312,27 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
                 overlap=self.config.overlap,
                 stitching=self.config.stitching,
                 window_batch_size=window_batch_size,
+                wrists=wrists,
+                betas=None if shape is None else shape.to(device),
+                body_measures=None if shape is None else self.skeleton.measures(shape).to(device),
                 on_step=on_step,
                 on_batch=on_batch,
             )
-        motions = None if output_type == "latent" else [self._motion(x, head, head_trajectory) for x in latents]
+        motions = None
+        if output_type == "motion":
+            motions = [self._motion(x, head, head_trajectory, shape) for x in latents]
         return EgoMotionPipelineOutput(motions=motions, latents=latents, trajectory=head_trajectory)
 
-    def _motion(self, latents: Float[Tensor, "frames d_state"], head: HeadPoses, trajectory: HeadTrajectory) -> Motion:
+    def _motion(
+        self,
+        latents: Float[Tensor, "frames d_state"],
+        head: HeadPoses,
+        trajectory: HeadTrajectory,
+        shape: Float[Tensor, "16"] | None,
+    ) -> Motion:
         """Hangs the body from the head: one shape for the whole motion, the root found last."""
         state = MotionState.unpack(latents, self.denoiser.state_layout, project=False)
-        betas = state.betas.mean(0)
+        betas = state.betas.mean(0) if shape is None else shape.to(latents.device)
         skeleton = self.skeleton.to(latents.device)
         body = skeleton.place_by_head(betas, state.body_rotmats, head.R_world_cpf, head.p_world_cpf)
         root_positions = body.joints[:, 0].cpu()

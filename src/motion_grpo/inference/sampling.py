@@ -10,7 +10,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from jaxtyping import Float
 from torch import Tensor
 
-from motion_grpo.conditioning import HeadPoses
+from motion_grpo.conditioning import HeadPoses, WristPoses
 from motion_grpo.inference.stitching import StitchedDenoiser, Stitching
 from motion_grpo.models import EgoMotionDenoiser
 from motion_grpo.motion import MotionState
@@ -37,6 +37,9 @@ def sample_latents(
     overlap: int = 32,
     stitching: Stitching = "crossfade",
     window_batch_size: int = 32,
+    wrists: WristPoses | None = None,
+    betas: Float[Tensor, "16"] | None = None,
+    body_measures: Float[Tensor, "3"] | None = None,
     on_step: StepCallback | None = None,
     on_batch: Callable[[int], None] | None = None,
 ) -> Float[Tensor, "samples frames d_state"]:
@@ -56,6 +59,10 @@ def sample_latents(
         overlap: frames that neighbouring windows share, at least.
         stitching: how windows are placed and blended.
         window_batch_size: windows denoised at once; bounds the memory.
+        wrists: what was seen of them in each frame, for a network that reads wrists.
+        betas: the wearer's shape; the state keeps it in every step. Predicted when None.
+        body_measures: the wearer's size (:meth:`~motion_grpo.body.Skeleton.measures`), metres, for a network that reads
+            it.
         on_step: see :data:`StepCallback`.
         on_batch: called after each batch of windows with the number of batches that the whole call takes.
 
@@ -68,9 +75,15 @@ def sample_latents(
     if latents is not None and tuple(latents.shape) != shape:
         raise ValueError(f"latents have shape {tuple(latents.shape)}; this trajectory and network need {shape}.")
     refuse_incompatible(scheduler, denoiser.config.max_t)
+    cond = denoiser.condition(
+        head,
+        None if wrists is None else wrists.hand_positions(),
+        wrists=wrists,
+        body_measures=None if body_measures is None else body_measures.expand(shape[1], -1),
+    )
     network = StitchedDenoiser(
         denoiser,
-        denoiser.condition(head),
+        cond,
         window=window,
         overlap=overlap,
         stitching=stitching,
@@ -90,12 +103,22 @@ def sample_latents(
         noisy = scheduler.scale_model_input(latents, timestep)
         x0 = network(noisy, noise_level(scheduler, int(timestep)), on_batch and partial(on_batch, batches))
         # The mean of a step is taken after the projection, so that every step heads for a real pose.
-        x0 = MotionState.unpack(x0, layout).pack(layout)
+        x0 = _with_betas(MotionState.unpack(x0, layout).pack(layout), betas)
         latents = scheduler.step(x0, timestep, latents, **options).prev_sample
         if on_step is not None:
             changed = on_step(index, int(timestep), latents)
             latents = latents if changed is None else changed
-    return latents
+    # Whatever the scheduler's last step, or a callback, has left of them.
+    return _with_betas(latents, betas)
+
+
+def _with_betas(
+    x: Float[Tensor, "samples frames d_state"], betas: Float[Tensor, "16"] | None
+) -> Float[Tensor, "samples frames d_state"]:
+    """The packed state, whose first numbers are the betas, with the given ones in every frame."""
+    if betas is None:
+        return x
+    return torch.cat([betas.expand(*x.shape[:2], -1), x[..., len(betas) :]], dim=-1)
 
 
 def recover_state(denoiser: EgoMotionDenoiser, scheduler: SchedulerMixin, head: HeadPoses, **options) -> MotionState:

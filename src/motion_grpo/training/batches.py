@@ -9,7 +9,7 @@ from torch import Tensor
 
 from motion_grpo.body import NUM_HAND_JOINTS, Skeleton, cpf_of, forward_kinematics
 from motion_grpo.conditioning import HeadPoses
-from motion_grpo.data.clips import leg_length, mirror, mirror_contacts
+from motion_grpo.data.clips import mirror, mirror_contacts
 from motion_grpo.motion import MotionState
 from motion_grpo.rotations import wxyz_to_matrix
 
@@ -99,6 +99,6 @@ def _augment(
         change = torch.randn(batch, device=rotmats.device) * augmentation.body_size_std * resize
         resized = betas.clone()
         resized[:, 0] = torch.where(resize, (betas[:, 0] + change).clamp(*BODY_SIZES), betas[:, 0])
-        positions = positions * (leg_length(skeleton, resized) / leg_length(skeleton, betas))[:, None, None]
+        positions = positions * (skeleton.leg_length(resized) / skeleton.leg_length(betas))[:, None, None]
         betas = resized
     return rotmats, positions, contacts, betas

@@ -17,6 +17,7 @@ from motion_grpo.trajectory.checks import (
     as_float64,
     as_points,
     check_finite,
+    pose_matrix,
     rotations_from_quaternions,
     split_poses,
 )
@@ -243,6 +244,7 @@ def read_aria(
         origin=origin,
         source_frame=f"aria device ({extrinsic})",
         axes_checked=True,
+        T_device_cpf=pose_matrix(R_device_cpf, p_device_cpf),
     )
 
 

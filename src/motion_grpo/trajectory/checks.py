@@ -165,6 +165,13 @@ def split_poses(poses: ArrayLike, origin: Origin) -> tuple[Float64[Tensor, "fram
     )
 
 
+def pose_matrix(R: Float64[Tensor, "3 3"], p: Float64[Tensor, "3"]) -> Float64[Tensor, "4 4"]:
+    """One pose as a matrix."""
+    T = torch.eye(4, dtype=torch.float64)
+    T[:3, :3], T[:3, 3] = R, p
+    return T
+
+
 def read_as_xyzw(wxyz: Float64[Tensor, "frames 4"]) -> Float64[Tensor, "frames 3 3"]:
     """The rotations that checked quaternions would mean if w came last."""
     return roma.unitquat_to_rotmat(wxyz / wxyz.norm(dim=1, keepdim=True))

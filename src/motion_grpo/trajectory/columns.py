@@ -72,6 +72,17 @@ class PoseColumns:
     floor_height: int | None = None
 
 
+@dataclass(frozen=True)
+class WristColumns:
+    """Where a table keeps one wrist."""
+
+    pose: tuple[int, int, int, int, int, int, int]
+    """Quaternion w, x, y, z, then position x, y, z."""
+    metres_per_unit: float
+    visible: int | None
+    confidence: int | None
+
+
 TUM_NAMES = ["time", "tx", "ty", "tz", "qx", "qy", "qz", "qw"]
 """Of rows without names."""
 TUM_COLUMNS = PoseColumns((1, 2, 3), (7, 4, 5, 6), [TimeColumn("time", (0,), None)])
@@ -92,7 +103,6 @@ def find_columns(path: object, names: list[str], *, need_time: bool) -> PoseColu
         ValueError: missing columns, all of them named, or poses of several heads.
     """
     groups: dict[tuple[str, tuple[str, ...]], _Group] = {}
-    times: list[tuple[list[str], TimeColumn]] = []
     floor_height = None
     for index, name in enumerate(names):
         words, units = _words(name)
@@ -102,10 +112,8 @@ def find_columns(path: object, names: list[str], *, need_time: bool) -> PoseColu
             kind, who, axis = role
             group = groups.setdefault((kind, who), _Group())
             group.columns.setdefault(axis, index)
-            group.unit = group.unit or next((_LENGTH_UNITS[unit] for unit in units if unit in _LENGTH_UNITS), None)
-        elif _is_time(words):
-            unit = next((_TIME_UNITS[word] for word in [*units, *reversed(words)] if word in _TIME_UNITS), None)
-            times.append((words, TimeColumn(name, (index,), unit)))
+            group.unit = group.unit or _length_unit(units)
+    times = find_times(names)
     # A position named by its axes alone becomes a quaternion by its w.
     bare = {who: group for (kind, who), group in groups.items() if kind == "bare"}
     position, quaternion = (
@@ -126,9 +134,53 @@ def find_columns(path: object, names: list[str], *, need_time: bool) -> PoseColu
     return PoseColumns(
         tuple(place.columns[axis] for axis in "xyz"),
         tuple(turn.columns[axis] for axis in "wxyz"),
-        _ranked(times),
+        times,
         place.unit,
         floor_height,
+    )
+
+
+def find_times(names: list[str]) -> list[TimeColumn]:
+    """Columns that may be the time, best first; see :class:`PoseColumns`."""
+    times: list[tuple[list[str], TimeColumn]] = []
+    for index, name in enumerate(names):
+        words, units = _words(name)
+        if _is_time(words) and not _pose_role(words):
+            unit = next((_TIME_UNITS[word] for word in [*units, *reversed(words)] if word in _TIME_UNITS), None)
+            times.append((words, TimeColumn(name, (index,), unit)))
+    return _ranked(times)
+
+
+def find_wrist(path: object, names: list[str], side: str) -> WristColumns | None:
+    """Where the ``left`` or ``right`` wrist stands among columns of these names; None where there is no such wrist.
+
+    Names are read as those of the head are: ``left_wrist_qx``, ``LeftWristRotX``; ``left_visible``,
+    ``left_confidence``.
+
+    Raises:
+        ValueError: missing columns of the pose, all of them named.
+    """
+    parts: dict[str, int] = {}
+    unit, flags = None, {}
+    for index, name in enumerate(names):
+        words, units = _words(name)
+        role = _pose_role(words)
+        if role and set(role[1]) == {side, "wrist"}:
+            parts.setdefault(f"q{role[2]}" if role[0] == "rotation" else role[2], index)
+            unit = unit or _length_unit(units)
+        for flag in ("visible", "confidence"):
+            if set(words) - {"wrist"} == {side, flag}:
+                flags.setdefault(flag, index)
+    if not parts:
+        return None
+    wanted = ("qw", "qx", "qy", "qz", "x", "y", "z")
+    missing = [f"{side}_wrist_{part}" for part in wanted if part not in parts]
+    if missing:
+        raise ValueError(
+            f"{path} lacks the columns {', '.join(missing)} that a table of wrists has; it has {', '.join(names)}."
+        )
+    return WristColumns(
+        tuple(parts[part] for part in wanted), unit or 1.0, flags.get("visible"), flags.get("confidence")
     )
 
 
@@ -186,6 +238,10 @@ def _kind(rest: tuple[str, ...], before: str, axis: str) -> tuple[str, tuple[str
         if before in names:  # head_p_x
             return kind, _whose(others), axis
     return ("bare", _whose(rest), axis) if set(rest) <= _HEAD | _OTHERS | _FRAMES | set(_LENGTH_UNITS) else None
+
+
+def _length_unit(units: list[str]) -> float | None:
+    return next((_LENGTH_UNITS[unit] for unit in units if unit in _LENGTH_UNITS), None)
 
 
 def _whose(words: tuple[str, ...]) -> tuple[str, ...]:

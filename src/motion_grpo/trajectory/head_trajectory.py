@@ -52,6 +52,8 @@ class HeadTrajectory:
     """File, or what the array is called: for messages."""
     source_frame: str = "cpf"
     """The frame that the poses were recorded in, and how it was taken to the CPF."""
+    T_device_cpf: Float64[Tensor, "4 4"] | None = None
+    """The CPF in the device whose poses were recorded, metres; None where they were the CPF's own."""
 
     @classmethod
     def from_matrices(cls, poses: ArrayLike, **options: Any) -> "HeadTrajectory":
@@ -123,6 +125,7 @@ class HeadTrajectory:
         origin: Origin = Origin("array"),  # noqa: B008 - frozen
         source_frame: str = "cpf",
         axes_checked: bool = False,
+        T_device_cpf: Float64[Tensor, "4 4"] | None = None,
     ) -> "HeadTrajectory":
         """From rotation matrices (frames, 3, 3) and positions (frames, 3) in metres; the constructor behind all others.
 
@@ -133,6 +136,7 @@ class HeadTrajectory:
                 (or when they show none) estimated from the head; ``floor_source`` of the result tells which.
             points: (points, 3), a point cloud in the same world.
             axes_checked: whether a head that is not upright has been asked about where its own axes were known.
+            T_device_cpf: where the CPF is in the device, if these poses were found by it (they are the CPF's already).
 
         Raises:
             ValueError: wrong shapes, NaN, no rotations, a left-handed frame, fewer than two poses, times that do not
@@ -158,7 +162,9 @@ class HeadTrajectory:
             floor_height, floor_source = _find_floor(p.numpy(), points, origin)
         if floor_source != "estimated from the head":
             _warn_if_far_from_floor(p, float(floor_height), floor_source, origin)
-        return cls(R.float(), p.float(), times, float(floor_height), floor_source, origin.source, source_frame)
+        return cls(
+            R.float(), p.float(), times, float(floor_height), floor_source, origin.source, source_frame, T_device_cpf
+        )
 
     def __repr__(self) -> str:
         return (

@@ -17,6 +17,7 @@ from motion_grpo.trajectory.checks import (
     as_float64,
     as_points,
     check_finite,
+    pose_matrix,
     read_as_xyzw,
     rotations_from_quaternions,
     split_poses,
@@ -105,7 +106,7 @@ def load_segments(path: str | os.PathLike[str], **options: Any) -> list[HeadTraj
     """
     path = _file(path)
     worlds: list[str | None] = [options.pop("world_uid", None)]
-    if worlds == [None] and _kind(path) == "aria":
+    if worlds == [None] and file_kind(path) == "aria":
         uids = world_uids(path)
         worlds = uids if len(uids) > 1 else worlds
     pieces = [
@@ -132,7 +133,7 @@ def _read(
 ) -> HeadTrajectory:
     """As ``load_trajectory``, gaps and all."""
     path = _file(path)
-    kind = _kind(path)
+    kind = file_kind(path)
     if kind == "aria":
         for name, value in (("convention", convention), ("fps", fps)):
             if value is not None:
@@ -160,7 +161,8 @@ def _file(path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _kind(path: Path) -> str:
+def file_kind(path: Path) -> str:
+    """``aria``, ``npz`` or ``text``, by the content."""
     if path.suffix == ".npz" or zipfile.is_zipfile(path):
         return "npz"
     if path.suffix == ".vrs":
@@ -213,8 +215,8 @@ def read_text(
         p = p * (columns.metres_per_unit / named_convention(convention or "cpf").metres_per_unit)
     when: dict[str, object] = {"fps": fps}
     if columns.times:
-        time = next((t for t in columns.times if _increases(t, values)), columns.times[0])
-        when = {"timestamps": _seconds(time, values, p, named_convention(convention or "cpf"), origin)}
+        metres_per_unit = named_convention(convention or "cpf").metres_per_unit
+        when = {"timestamps": seconds_of(columns.times, values, p * metres_per_unit, origin)}
     if floor_height is None and columns.floor_height is not None:
         floor_height = _constant(values[columns.floor_height], names[columns.floor_height], origin)
     in_file = [values[index] for index in sorted(columns.quaternion)]
@@ -242,11 +244,9 @@ def read_text(
 
 def _columns(table: TextTable, need_time: bool) -> tuple[list[str], PoseColumns]:
     """The name of each field of a row, and what the fields are."""
-    names = table.header or next((n for n in map(split_names, reversed(table.comments)) if looks_like_names(n)), None)
-    if not table.rows:
-        raise ValueError(f"{table.path} {'has a header but no rows' if names else 'holds no poses'}.")
-    fields = table.fields(0)
+    names = names_of(table)
     if names is None:
+        fields = table.fields(0)
         if len(fields) != 8:
             last = ", the last one empty" if not fields[-1] else ""
             raise ValueError(
@@ -255,9 +255,23 @@ def _columns(table: TextTable, need_time: bool) -> tuple[list[str], PoseColumns]
                 "timestamp_ns,x,y,z,qw,qx,qy,qz."
             )
         return TUM_NAMES, TUM_COLUMNS
-    # Some loggers end every row with a separator, but not the header.
-    names = names + [""] * (len(fields) - len(names) if not any(fields[len(names) :]) else 0)
     return names, find_columns(table.path, names, need_time=need_time)
+
+
+def names_of(table: TextTable) -> list[str] | None:
+    """The name of each field of a row, from the header or from a comment above the rows; None where nothing names them.
+
+    Raises:
+        ValueError: a table without rows.
+    """
+    names = table.header or next((n for n in map(split_names, reversed(table.comments)) if looks_like_names(n)), None)
+    if not table.rows:
+        raise ValueError(f"{table.path} {'has a header but no rows' if names else 'holds no poses'}.")
+    if names is None:
+        return None
+    # Some loggers end every row with a separator, but not the header.
+    fields = table.fields(0)
+    return names + [""] * (len(fields) - len(names) if not any(fields[len(names) :]) else 0)
 
 
 def _increases(time: TimeColumn, values: dict[int, Float64[Tensor, "frames"]]) -> bool:
@@ -269,24 +283,32 @@ def _raw_times(time: TimeColumn, values: dict[int, Float64[Tensor, "frames"]]) -
     return whole + 1e-9 * beyond[0] if beyond else whole
 
 
-def _seconds(
-    time: TimeColumn,
+def seconds_of(
+    times: list[TimeColumn],
     values: dict[int, Float64[Tensor, "frames"]],
     p: Float64[Tensor, "frames 3"],
-    convention: Convention,
     origin: Origin,
 ) -> Float64[Tensor, "frames"]:
-    """Times in seconds; where the column's name has no unit, the one in which poses come at 1 to 1000 Hz."""
+    """Times in seconds, of the first column in which they increase.
+
+    Where its name has no unit, it is the one in which poses come at 1 to 1000 Hz.
+
+    Args:
+        times: at least one, best first.
+        values: of the columns, by their index.
+        p: where what is tracked was, metres: nothing moves at 15 m/s on average.
+    """
+    time = next((t for t in times if _increases(t, values)), times[0])
     raw = _raw_times(time, values)
     if time.seconds_per_unit is not None:
         return raw * time.seconds_per_unit
     step = float(raw.diff().median()) if len(raw) > 1 else 0.0
     unit = next((unit for unit, most in ((1.0, 1.0), (1e-3, 1e3), (1e-6, 1e6)) if not step >= most), 1e-9)
-    speed = median_speed(raw * unit, p * convention.metres_per_unit)
+    speed = median_speed(raw * unit, p)
     if unit != 1.0 and speed > _MAX_SPEED:
         raise ValueError(
-            f"The times of {origin.source} (column {time.name}) have no unit, and taken as {_UNITS[unit]} the head "
-            f"moves at {speed:.3g} m/s: name the unit, e.g. timestamp_s or timestamp_ms, and give positions in metres."
+            f"The times of {origin.source} (column {time.name}) have no unit, and taken as {_UNITS[unit]} poses "
+            f"move at {speed:.3g} m/s: name the unit, e.g. timestamp_s or timestamp_ms, and give positions in metres."
         )
     return raw * unit
 
@@ -380,6 +402,7 @@ def _finish(
         R, p = R @ R_device_cpf, p + R @ p_device_cpf
         source_frame = "device (given extrinsic)"
         check_upright(R, p, CONVENTIONS["cpf"], origin, axes_given=True, remedy="Check T_device_cpf.")
+        T_device_cpf = pose_matrix(R_device_cpf, p_device_cpf)
     else:
         axes = named_convention(convention or "cpf")
         given = convention is not None
@@ -389,5 +412,12 @@ def _finish(
         points = None if points is None else axes.convert_points(as_points(points))
         source_frame = str(axes)
     return HeadTrajectory.from_rotations(
-        R, p, points=points, origin=origin, source_frame=source_frame, axes_checked=True, **options
+        R,
+        p,
+        points=points,
+        origin=origin,
+        source_frame=source_frame,
+        axes_checked=True,
+        T_device_cpf=T_device_cpf,
+        **options,
     )

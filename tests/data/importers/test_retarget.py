@@ -14,7 +14,6 @@ from motion_grpo.body import BODY_JOINT_NAMES, NUM_BETAS, PARENTS, Skeleton
 from motion_grpo.data.importers.bvh import read_bvh
 from motion_grpo.data.importers.retarget import (
     SourceMotion,
-    betas0_of_stature,
     place_ankles,
     retarget,
     rotation_between,
@@ -241,7 +240,7 @@ def test_stature_and_wrong_units(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"legs are 79 m long.*--metres-per-unit"):
         retarget(read_bvh(tmp_path / "a.bvh", metres_per_unit=1.0), MIXAMO)
     with pytest.raises(ValueError, match="stature of 175 m"):
-        betas0_of_stature(175.0, Skeleton.default())
+        figure(tmp_path, stature=175.0)
     with pytest.raises(ValueError, match="frame 9 of the T-pose does not exist"):
         t_pose_from_frame(read_bvh(tmp_path / "a.bvh"), MIXAMO, 9)
 

@@ -7,12 +7,11 @@ Eye gaze is not read.
 import json
 import os
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-import pyarrow as pa
 import torch
 from jaxtyping import Float32, Float64
 from torch import Tensor
@@ -22,20 +21,15 @@ from motion_grpo.data.head_clip import HeadClip
 from motion_grpo.data.importing import ClipError, Job, is_hidden, source_files
 from motion_grpo.motion import FPS
 from motion_grpo.trajectory import HeadTrajectory, default_T_device_cpf, read_aria, vrs_T_device_cpf
-from motion_grpo.trajectory.aria import rotation_to_z
-from motion_grpo.trajectory.tables import column_names, read_header, read_table
+from motion_grpo.trajectory.aria import rotation_to_z, world_uids
+from motion_grpo.trajectory.aria_hands import find_hand_tracking, read_hand_tracking, recording_folder
 
 ADT_LICENSE = "Aria Digital Twin: non-commercial research (projectaria.com/datasets/adt/license)"
-_SIDES = ("left", "right")
-_HAND_FILES = ("hand_tracking_results.csv", "wrist_and_palm_poses.csv")
-# Folders of MPS output that hold one service's files, or all of them.
-_MPS_FOLDERS = ("slam", "trajectory", "mps")
 # Nymeria's recording_lwrist and recording_rwrist, and what others call them.
 _ON_AN_ARM = re.compile(
     r"wrist|mini[_-]?aria|bracelet|(^|[^a-z])(l|r|left|right)[_-]?(hand|arm|forearm)$|"
     r"(^|[^a-z])(hand|arm|forearm)[_-](l|r|left|right)$"
 )
-_WRIST_LANDMARK, _PALM_LANDMARK = 5, 20
 # Of the 51 joints in Skeleton_*.json (names as in projectaria_tools); ADT's spine has two links to SMPL-H's three.
 _ADT_JOINTS = {
     "pelvis": 0, "neck": 3, "head": 4, "L_collar": 5, "L_shoulder": 6, "L_elbow": 7, "L_wrist": 8, "R_collar": 24,
@@ -43,89 +37,6 @@ _ADT_JOINTS = {
     "R_hip": 47, "R_knee": 48, "R_ankle": 49, "R_foot": 50,
 }  # fmt: skip
 _ADT_NUM_JOINTS = 51
-
-
-@dataclass(frozen=True, eq=False)
-class HandTracking:
-    """Wrists and palms as the glasses tracked them; left, then right; NaN where a hand was not tracked."""
-
-    timestamps: Float64[Tensor, "observations"]
-    """Seconds, on the clock of the head trajectory."""
-    confidence: Float32[Tensor, "observations 2"]
-    """In [0, 1]; 0 where not tracked."""
-    wrists: Float32[Tensor, "observations 2 3"]
-    """Metres, in ``frame``."""
-    palms: Float32[Tensor, "observations 2 3"]
-    wrist_normals: Float32[Tensor, "observations 2 3"]
-    """Unit vectors out of the palm's side, in ``frame``; NaN in files of the first version, which have none."""
-    palm_normals: Float32[Tensor, "observations 2 3"]
-    frame: str = "device"
-
-    def in_cpf(self, T_device_cpf: Float64[Tensor, "4 4"]) -> "HandTracking":
-        """The same hands as seen from the central pupil frame (x left, y up, z forward)."""
-        R_device_cpf, p_device_cpf = T_device_cpf[:3, :3].float(), T_device_cpf[:3, 3].float()
-        return replace(
-            self,
-            wrists=(self.wrists - p_device_cpf) @ R_device_cpf,
-            palms=(self.palms - p_device_cpf) @ R_device_cpf,
-            wrist_normals=self.wrist_normals @ R_device_cpf,
-            palm_normals=self.palm_normals @ R_device_cpf,
-            frame="cpf",
-        )
-
-    def at(self, timestamps: Float64[Tensor, "frames"]) -> Float32[Tensor, "frames 2 13"]:
-        """Each frame's nearest observation, at most half a frame away; confidence 0 and NaN where there is none.
-
-        Hands are tracked at 10 Hz or so: two of three frames at 30 fps have no observation, rather than a made-up one.
-        """
-        nearest = _nearest(self.timestamps, timestamps)
-        half_frame = float(timestamps.diff().median()) / 2
-        near = (self.timestamps[nearest] - timestamps).abs() <= half_frame + 1e-6
-        parts = [self.confidence[..., None], self.wrists, self.palms, self.wrist_normals, self.palm_normals]
-        observations = torch.cat(parts, dim=-1)[nearest]
-        observations[~near] = torch.nan
-        observations[..., 0] = observations[..., 0].nan_to_num(0.0)
-        return observations
-
-
-def read_hand_tracking(path: str | os.PathLike[str]) -> HandTracking:
-    """Reads MPS ``wrist_and_palm_poses.csv`` or ``hand_tracking_results.csv``, of either version, in the device frame.
-
-    Columns are found by name. As in Meta's reader a hand is tracked where its confidence is above 0.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: another kind of file, damaged rows (the line is named), times that do not increase.
-    """
-    path = Path(path)
-    names = column_names(read_header(path))
-    if "tx_left_landmark_0_device" in names:
-        parts = [f"{{side}}_landmark_{i}_device" for i in (_WRIST_LANDMARK, _PALM_LANDMARK)]
-    else:
-        parts = ["{side}_wrist_device", "{side}_palm_device"]
-    columns = ["tracking_timestamp_us", *(f"{side}_tracking_confidence" for side in _SIDES)]
-    triples = [[f"t{axis}_{part}" for axis in "xyz"] for part in parts]
-    if "nx_left_palm_device" in names:
-        triples += [[f"n{axis}_{{side}}_{part}_device" for axis in "xyz"] for part in ("wrist", "palm")]
-    triples = {side: [[name.format(side=side) for name in triple] for triple in triples] for side in _SIDES}
-    columns += [name for side in _SIDES for triple in triples[side] for name in triple]
-    table = read_table(path, dict.fromkeys(columns, pa.float64()), "MPS hand tracking")
-    column = lambda name: torch.from_numpy(table[name].to_numpy().copy())  # noqa: E731
-    timestamps = column("tracking_timestamp_us") / 1e6
-    late = (~(timestamps.diff() > 0)).nonzero().flatten().tolist()
-    if late or not bool(timestamps.isfinite().all()):
-        raise ValueError(
-            f"Line {late[0] + 3 if late else 2} of {path}: the time does not increase; sort the file by time."
-        )
-    confidence = torch.stack([column(f"{side}_tracking_confidence") for side in _SIDES], dim=1).float()
-    tracked = confidence > 0
-    values = [
-        torch.stack([torch.stack([column(name) for name in triples[side][i]], dim=1) for side in _SIDES], dim=1).float()
-        for i in range(len(triples["left"]))
-    ]
-    values = [torch.where(tracked[..., None], value, torch.nan) for value in values]
-    values += [torch.full_like(values[0], torch.nan)] * (4 - len(values))
-    return HandTracking(timestamps, torch.where(tracked, confidence, 0.0), *values)
 
 
 @dataclass(frozen=True)
@@ -162,7 +73,7 @@ class AriaImporter:
         paths: dict[Path, Path] = {}
         for name in self._trajectories:
             for path in source_files(self.root, name):
-                paths.setdefault(_recording(path), path)
+                paths.setdefault(recording_folder(path), path)
         if not paths:
             raise FileNotFoundError(f"{self.root} holds no {self._trajectories[0]}, neither itself nor below.")
         jobs = []
@@ -184,8 +95,8 @@ class AriaImporter:
         """
         if job.extra["on_an_arm"]:
             raise ClipError("a device on a wrist, by the name of its folder; only heads are trajectories here")
-        T_device_cpf = self._T_device_cpf(_recording(job.path))
-        worlds = read_worlds(job.path)
+        T_device_cpf = self._T_device_cpf(recording_folder(job.path))
+        worlds = world_uids(job.path)
         if self.world and self.world not in worlds:
             raise ClipError(f"no world {self.world} (--world) in it")
         # Worlds have nothing in common, so each is a recording of its own, with its own floor.
@@ -246,23 +157,6 @@ class AdtImporter(AriaImporter):
         return read_adt_joints(path, trajectory.timestamps) - torch.tensor([0.0, 0.0, trajectory.floor_height])
 
 
-def read_worlds(path: Path) -> list[str]:
-    """The uids of the worlds of an MPS trajectory in the order of time; those of one pose, which is no motion, not."""
-    uid = next((name for name in column_names(read_header(path)) if name in ("graph_uid", "session_uid")), None)
-    if uid is None:
-        return []
-    uids = read_table(path, {uid: pa.dictionary(pa.int32(), pa.string())}, "an Aria trajectory")[uid]
-    counts = uids.cast(pa.string()).value_counts().to_pylist()
-    return [world["values"] for world in counts if world["counts"] > 1]
-
-
-def find_hand_tracking(folder: Path) -> Path | None:
-    """The hand tracking that belongs to the trajectory in ``folder``; the fuller of two files."""
-    root = _recording(folder / "trajectory.csv")
-    places = dict.fromkeys([folder, folder / "hand_tracking", root / "hand_tracking", root / "mps" / "hand_tracking"])
-    return next((place / name for name in _HAND_FILES for place in places if (place / name).is_file()), None)
-
-
 def find_adt_skeleton(folder: Path) -> Path | None:
     """``Skeleton_*.json`` of the person who wears the glasses of an ADT sequence; None where nobody wore markers.
 
@@ -316,17 +210,3 @@ def read_adt_joints(
         xyz = np.stack([np.interp(wanted, times, joints[:, index, axis]) for axis in range(3)], axis=1)
         result[measured, JOINT_NAMES.index(name)] = (xyz @ R_up.T)[measured]
     return torch.from_numpy(result)
-
-
-def _recording(path: Path) -> Path:
-    """The folder of the recording that a trajectory file belongs to."""
-    folder = path.parent
-    while folder.name in _MPS_FOLDERS:
-        folder = folder.parent
-    return folder
-
-
-def _nearest(times: Float64[Tensor, "observations"], wanted: Float64[Tensor, "frames"]) -> Tensor:
-    after = torch.searchsorted(times, wanted).clamp(max=len(times) - 1)
-    before = (after - 1).clamp(min=0)
-    return torch.where((wanted - times[before]).abs() <= (times[after] - wanted).abs(), before, after)

@@ -15,24 +15,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from motion_grpo.body import FOOT_JOINTS, HEAD, NUM_BETAS, PARENTS, Skeleton, forward_kinematics
+from motion_grpo.body import FOOT_JOINTS, NUM_BETAS, PARENTS, STATURES, Skeleton, forward_kinematics
 from motion_grpo.data.clips import TOE_HEIGHT, with_contacts
 from motion_grpo.data.importers.rigs import CMU_UNIT, JOINTS, HalfTwist, Halfway, Rig
 from motion_grpo.motion import FPS, Motion
 from motion_grpo.rotations import interpolate_rotations
 
-SOLE_UNDER_TOE = 0.0165
-"""Metres from the sole up to the toe joints in the default body's rest pose."""
-EYE_HEIGHT = 0.933
-"""Eyes over the sole, as a share of stature, on the mean body."""
 KNEE_ROLL = 9.0
 """Degrees: SMPL's knees point outward at rest (hinge axes of AMASS clips), other skeletons' straight ahead."""
 FLOOR_PERCENTILE = 0.05
 FLOOR_TOLERANCE = 0.04
 """Metres by which a clip's own floor may lie from that of its data set (jumps, climbing, uneven ground)."""
 
-STATURES = (0.8, 2.5)
-"""Metres."""
 LEG_LENGTHS = (0.4, 1.2)
 """Metres from hip to ankle that somebody has: a child of 0.9 m, a man of 2.4 m. Adults' legs in inches that are taken
 for centimetres are shorter."""
@@ -118,10 +112,9 @@ def retarget(
     leg = sum(_limb_length(source.positions[0], source, rig, limb) for limb in _LEGS.values()) / 2
     _check_unit(leg, rig.metres_per_unit)
     if betas0 is None:
-        betas0 = rig.betas0 if stature is None else betas0_of_stature(stature, skeleton)
+        betas0 = rig.betas0 if stature is None else _betas0(stature, skeleton)
     if betas0 is None:
-        estimate = float(np.clip(_stature(source, rig, p_t_pose, skeleton), *STATURES))
-        betas0 = betas0_of_stature(estimate, skeleton)
+        betas0 = _betas0(float(np.clip(_stature(source, rig, p_t_pose, skeleton), *STATURES)), skeleton)
     betas = torch.zeros(NUM_BETAS)
     betas[0] = betas0
     rest = skeleton.rest_joints(betas)[: len(JOINTS)].double()
@@ -348,14 +341,6 @@ def floor_height(
     return lowest if usual is None else float(np.clip(lowest, usual - FLOOR_TOLERANCE, usual + FLOOR_TOLERANCE))
 
 
-def betas0_of_stature(stature: float, skeleton: Skeleton) -> float:
-    """The first shape parameter of a body that is ``stature`` metres tall, rounded to 0.01 (1 mm)."""
-    if not STATURES[0] <= stature <= STATURES[1]:
-        raise ValueError(f"a stature of {stature:g} m is nobody's; give metres.")
-    mean, one = (_mean_stature(skeleton, b) for b in (0.0, 1.0))
-    return round(float(np.clip((stature - mean) / (one - mean), -3, 3)), 2)
-
-
 def rotation_between(a: Float[Tensor, "*#batch 3"], b: Float[Tensor, "*#batch 3"]) -> Float[Tensor, "*batch 3 3"]:
     """The smallest rotation that takes direction a to direction b."""
     a, b = (x / x.norm(dim=-1, keepdim=True) for x in (a, b))
@@ -409,12 +394,9 @@ def _limb_length(p: Float[Tensor, "joints 3"], source: SourceMotion, rig: Rig, l
     return _bone_lengths(p[[source.names.index(rig.bone(JOINTS[joint])) for joint in limb]])
 
 
-def _mean_stature(skeleton: Skeleton, betas0: float) -> float:
-    betas = torch.zeros(NUM_BETAS)
-    betas[0] = betas0
-    rest = skeleton.rest_joints(betas)
-    eyes = rest[HEAD, 1] + skeleton.cpf_offset(betas)[1]
-    return float(eyes - (rest[list(FOOT_JOINTS), 1].min() - SOLE_UNDER_TOE)) / EYE_HEIGHT
+def _betas0(stature: float, skeleton: Skeleton) -> float:
+    """The first shape parameter, kept within what the shape space describes well."""
+    return round(float(skeleton.betas_of_stature(stature)[0].clamp(-3, 3)), 2)
 
 
 def _stature(source: SourceMotion, rig: Rig, p_t_pose: Float[Tensor, "joints 3"], skeleton: Skeleton) -> float:
@@ -427,4 +409,4 @@ def _stature(source: SourceMotion, rig: Rig, p_t_pose: Float[Tensor, "joints 3"]
         return np.array([leg, arm, leg + float(trunk)])
 
     ratios = sizes(p_t_pose) / sizes(skeleton.J0[: len(JOINTS)].double())
-    return float(ratios @ [0.25, 0.25, 0.5]) * _mean_stature(skeleton, 0.0)
+    return float(ratios @ [0.25, 0.25, 0.5]) * float(skeleton.stature(torch.zeros(NUM_BETAS)))

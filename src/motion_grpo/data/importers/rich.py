@@ -23,7 +23,6 @@ from motion_grpo.data.clips import TOE_HEIGHT, Clip, label_contacts, speeds
 from motion_grpo.data.importers.betas import fit_betas
 from motion_grpo.data.importers.preprocess import floor_from_toes
 from motion_grpo.data.importers.restricted_pickle import load_pickled_arrays
-from motion_grpo.data.importers.retarget import SOLE_UNDER_TOE
 from motion_grpo.data.importers.rich_scene import RichScene, find_scene, read_scan
 from motion_grpo.data.importers.smplx_body import SmplxBody, load_smplx
 from motion_grpo.data.importing import ClipError, Job, is_hidden
@@ -35,6 +34,8 @@ FPS = 30.0
 SPLITS = ("train", "val", "test")
 """The official ones, by the folders that RICH is published in."""
 
+# Metres from the sole up to the toe joints in the default body's rest pose.
+_SOLE_UNDER_TOE = 0.0165
 # rich_toolkit, resource/gender.json: the body model that a subject was fitted with; the others are male.
 _FEMALE = {9, 10, 12, 13, 16, 17, 18, 19, 21}
 _SEQUENCE = re.compile(r"[A-Za-z]+\d*_(\d{3}(?:_\d{3})*)_(.+)")
@@ -206,7 +207,7 @@ def _above_floor(motions: list[Motion], scene: RichScene | None) -> list[Motion]
         points = scene.to_world(torch.from_numpy(read_scan(scene.scan))).double().numpy()
         ground = floor_from_points(points, torch.cat(joints)[:, HEAD].double().numpy())
         # Soles stand on the ground, and the floor of all data is measured from the toe joints.
-        floor = None if ground is None else ground + SOLE_UNDER_TOE - TOE_HEIGHT
+        floor = None if ground is None else ground + _SOLE_UNDER_TOE - TOE_HEIGHT
     if floor is None:
         toes = [piece[:, [LEFT_FOOT, RIGHT_FOOT]] for piece in joints]
         floor = floor_from_toes(torch.cat(toes)[..., 2], torch.cat([speeds(piece, FPS) for piece in toes]))

@@ -1,0 +1,89 @@
+"""What a call knows of the wearer beside the head: the shape of the body, and where the wrists were seen."""
+
+import os
+import warnings
+from numbers import Real
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from motion_grpo.body import NUM_BETAS, Skeleton
+from motion_grpo.conditioning import HeadPoses, WristPoses
+from motion_grpo.models import EgoMotionDenoiser
+from motion_grpo.trajectory import HandObservations, HeadTrajectory, load_hands
+from motion_grpo.trajectory.checks import ArrayLike, as_float64
+
+_USUAL_BETA = 3.0
+"""Beyond this many standard deviations a shape space describes nobody well."""
+
+
+def known_betas(skeleton: Skeleton, betas: ArrayLike | None, stature: object) -> Float[Tensor, "16"] | None:
+    """The wearer's shape, from up to 16 betas or a stature in metres; None where neither is known.
+
+    Raises:
+        ValueError: both, betas of another size, or a stature that nobody has.
+    """
+    if betas is not None and stature is not None:
+        raise ValueError("Both betas and stature are given, and each fixes the body; give one of them.")
+    if stature is not None:
+        if not isinstance(stature, Real):
+            raise ValueError(f"stature is {stature!r}; give one height in metres (a list is for a list of recordings).")
+        known = skeleton.betas_of_stature(stature)
+        if known[0].abs() > _USUAL_BETA:
+            ends = known.new_zeros(2, NUM_BETAS)
+            ends[:, 0] = torch.tensor([-_USUAL_BETA, _USUAL_BETA])
+            low, high = sorted(skeleton.stature(ends).tolist())
+            warnings.warn(
+                f"A stature of {stature:g} m lies outside of the {low:.2f} to {high:.2f} m that the body model "
+                "describes well.",
+                stacklevel=3,
+            )
+        return known
+    if betas is None:
+        return None
+    given = as_float64(betas, "betas")
+    if given.ndim != 1 or not 1 <= len(given) <= NUM_BETAS:
+        raise ValueError(
+            f"betas have the shape {tuple(given.shape)}; give one body's, ({NUM_BETAS},) or the first few of them."
+        )
+    if not bool(given.isfinite().all()):
+        raise ValueError(f"betas hold a NaN or an infinity: {given.tolist()}; give the shape of one body.")
+    return torch.nn.functional.pad(given.float(), (0, NUM_BETAS - len(given)))
+
+
+def seen_wrists(
+    denoiser: EgoMotionDenoiser,
+    hands: object,
+    recording: HeadTrajectory,
+    head_trajectory: HeadTrajectory,
+    head: HeadPoses,
+) -> WristPoses:
+    """What was seen of the wrists in each frame, relative to the head.
+
+    Args:
+        denoiser: the network that is to be told.
+        hands: a :class:`HandObservations`, or a file that :func:`load_hands` reads.
+        recording: the head as it was recorded.
+        head_trajectory: the same at the frames of ``head``.
+        head: the same with the floor at z = 0.
+
+    Raises:
+        ValueError: a network that reads no wrists, observations without flags, or of another recording.
+    """
+    if not (denoiser.config.include_wrists_cond or denoiser.config.include_hand_positions_cond):
+        raise ValueError(
+            "This network reads no wrists (neither include_wrists_cond nor include_hand_positions_cond is set in its "
+            "config): leave hands out, or load a checkpoint that was trained with them."
+        )
+    if isinstance(hands, str | os.PathLike):
+        hands = load_hands(hands, recording)
+    if not isinstance(hands, HandObservations):
+        raise ValueError(
+            f"hands is a {type(hands).__name__}, without a flag that says when each wrist was seen; give "
+            "HandObservations.from_world(poses, visible=...), or a file."
+        )
+    seen = hands.timed_by(recording).along(head_trajectory)
+    floor = torch.tensor([0.0, 0.0, head_trajectory.floor_height])
+    known = (seen.R_world_wrist, seen.p_world_wrist - floor, seen.visible)
+    return WristPoses.from_world(*(x.to(head.p_world_cpf.device) for x in known), head)
