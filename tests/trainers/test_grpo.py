@@ -64,7 +64,7 @@ def test_trains_stops_and_resumes(pack, monkeypatch):
     assert [entry["step"] for entry in log if "eval_mpjpe" in entry] == [0, 2]
     recorded = json.loads((output / "run.json").read_text())
     assert recorded["settings"]["num_sampling_steps"] == 3
-    assert recorded["data"]["dataset_name"] == str(pack)
+    assert recorded["data"]["dataset_name"] == [str(pack)]
     assert "Post-trained from **base**" in (output / "README.md").read_text()
     assert (output / "training_curves.png").stat().st_size > 1000
     base, trained = (EgoMotionPipeline.from_pretrained(path) for path in (pack.parent / "base", output / "pipeline"))

@@ -44,6 +44,10 @@ def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
+def trained(model: torch.nn.Module) -> list[torch.Tensor]:
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
 def test_overfits_one_window(tmp_path):
     settings = {"max_steps": 40, "learning_rate": 1e-2, "lr_scheduler_type": "constant", "mirror_probability": 0.0}
     weighted = {
@@ -56,7 +60,7 @@ def test_overfits_one_window(tmp_path):
     trainer.train()
     history = [log for log in trainer.state.log_history if "loss" in log]
     assert len(history) == 40
-    terms = {"betas", "body_rotmats", "contacts", "position", "velocity", "foot_contact"}
+    terms = {"betas", "body_rotmats", "contacts", "position", "velocity", "foot_contact", "wrist"}
     assert {f"loss/{name}" for name in terms} == {name for name in history[0] if "loss/" in name}
     mean = lambda name, logs: sum(log[name] for log in logs) / len(logs)  # noqa: E731
     for name in ("loss", "loss/position", "loss/body_rotmats"):
@@ -104,14 +108,13 @@ class TestCheckpoints:
         assert not averaged.training
         for name, value in weights(whole.denoiser).items():
             assert torch.equal(weights(loaded)[name], value), name
-        for value, expected in zip(averaged.parameters(), whole.ema.shadow_params, strict=True):
+        for value, expected in zip(trained(averaged), whole.ema.shadow_params, strict=True):
             assert torch.equal(value, expected)
         distance = max(
-            float((a.detach() - b).abs().max())
-            for a, b in zip(loaded.parameters(), whole.ema.shadow_params, strict=True)
+            float((a.detach() - b).abs().max()) for a, b in zip(trained(loaded), whole.ema.shadow_params, strict=True)
         )
         assert distance > 1e-4
-        # Statistics of the condition are no parameters, and are in both.
+        # Statistics of the condition are not averaged, and are in both.
         assert torch.equal(averaged.cond_mean, whole.denoiser.cond_mean)
         assert averaged.cond_mean.ne(0).any()
 
@@ -132,9 +135,9 @@ class TestCheckpoints:
 
 def test_training_moves_the_average_towards_the_weights(tmp_path):
     trainer = trainer_of(tmp_path, max_steps=1)
-    start = [p.detach().clone() for p in trainer.denoiser.parameters()]
+    start = [p.detach().clone() for p in trained(trainer.denoiser)]
     trainer.train()
-    moved = [p.detach() for p in trainer.denoiser.parameters()]
+    moved = [p.detach() for p in trained(trainer.denoiser)]
     decay = trainer.ema.cur_decay_value
     assert trainer.ema.optimization_step == 1
     for average, before, after in zip(trainer.ema.shadow_params, start, moved, strict=True):
@@ -159,6 +162,13 @@ class TestEvaluation:
         trainer.ema.shadow_params = [p + 0.3 for p in trainer.ema.shadow_params]
         assert trainer.evaluate() != metrics
 
+    def test_statistics_count_before_the_first_step(self, tmp_path):
+        """They are measured after the trainer was made, and no average lags behind them."""
+        trainer = trainer_of(tmp_path, network={"normalize_cond": True})
+        trainer.fit_condition_statistics()
+        with trainer.averaged():
+            assert trainer.denoiser.cond_mean.ne(0).any()
+
     def test_the_truth_would_score_zero(self, tmp_path, monkeypatch):
         """With the recorded state for a network, errors vanish and the jitter is the recording's."""
         clip = moving_clip(20, 5)
@@ -180,7 +190,7 @@ class TestEvaluation:
 
 def test_condition_statistics_are_those_of_the_training_windows(tmp_path):
     clips = [moving_clip(12, seed) for seed in range(3)]  # one possible window each
-    trainer = trainer_of(tmp_path, clips=clips, network={"normalize_cond": True})
+    trainer = trainer_of(tmp_path, clips=clips, network={"normalize_cond": True}, mirror_probability=0.0)
     trainer.fit_condition_statistics()
     windows = torch.utils.data.default_collate([trainer.train_dataset[i] for i in range(3)])
     cond = trainer.denoiser.condition(training_batch(windows, trainer.skeleton, False).head).flatten(0, 1)
