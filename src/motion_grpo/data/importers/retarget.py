@@ -28,8 +28,6 @@ EYE_HEIGHT = 0.933
 KNEE_ROLL = 9.0
 """Degrees: SMPL's knees point outward at rest (hinge axes of AMASS clips), other skeletons' straight ahead."""
 FLOOR_PERCENTILE = 0.05
-FLOOR_TOLERANCE = 0.04
-"""Metres by which a clip's own floor may lie from that of its data set (jumps, climbing, uneven ground)."""
 
 STATURES = (0.8, 2.5)
 """Metres."""
@@ -138,7 +136,7 @@ def retarget(
     R = place_ankles(R, pelvis, rest, {side: hips_and_ankles[limb[2]] for side, limb in _LEGS.items()})
 
     local = torch.cat([R[:, :1], R[:, list(PARENTS[1:22])].mT @ R[:, 1:]], dim=1)
-    pelvis[:, 2] -= floor_height(forward_kinematics(rest, local, pelvis).joints, rest, rig.floor)
+    pelvis[:, 2] -= floor_height(forward_kinematics(rest, local, pelvis).joints, rest, rig.floor, rig.floor_tolerance)
     motion = Motion(
         root_rotmats=local[:, 0].float(),
         root_positions=pelvis.float(),
@@ -324,14 +322,17 @@ def place_ankles(
 
 
 def floor_height(
-    joints: Float[Tensor, "frames 22 3"], rest: Float[Tensor, "22 3"], usual: float | None = None
+    joints: Float[Tensor, "frames 22 3"],
+    rest: Float[Tensor, "22 3"],
+    usual: float | None = None,
+    tolerance: float = 0.04,
 ) -> float:
-    """z of the ground under the soles, metres: under the clip's low feet, within 4 cm of the data set's ``usual``."""
+    """z of the ground under the soles, metres: under the clip's low feet, not far from the data set's ``usual``."""
     feet = list(FOOT_JOINTS)
     sole = rest[feet, 1].min() - SOLE_UNDER_TOE
     height = (joints[:, feet, 2] - (rest[feet, 1] - sole)).amin(dim=1)
     lowest = float(height.quantile(FLOOR_PERCENTILE))
-    return lowest if usual is None else float(np.clip(lowest, usual - FLOOR_TOLERANCE, usual + FLOOR_TOLERANCE))
+    return lowest if usual is None else float(np.clip(lowest, usual - tolerance, usual + tolerance))
 
 
 def betas0_of_stature(stature: float, skeleton: Skeleton) -> float:
