@@ -1,6 +1,7 @@
 """Whose recordings the importers read: what cards of data sets have to say, and what may be shared."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -61,6 +62,8 @@ _FACTS = {
         "http://mocap.cs.cmu.edu",
     ),
 }
+# The pack's second part: more takes of the same database.
+_FACTS["cmu2"] = replace(_FACTS["cmu"], name="cmu2")
 _NOT_STATED = "not stated"
 _RESTRICTED = {"amass", "egoallo-hdf5", "rich", "adt"}
 
