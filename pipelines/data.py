@@ -220,9 +220,11 @@ def asf(
 @_command
 def open_mocap(
     bandai: Annotated[Path | None, typer.Option(help="Clone of Bandai-Namco-Research-Motiondataset.")] = None,
-    cmu: Annotated[Path | None, typer.Option(help="Folder of CMU files: ASF/AMC, BVH on the CC_Base rig.")] = None,
+    cmu: Annotated[
+        Path | None, typer.Option(help="Folder of CMU files: ASF/AMC (both parts), BVH on the CC_Base rig.")
+    ] = None,
 ) -> "Importer":
-    """The data set that our checkpoint was trained on, rebuilt from its public sources."""
+    """The open packs that our checkpoints are trained on, rebuilt from their public sources."""
     from motion_grpo.data.importers.open_mocap import OpenMocapImporter
 
     return OpenMocapImporter(bandai, cmu)

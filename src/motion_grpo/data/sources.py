@@ -62,7 +62,7 @@ _FACTS = {
         "http://mocap.cs.cmu.edu",
     ),
 }
-# A second choice of the same database's takes, from the AMC originals.
+# The pack's second part: more takes of the same database.
 _FACTS["cmu2"] = replace(_FACTS["cmu"], name="cmu2")
 _NOT_STATED = "not stated"
 _RESTRICTED = {"amass", "egoallo-hdf5", "rich", "adt"}

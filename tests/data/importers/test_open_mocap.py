@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from motion_grpo.data.importers.cmu_subjects import CONTENTS, SUBJECTS
 from motion_grpo.data.importers.open_mocap import OpenMocapImporter, split_of
 from motion_grpo.data.importing import ClipError
 from tests.conftest import shared_path
@@ -23,6 +24,37 @@ def test_every_clip_of_the_data_set_gets_its_split() -> None:
             seen[split] += 1
     assert sum(seen.values()) == 2514
     assert set(seen) == {"train", "val", "test", "id_test"}
+
+
+def test_every_original_of_the_second_part_gets_its_split_and_content() -> None:
+    folder, seen = shared_path("mocap2"), Counter()
+    for shard in folder.glob("*.parquet"):
+        columns = ["clip_id", "content", "subject", "form", "betas"]
+        for row in pq.read_table(shard, columns=columns).to_pylist():
+            take, subject = row["clip_id"].split("+")[0], row["subject"].removeprefix("cmu")
+            if row["form"] != "amc" or subject not in SUBJECTS:
+                continue
+            split = shard.stem.split("_", 1)[1]
+            assert split_of(take, subject=subject) == split, take
+            assert CONTENTS[take.removeprefix("cmu2/")] == row["content"], take
+            assert SUBJECTS[subject].betas0 == pytest.approx(row["betas"][0], abs=1e-6)
+            seen[split] += 1
+    assert seen == {"train": 217, "val": 15, "test": 10, "id_test": 12}
+
+
+def test_originals_go_before_what_was_made_of_them(tmp_path: Path) -> None:
+    touch(tmp_path / "bvh", "005_02.bvh", "007_12.bvh")
+    touch(tmp_path / "amc", "05_02.amc", "05.asf", "07_01-walk.amc", "16_12.amc", "17_01.amc", "._05_03.amc")
+    jobs = OpenMocapImporter(cmu=tmp_path).jobs()
+    assert [(job.id, job.split, job.extra["content"]) for job in jobs] == [
+        ("cmu2/05_02", "train", "dance"),
+        ("cmu2/07_01", "test", "walk"),
+        ("cmu2/16_12", split_of("cmu2/16_12", subject="16"), "walk"),
+    ]
+    touch(tmp_path / "more", "127_01.amc")
+    frozen = next(job for job in OpenMocapImporter(cmu=tmp_path).jobs() if job.id == "cmu2/127_01")
+    with pytest.raises(ClipError, match="frozen"):
+        OpenMocapImporter(cmu=tmp_path).convert(frozen)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,9 @@
 """The data set open_mocap_smplh rebuilt from its public sources: same clips, same cuts, same splits, same ids.
 
+Of its second part, ``cmu2``, the takes that are published as ASF/AMC with their skeleton (maxxgx/motion-graphs,
+Visdoom/mocapPlayer, encadyma/motion-out), half of its time. The rest exists as BVH or FBX made of them, or on DAZ's
+body.
+
 Sources on GitHub: BandaiNamcoResearchInc/Bandai-Namco-Research-Motiondataset (CC BY-NC 4.0), and of the CMU Graphics
 Lab Motion Capture Database the ASF/AMC of subjects 01-03 (cyun9601/CMU-MOCAP-Data) and the BVH on the CC_Base rig of
 subjects 05 and 07 (DragonForgedTheArtist/IClone-CMU-Mocap).
@@ -7,14 +11,16 @@ subjects 05 and 07 (DragonForgedTheArtist/IClone-CMU-Mocap).
 
 import re
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
 from motion_grpo.data.clips import Clip
 from motion_grpo.data.importers.asf import CMU_LICENSE, read_asf_amc, skeleton_of
 from motion_grpo.data.importers.bvh import clips_of, joint_names, read_bvh
-from motion_grpo.data.importers.rigs import BANDAI, CC_BASE, CMU_ASF
+from motion_grpo.data.importers.cmu_subjects import CONTENTS, LEFT_OUT, ON_EQUIPMENT, SUBJECTS
+from motion_grpo.data.importers.retarget import SourceMotion
+from motion_grpo.data.importers.rigs import BANDAI, CC_BASE, CMU_ASF, Rig
 from motion_grpo.data.importing import ClipError, Job, source_files
 
 BANDAI_LICENSE = (
@@ -42,6 +48,7 @@ HELD_BACK = {
 
 _BANDAI_FILE = re.compile(r"dataset-(?P<set>[12])_(?P<content>[^_]+)_(?P<style>[^_]+)_(?P<number>\d+)\.bvh")
 _AMC_FILE = re.compile(r"(?P<subject>0[123])_(?P<take>\d\d)\.amc")
+_AMC2_FILE = re.compile(rf"(?P<subject>{'|'.join(SUBJECTS)})_(?P<take>\d\d)(?:-\w+)?\.amc")
 _CC_FILE = re.compile(r"0(?P<subject>0[57])_(?P<take>\d\d)\.bvh")
 
 
@@ -64,14 +71,17 @@ class OpenMocapImporter:
         if self.bandai is None and self.cmu is None:
             raise ValueError("open-mocap needs the folder of the Bandai-Namco repository, of CMU files, or both.")
         jobs = []
-        for folder, patterns in ((self.bandai, (_BANDAI_FILE,)), (self.cmu, (_AMC_FILE, _CC_FILE))):
+        for folder, patterns in ((self.bandai, (_BANDAI_FILE,)), (self.cmu, (_AMC_FILE, _AMC2_FILE, _CC_FILE))):
             if folder is None:
                 continue
             files = source_files(folder)
             matches = [(p, m) for p in files for pattern in patterns if (m := pattern.fullmatch(p.name))]
             if not matches:
                 raise FileNotFoundError(f"{folder} holds no file of its source, such as {_EXAMPLES[patterns[0]]}.")
-            jobs += [_job(path, **match.groupdict()) for path, match in matches]
+            # Originals go before what iClone made of them, without true size and path.
+            originals = {match["subject"] for _, match in matches if match.re is _AMC2_FILE}
+            matches = [(p, m) for p, m in matches if m.re is not _CC_FILE or m["subject"] not in originals]
+            jobs += [_job(path, second=match.re is _AMC2_FILE, **match.groupdict()) for path, match in matches]
         jobs = sorted((job for job in jobs if job.split), key=lambda job: (job.id, str(job.path)))
         for one, other in pairwise(jobs):
             if one.id == other.id:
@@ -85,9 +95,15 @@ class OpenMocapImporter:
             ClipError: under 2 s, before or after cutting, or an export without vertical hip motion.
             ValueError: a broken file.
         """
-        source = job.id.split("/")[0]
+        source, take = job.id.split("/")
+        if source == "cmu2" and take in LEFT_OUT:
+            raise ClipError(LEFT_OUT[take])
         subject = job.extra["subject"]
-        if source != "cmu":
+        min_seconds, betas0 = MIN_SECONDS, BETAS0.get(subject)
+        if source == "cmu2":
+            motion = read_asf_amc(skeleton_of(job.path), job.path)
+            rig, betas0, min_seconds = _second(subject, job.extra["content"], motion)
+        elif source != "cmu":
             motion, rig = read_bvh(job.path, metres_per_unit=BANDAI.metres_per_unit), BANDAI
         elif job.path.suffix == ".amc":
             motion, rig = read_asf_amc(skeleton_of(job.path), job.path), CMU_ASF
@@ -99,13 +115,25 @@ class OpenMocapImporter:
             job,
             motion,
             rig,
-            MIN_SECONDS,
+            min_seconds,
             source_name=source,
-            license=CMU_LICENSE if source == "cmu" else BANDAI_LICENSE,
+            license=BANDAI_LICENSE if source.startswith("bandai") else CMU_LICENSE,
             subject=f"cmu{subject}" if subject else "",
             content=job.extra["content"],
-            betas0=BETAS0.get(subject, rig.betas0),
+            betas0=rig.betas0 if betas0 is None else betas0,
         )
+
+
+def _second(subject: str, content: str, motion: SourceMotion) -> tuple[Rig, float, float]:
+    """The rig, size and shortest piece, seconds, by which ``cmu2`` was made.
+
+    Each subject has feet and a floor of its own; whole takes count from one second on, pieces of longer ones from two.
+    """
+    person = SUBJECTS[subject]
+    tolerance = 0.02 if content in ON_EQUIPMENT else 0.04
+    rig = replace(CMU_ASF, references=person.feet, floor=person.floor, floor_tolerance=tolerance)
+    frames = -(-len(motion) // 4)
+    return rig, person.betas0, (30 if frames < 60 else 58) / 30 + 1e-6
 
 
 _EXAMPLES = {_BANDAI_FILE: "dataset-1_walk_normal_001.bvh", _AMC_FILE: "02_01.amc"}
@@ -114,9 +142,13 @@ _EXAMPLES = {_BANDAI_FILE: "dataset-1_walk_normal_001.bvh", _AMC_FILE: "02_01.am
 def split_of(id: str, content: str = "", style: str = "", subject: str = "") -> str:
     """The split of a take by its id without ``+n``; empty where it is held back.
 
-    CMU goes by subject, Bandai by whole styles and contents. Every tenth take of what would be train is ``id_test``.
+    CMU goes by subject, Bandai by whole styles and contents. Every tenth take of what would be train (of
+    ``cmu2`` every twentieth) is ``id_test``.
     """
-    if subject:
+    second = id.startswith("cmu2/")
+    if second:
+        split = SUBJECTS[subject].split
+    elif subject:
         split = CMU_SPLIT[subject]
     elif (id.split("/")[0], content, style) in HELD_BACK:
         return ""
@@ -126,18 +158,15 @@ def split_of(id: str, content: str = "", style: str = "", subject: str = "") -> 
         split = "val"
     else:
         split = "train"
-    return "id_test" if split == "train" and zlib.crc32(id.encode()) % 10 == 0 else split
+    return "id_test" if split == "train" and zlib.crc32(id.encode()) % (20 if second else 10) == 0 else split
 
 
-def _job(path: Path, **parts: str) -> Job:
-    subject = parts.get("subject", "")
+def _job(path: Path, *, second: bool, **parts: str) -> Job:
+    subject, content = parts.get("subject", ""), parts.get("content", "")
     if subject:
-        id = f"cmu/{subject}_{parts['take']}"
-        return Job(id=id, path=path, split=split_of(id, subject=subject), extra={"subject": subject, "content": ""})
-    id = f"bandai{parts['set']}/{parts['content']}_{parts['style']}_{parts['number']}"
-    return Job(
-        id=id,
-        path=path,
-        split=split_of(id, parts["content"], parts["style"]),
-        extra={"subject": "", "content": parts["content"]},
-    )
+        take = f"{subject}_{parts['take']}"
+        id, content = f"{'cmu2' if second else 'cmu'}/{take}", CONTENTS.get(take, "") if second else ""
+    else:
+        id = f"bandai{parts['set']}/{content}_{parts['style']}_{parts['number']}"
+    split = split_of(id, content, parts.get("style", ""), subject)
+    return Job(id=id, path=path, split=split, extra={"subject": subject, "content": content})

@@ -24,8 +24,6 @@ from motion_grpo.rotations import interpolate_rotations
 KNEE_ROLL = 9.0
 """Degrees: SMPL's knees point outward at rest (hinge axes of AMASS clips), other skeletons' straight ahead."""
 FLOOR_PERCENTILE = 0.05
-FLOOR_TOLERANCE = 0.04
-"""Metres by which a clip's own floor may lie from that of its data set (jumps, climbing, uneven ground)."""
 
 LEG_LENGTHS = (0.4, 1.2)
 """Metres from hip to ankle that somebody has: a child of 0.9 m, a man of 2.4 m. Adults' legs in inches that are taken
@@ -131,7 +129,7 @@ def retarget(
     R = place_ankles(R, pelvis, rest, {side: hips_and_ankles[limb[2]] for side, limb in _LEGS.items()})
 
     local = torch.cat([R[:, :1], R[:, list(PARENTS[1:22])].mT @ R[:, 1:]], dim=1)
-    pelvis[:, 2] -= floor_height(forward_kinematics(rest, local, pelvis).joints, rest, rig.floor)
+    pelvis[:, 2] -= floor_height(forward_kinematics(rest, local, pelvis).joints, rest, rig.floor, rig.floor_tolerance)
     motion = Motion(
         root_rotmats=local[:, 0].float(),
         root_positions=pelvis.float(),
@@ -331,14 +329,17 @@ def on_default_body(motion: Motion) -> Motion:
 
 
 def floor_height(
-    joints: Float[Tensor, "frames 22 3"], rest: Float[Tensor, "22 3"], usual: float | None = None
+    joints: Float[Tensor, "frames 22 3"],
+    rest: Float[Tensor, "22 3"],
+    usual: float | None = None,
+    tolerance: float = 0.04,
 ) -> float:
-    """z of the floor, metres: 1 cm under the toe joints of the clip's low feet, within 4 cm of the ``usual`` one."""
+    """z of the floor, metres: 1 cm under the toe joints of the clip's low feet, not far from the data set's ``usual``."""
     feet = list(FOOT_JOINTS)
     floor = rest[feet, 1].min() - TOE_HEIGHT
     height = (joints[:, feet, 2] - (rest[feet, 1] - floor)).amin(dim=1)
     lowest = float(height.quantile(FLOOR_PERCENTILE))
-    return lowest if usual is None else float(np.clip(lowest, usual - FLOOR_TOLERANCE, usual + FLOOR_TOLERANCE))
+    return lowest if usual is None else float(np.clip(lowest, usual - tolerance, usual + tolerance))
 
 
 def rotation_between(a: Float[Tensor, "*#batch 3"], b: Float[Tensor, "*#batch 3"]) -> Float[Tensor, "*batch 3 3"]:

@@ -56,7 +56,9 @@ class Rig:
     betas0: float | None = None
     """Body size where the publisher put every actor on one skeleton; None: estimated."""
     floor: float | None = None
-    """Usual height, metres, of the ground after retargeting; a clip's own may differ by 4 cm."""
+    """Usual height, metres, of the ground after retargeting."""
+    floor_tolerance: float = 0.04
+    """Metres by which a clip's own may lie from it (jumps, climbing, uneven ground)."""
     metres_per_unit: float = 0.01
     root_offset_added: bool = False
     """Whether a BVH's root position channels count from the root's OFFSET."""
