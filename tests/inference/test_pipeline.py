@@ -263,7 +263,7 @@ class TestSchedulersOfDiffusers:
         theirs = pipe(head_trajectory(20), eta=eta, generator=seeded()).latents
         torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-4)
 
-    def test_one_that_does_not_fit_is_refused(self):
+    def test_one_that_does_not_fit_is_refused(self, tmp_path):
         """Wherever it comes from: given at the start, set later, or stored."""
         pipe = pipeline()
         message = "IPNDMScheduler cannot sample with this denoiser"
@@ -272,6 +272,9 @@ class TestSchedulersOfDiffusers:
         pipe.scheduler = IPNDMScheduler.from_config(pipe.scheduler.config)
         with pytest.raises(ValueError, match=message):
             pipe(head_trajectory(9))
+        pipe.save_pretrained(tmp_path)
+        with pytest.raises(ValueError, match=message):
+            EgoMotionPipeline.from_pretrained(tmp_path)
 
     def test_first_order_dpm_solver_is_ours_without_noise(self):
         pipe = pipeline(EgoMotionSDEScheduler(timestep_spacing="trailing", eta=0.0), steps=5)

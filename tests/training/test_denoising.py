@@ -44,6 +44,10 @@ def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
+def trained(model: torch.nn.Module) -> list[torch.Tensor]:
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
 def test_overfits_one_window(tmp_path):
     settings = {"max_steps": 40, "learning_rate": 1e-2, "lr_scheduler_type": "constant", "mirror_probability": 0.0}
     weighted = {
@@ -104,14 +108,13 @@ class TestCheckpoints:
         assert not averaged.training
         for name, value in weights(whole.denoiser).items():
             assert torch.equal(weights(loaded)[name], value), name
-        for value, expected in zip(averaged.parameters(), whole.ema.shadow_params, strict=True):
+        for value, expected in zip(trained(averaged), whole.ema.shadow_params, strict=True):
             assert torch.equal(value, expected)
         distance = max(
-            float((a.detach() - b).abs().max())
-            for a, b in zip(loaded.parameters(), whole.ema.shadow_params, strict=True)
+            float((a.detach() - b).abs().max()) for a, b in zip(trained(loaded), whole.ema.shadow_params, strict=True)
         )
         assert distance > 1e-4
-        # Statistics of the condition are no parameters, and are in both.
+        # Statistics of the condition are not averaged, and are in both.
         assert torch.equal(averaged.cond_mean, whole.denoiser.cond_mean)
         assert averaged.cond_mean.ne(0).any()
 
@@ -132,9 +135,9 @@ class TestCheckpoints:
 
 def test_training_moves_the_average_towards_the_weights(tmp_path):
     trainer = trainer_of(tmp_path, max_steps=1)
-    start = [p.detach().clone() for p in trainer.denoiser.parameters()]
+    start = [p.detach().clone() for p in trained(trainer.denoiser)]
     trainer.train()
-    moved = [p.detach() for p in trainer.denoiser.parameters()]
+    moved = [p.detach() for p in trained(trainer.denoiser)]
     decay = trainer.ema.cur_decay_value
     assert trainer.ema.optimization_step == 1
     for average, before, after in zip(trainer.ema.shadow_params, start, moved, strict=True):
@@ -158,6 +161,13 @@ class TestEvaluation:
         assert trainer.evaluate() == metrics  # the average has not moved, and the noise is seeded
         trainer.ema.shadow_params = [p + 0.3 for p in trainer.ema.shadow_params]
         assert trainer.evaluate() != metrics
+
+    def test_statistics_count_before_the_first_step(self, tmp_path):
+        """They are measured after the trainer was made, and no average lags behind them."""
+        trainer = trainer_of(tmp_path, network={"normalize_cond": True})
+        trainer.fit_condition_statistics()
+        with trainer.averaged():
+            assert trainer.denoiser.cond_mean.ne(0).any()
 
     def test_the_truth_would_score_zero(self, tmp_path, monkeypatch):
         """With the recorded state for a network, errors vanish and the jitter is the recording's."""
