@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from motion_grpo.body import Skeleton
 from motion_grpo.data import MotionWindows, StreamedWindows, collate_windows
-from motion_grpo.models import MotionPerceptualModel
+from motion_grpo.models import MotionPerceptualModel, MotionPerceptualModelOutput
 from motion_grpo.motion import MotionState
 from motion_grpo.rotations import matrix_to_wxyz
 from motion_grpo.training import PerceptualConfig, PerceptualTrainer
@@ -207,7 +207,7 @@ class TestNegatives:
         truth = trainer._truth(windows)
         betas = truth.state.betas.masked_fill(~truth.mask[..., None], 9.0)
         answer = truth.state._replace(betas=betas).pack(layout).repeat_interleave(3, dim=0)
-        trainer.policies[0].denoiser.register_forward_hook(lambda module, args, output: answer)
+        trainer.policies[0].denoiser.register_forward_hook(lambda module, args, output: (answer,))
         contrast = trainer._make_contrast(windows)
         real = truth.mask
         torch.testing.assert_close(contrast.joints[real][..., 4:], truth.joints[real][:, 1:])
@@ -380,7 +380,7 @@ class TestEvaluation:
         trainer = trainer_of(tmp_path, eval_clips=clips, policies=[tiny_pipeline(), tiny_pipeline(2)])
         recorded, made_up = [0.5] * 5, ([0.4, 0.5, 0.6, 0.1, 0.2], [0.7, 0.8, 0.4, 0.9, 0.5])
         answers = iter([recorded, *made_up])
-        trainer.model.register_forward_hook(lambda module, args, output: torch.tensor(next(answers)))
+        trainer.model.register_forward_hook(lambda *_: MotionPerceptualModelOutput(torch.tensor(next(answers))))
         metrics = trainer.evaluate()
         assert metrics["eval_accuracy_0"] == pytest.approx(60.0)
         assert metrics["eval_accuracy_1"] == pytest.approx(20.0)  # a draw is lost
@@ -403,7 +403,7 @@ def test_input_statistics_are_those_of_recorded_windows(tmp_path):
     joints, head = perceptual_module._recorded(truth := trainer._truth(batch_of(trainer, *range(6))))
     expected.set_input_statistics(joints, head, truth.mask)
     for name in ("joint_mean", "joint_std", "head_mean", "head_std"):
-        torch.testing.assert_close(trainer.model.get_buffer(name), expected.get_buffer(name))
+        torch.testing.assert_close(trainer.model.get_parameter(name), expected.get_parameter(name))
     assert trainer.model.joint_std.ne(1).all()
 
 
