@@ -24,7 +24,7 @@ COMMANDS = {
     "evaluate": Command("Score recovered motion against recordings.", extra="data"),
     "evaluate-critic": Command("Compare perceptual models: accuracy on pairs, artefacts, cost.", extra="train"),
     "data": Command("Import motion data into one schema, to train on and to share.", extra="data"),
-    "plot-run": Command("Draw rewards, advantages, diversity and evaluations of a GRPO run over its steps.", "train"),
+    "plot-run": Command("Draw rewards, advantages, diversity and evaluations of a GRPO run over its steps."),
 }
 
 

@@ -145,7 +145,9 @@ def test_steps_and_eta_are_the_pipelines(pairs) -> None:
 
 
 def test_policies_that_do_not_fit_are_refused(pipeline) -> None:
-    of_diffusers = EgoMotionPipeline(pipeline.denoiser, DDIMScheduler(prediction_type="sample"), 3, 16, 4)
+    of_diffusers = EgoMotionPipeline(
+        pipeline.denoiser, DDIMScheduler.from_config(pipeline.scheduler.config, timestep_spacing="trailing"), 3, 16, 4
+    )
     with pytest.raises(ValueError, match="DDIMScheduler; its rollouts need an EgoMotionSDEScheduler"):
         make_pairs(of_diffusers, CLIPS, **SMALL)
     torch.manual_seed(0)

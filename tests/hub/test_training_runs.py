@@ -90,7 +90,7 @@ class TestWhatLandsThere:
         assert "5 sampling steps, eta 0.25" in card.text
         assert "4 steps of 2 windows" in card.text
         assert [entry["step"] for entry in json.loads(files["training_log.json"]) if "loss" in entry] == [1, 2, 3, 4]
-        assert json.loads(files["run.json"])["data"]["dataset_name"] == "pack"
+        assert json.loads(files["run.json"])["data"]["dataset_name"] == ["pack"]
 
     def test_a_perceptual_model_at_every_save(self, online, folder, monkeypatch):
         run = train(monkeypatch, "perceptual", folder, **PUSH, hub_always_push=True, hub_revision="try")
@@ -230,7 +230,7 @@ class TestBeforeItBegins:
     def test_a_card_that_lacks_a_fact(self, online, folder, monkeypatch, script):
         monkeypatch.setattr("motion_grpo.cards.RUN_FILE", "nobody_wrote_this.json")
         missing = "data" if script == "pretrain" else "data|policies"
-        monkeypatch.setattr("motion_grpo.cards.record_run", lambda *args, **told: None)
+        monkeypatch.setattr("motion_grpo.cli.train.runs.record_run", lambda *args, **told: None)
         self.refused(monkeypatch, script, folder, ValueError, rf"card of walk needs ({missing})")
 
 

