@@ -62,8 +62,8 @@ def gradient(policy: torch.nn.Module) -> Tensor:
     return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in policy.parameters()])
 
 
-def exact(pipeline: EgoMotionPipeline, truth: TrainingBatch, rollouts: int) -> Tensor:
-    """Gradient of the mean over rewards and samples of reward / group std, through the sampling steps."""
+def exact(pipeline: EgoMotionPipeline, truth: TrainingBatch, rollouts: int, last_step_alone: bool = False) -> Tensor:
+    """Gradient of the mean over rewards and samples of reward / group std, through all sampling steps or the last."""
     denoiser, skeleton = pipeline.denoiser.eval(), Skeleton.default()
     layout, rewards = denoiser.state_layout, build_rewards(REWARDS)
     scheduler = EgoMotionSDEScheduler.from_config(pipeline.scheduler.config, variance="jump", direction_offset=0.0)
@@ -76,8 +76,9 @@ def exact(pipeline: EgoMotionPipeline, truth: TrainingBatch, rollouts: int) -> T
         encoded = None if denoiser.config.noise_in_encoder else repeat(denoiser.encode(cond, None, truth.mask))
         x = repeat(torch.randn(len(truth.mask), FRAMES, layout.dim, generator=stream))
         for step in transitions(scheduler, STEPS, 1.0):
-            clean = predict_clean(denoiser, layout, x, step.level, repeat(cond), mask, encoded)
-            x = step.mean(clean, x)
+            with torch.set_grad_enabled(step.next_level == 0 or not last_step_alone):
+                clean = predict_clean(denoiser, layout, x, step.level, repeat(cond), mask, encoded)
+                x = step.mean(clean, x)
             if step.std > 0:
                 x = x + step.std * torch.randn(x.shape, generator=stream)
         state = MotionState.unpack(x, layout)
@@ -151,6 +152,8 @@ def main() -> None:
     every.items = [every.items[index] for index in starts]
     truth = training_batch(collate_windows([every[i] for i in range(CONDITIONS)]), Skeleton.default(), False)
     reference = exact(EgoMotionPipeline.from_pretrained(options.policy), truth, rollouts=4)
+    last = exact(EgoMotionPipeline.from_pretrained(options.policy), truth, rollouts=4, last_step_alone=True)
+    print(f"{float(last @ reference / reference.square().sum()):.1%} of the exact gradient is that of the last step.")
     lines = [
         f"| {options.policy}, {STEPS} steps, {CONDITIONS} x {GROUP} samples | one update | {options.batches} updates "
         "| seconds an update |",

@@ -6,10 +6,11 @@
     python benchmarks/grpo_study.py write                                                   # tables and figure
 
 Every row trains for ten minutes of the clock (some for forty) on one core, starting and reading the data included, and
-is evaluated as it then is: no score chooses anything. Start two at a time on two cores. What is kept lies in
-``docs/results/grpo/BASE/ROW/seedN``: what was asked for (``row.json``), what the run resolved it to, by which code and
-on which data (``run.json``), log, results, and the change from the base with its interval. What a finished run was is
-never written again. ``write`` makes the tables and the figure of docs/grpo.md from it.
+is evaluated as it then is: no score chooses among the checkpoints of a run. Settings of rows were revised between
+scorings (docs/grpo.md). Start two at a time on two cores. What is kept lies in ``docs/results/grpo/BASE/ROW/seedN``:
+what was asked for (``row.json``), what the run resolved it to, by which code and on which data (``run.json``), log,
+results, and the change from the base with its interval. What a finished run was is never written again. ``write`` makes
+the tables and the figure of docs/grpo.md from it.
 """
 
 import json
@@ -307,13 +308,20 @@ def _diversity_table(bases: Iterable[str]) -> str:
         path = KEPT / base / "diversity.json"
         if path.is_file():
             found = json.loads(path.read_text())
-            none = np.mean(found["shared 0.0"])
-            cells = [f"{np.mean(values):.2f} (x{np.mean(values) / none:.2f})" for values in found.values()]
+            cells = [_spread(np.array(values), np.array(found["shared 0.0"])) for values in found.values()]
             if not lines:
                 names = ["0" if name == "shared 0.0" else name.replace("_", " ") for name in found]
                 lines = [f"| lambda (m) | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
             lines.append(f"| {base} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _spread(values: np.ndarray, none: np.ndarray) -> str:
+    """Mean, its ratio to that without noise, and the ratio's 95% bootstrap interval over updates."""
+    draws = np.random.default_rng(0).integers(0, len(values), (2000, len(values)))
+    lo, hi = np.percentile(values[draws].mean(1) / none[draws].mean(1), [2.5, 97.5])
+    ratio = f"x{values.mean() / none.mean():.2f}"
+    return f"{values.mean():.2f} ({ratio} [{lo:.2f}, {hi:.2f}])" if lo < hi else f"{values.mean():.2f}"
 
 
 def fill(name: str, text: str, program: str = "grpo_study") -> None:
