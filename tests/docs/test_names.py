@@ -16,8 +16,12 @@ USERS_FILES = re.compile(r"[\w.*/-]+\.(amc|asf|bin|bvh|csv|json|jsonl|npz|parque
 MODULE = re.compile(r"motion_grpo(\.\w+)+")
 MEMBER = re.compile(r"([A-Z]\w+)\.(\w+)(\(.*\))?", re.DOTALL)
 NAME = re.compile(r"(_?[a-z]\w*_\w+|_[A-Za-z]\w+|[A-Z]+_[A-Z_]+|[A-Z][a-z]+[A-Z]\w+)(\(.*\)|=.*|: .*)?", re.DOTALL)
-ELSEWHERE = {"CUDA_VISIBLE_DEVICES", "DataParallel", "OMP_NUM_THREADS"}
-"""Names of PyTorch and of its environment."""
+ELSEWHERE = {
+    "CUDA_VISIBLE_DEVICES", "DataParallel", "OMP_NUM_THREADS", "5_eval_body_metrics.py", "mixamorig_Hips", "pos_x",
+    "p_RS_R_x", "q_w", "TimeStamp", "time_ms", "unix_time", "ovr_timestamp", "_qw", "_qx", "_qy", "_qz",
+    "left_confidence", "XrSpaceLocation.pose", "XrFrameState.predictedDisplayTime",
+}  # fmt: skip
+"""Names of PyTorch and its environment, of EgoAllo's scripts, of OpenXR, and of columns and bones in users' files."""
 
 
 def quoted(page: Path) -> list[str]:
@@ -79,7 +83,7 @@ def members() -> dict[str, set[str]]:
 
 def missing(text: str, names: set[str], members: dict[str, set[str]]) -> bool:
     """Whether a quotation is a name of code that is nowhere."""
-    if USERS_FILES.fullmatch(text):
+    if USERS_FILES.fullmatch(text) or text in ELSEWHERE:
         return False
     if FILES.fullmatch(text):
         if "/" in text:
@@ -90,7 +94,7 @@ def missing(text: str, names: set[str], members: dict[str, set[str]]) -> bool:
     if match := MEMBER.fullmatch(text):
         return match[1] not in members or match[2] not in members[match[1]]
     if match := NAME.fullmatch(text):
-        return match[1] not in names | ELSEWHERE
+        return match[1] not in names
     return False
 
 

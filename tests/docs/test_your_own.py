@@ -5,10 +5,10 @@ import shlex
 import sys
 from pathlib import Path
 
-import grpo
 import pytest
 from datasets import config as datasets_config
-from runs import Parser, RunArguments
+from motion_grpo.cli.train import grpo
+from motion_grpo.cli.train.runs import Parser, RunArguments
 
 from motion_grpo import EgoMotionPipeline
 from motion_grpo.rewards import build_rewards
