@@ -110,7 +110,7 @@ def pack_row(motion: Motion, clip_id: str, source: str) -> dict:
         return steps.astype(dtype).tobytes()
 
     rotmats = torch.cat([motion.root_rotmats[:, None], motion.body_rotmats], 1)
-    floor = torch.tensor([0.0, 0.0, -0.008])  # of the pack, in this library's world
+    floor = torch.tensor([0.0, 0.0, -0.0065])  # of the pack, in this library's world
     trans = motion.root_positions - floor - Skeleton.mannequin_x().rest_joints(motion.betas)[0]
     rotvecs = roma.rotmat_to_rotvec(rotmats).flatten(1).double().numpy()
     return {

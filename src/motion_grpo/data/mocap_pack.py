@@ -25,8 +25,9 @@ _FREE = "free for all uses, with attribution (mocap.cs.cmu.edu)"
 _LICENSES = {"bandai1": "cc-by-nc-4.0", "bandai2": "cc-by-nc-4.0", "cmu": _FREE, "cmu2": _FREE}
 _SPLITS = ("train", "val", "test", "id_test")
 _CLIPS_PER_JOB = 64
-# The pack's floor is where the sole stands: the toe joint of a standing foot is this far above it, metres.
-_PACK_TOE_HEIGHT = 0.018
+# The pack's floor is where the sole stands: the toe joint of a standing foot is this far above it, metres. (Its lower
+# toe joint is 18 mm above; both feet of the symmetric body stand between that one and the other.)
+_PACK_TOE_HEIGHT = 0.0165
 
 
 def read_mocap_pack(folder: str | Path, split: str, sources: Sequence[str] | None = None) -> Iterator[Clip]:
@@ -44,8 +45,7 @@ def read_mocap_pack(folder: str | Path, split: str, sources: Sequence[str] | Non
         FileNotFoundError: no shard of that split there.
         ValueError: a file without the columns of the format.
     """
-    folder = Path(folder)
-    shards = sorted(p for p in folder.glob(f"*_{split}.parquet") if p.stem in _names(p, split, sources))
+    shards = pack_shards(folder, split, sources)
     if not shards:
         raise FileNotFoundError(f"{folder} holds no *_{split}.parquet{f' of {list(sources)}' if sources else ''}.")
     for shard in shards:
@@ -57,9 +57,28 @@ def read_mocap_pack(folder: str | Path, split: str, sources: Sequence[str] | Non
                 yield _clip(row, split)
 
 
+def pack_shards(folder: str | Path, split: str, sources: Sequence[str] | None = None) -> list[Path]:
+    """The files ``SOURCE_SPLIT.parquet`` of one split in order of their names; hidden ones are none.
+
+    Args:
+        folder: of the pack.
+        split: ``id_test`` also ends in ``_test``, and is another.
+        sources: only these; all when None.
+    """
+    found = ((path, source_of(path)) for path in sorted(Path(folder).glob(f"[!.]*_{split}.parquet")))
+    return [
+        path for path, source in found if path.stem == f"{source}_{split}" and (sources is None or source in sources)
+    ]
+
+
+def source_of(shard: Path) -> str:
+    """The source that a shard's name begins with."""
+    return shard.stem.split("_", 1)[0]
+
+
 def is_mocap_pack(folder: str | Path) -> bool:
     """Whether ``folder`` holds a shard of this format."""
-    shards = (path for split in _SPLITS for path in Path(folder).glob(f"[!.]*_{split}.parquet"))
+    shards = (path for split in _SPLITS for path in pack_shards(folder, split))
     return any(pq.read_schema(shard).names.count("poses_i16") for shard in shards)
 
 
@@ -83,12 +102,7 @@ class MocapPackImporter:
         """
         jobs = {}
         for folder in self.folders:
-            found = [
-                (path, split)
-                for split in self.splits
-                for path in sorted(Path(folder).glob(f"*_{split}.parquet"))
-                if path.stem in _names(path, split, self.sources)
-            ]
+            found = [(path, split) for split in self.splits for path in pack_shards(folder, split, self.sources)]
             if not found:
                 raise FileNotFoundError(f"{folder} holds no shard of {', '.join(self.splits)}.")
             for path, split in found:
@@ -109,12 +123,6 @@ class MocapPackImporter:
 def _columns(shard: Path) -> list[str]:
     present = set(pq.read_schema(shard).names)
     return sorted(_COLUMNS | (present & {"subject", "content"}))
-
-
-def _names(path: Path, split: str, sources: Sequence[str] | None) -> set[str]:
-    # "id_test" also ends in "_test": a shard's source is what stands before the first underscore.
-    source = path.stem.split("_", 1)[0]
-    return {f"{source}_{split}"} if sources is None or source in sources else set()
 
 
 def _clip(row: dict, split: str) -> Clip:

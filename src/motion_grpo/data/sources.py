@@ -9,7 +9,7 @@ from huggingface_hub.repocard import metadata_load
 
 from motion_grpo.card_templates import DataFacts, SourceFacts
 from motion_grpo.data.loading import load_motions
-from motion_grpo.data.mocap_pack import is_mocap_pack
+from motion_grpo.data.mocap_pack import is_mocap_pack, pack_shards, source_of
 
 _AMASS_LICENCE = "AMASS licence: non-commercial scientific research, no redistribution"
 _AMASS_CITATION = (
@@ -93,7 +93,8 @@ def training_data(name: str | Sequence[str], sources: Sequence[str] | None = Non
         return DataFacts(titles, tuple({source.name: source for one in facts for source in one.sources}.values()))
     folder = Path(name)
     if is_mocap_pack(folder):
-        title, licenses = "open_mocap_smplh", dict.fromkeys(_pack_sources(folder, split), _NOT_STATED)
+        licenses = dict.fromkeys(map(source_of, pack_shards(folder, split)), _NOT_STATED)
+        title = "open_mocap_smplh"
     else:
         rows = load_motions(name, split, sources=sources, streaming=True).select_columns(["source", "license"])
         title, licenses = _title(folder) or name, {row["source"]: row["license"] for row in rows}
@@ -130,10 +131,6 @@ def hub_licence(facts: list[SourceFacts]) -> str:
     """The identifier of the Hub for all sources together."""
     non_commercial = any(source.licence == "CC BY-NC 4.0" for source in facts)
     return "cc-by-nc-4.0" if non_commercial and not any(map(why_private, facts)) else "other"
-
-
-def _pack_sources(folder: Path, split: str) -> list[str]:
-    return sorted(path.stem.removesuffix(f"_{split}") for path in folder.glob(f"[!.]*_{split}.parquet"))
 
 
 def _title(folder: Path) -> str | None:

@@ -218,10 +218,13 @@ def test_samples_give_the_motion_of_the_reference(name: str) -> None:
     (clip,) = importer.convert(job)
     expected_motion = reference(clip_id, split)
     assert len(clip.motion) == len(expected_motion)
-    error = (clip.motion.joints - expected_motion.joints)[:, :22].norm(dim=-1)
-    # Metres, the world's frame, not aligned. The reference's rotations were fitted to the body before it was made
-    # symmetric (1 mm on that one), so arms and feet end some millimetres elsewhere on this one: 3 to 9 are measured.
-    assert float(error.mean()) < 0.01
+    difference = (clip.motion.joints - expected_motion.joints)[:, :22]
+    floor = difference[..., 2].mean()
+    difference[..., 2] -= floor
+    # Metres, the world's frame, not aligned. The reference was made on the body before that was symmetric; a floor that
+    # is held to the data set's usual one (03_01 walks on uneven ground) is another on the two bodies.
+    assert float(difference.norm(dim=-1).mean()) < 0.003
+    assert abs(float(floor)) < 0.007
 
 
 def test_samples_of_all_kinds_name_their_joints() -> None:

@@ -125,11 +125,14 @@ def test_samples_become_the_clips_of_the_data_set() -> None:
         assert clip.id == job.id
         assert len(clip.motion) == len(expected)
         assert clip.motion.betas.tolist() == pytest.approx(expected.betas.tolist())
-        error = (clip.motion.joints - expected.joints)[:, :22].norm(dim=-1)
-        # Metres, not aligned. The data set's rotations were fitted to the body before it was made symmetric (1 mm on
-        # that one), so arms and feet end some millimetres elsewhere on this one: 3 to 9 are measured.
-        assert float(error.mean()) < 0.01, clip.id
-        assert float(error.max()) < 0.04, clip.id
+        difference = (clip.motion.joints - expected.joints)[:, :22]
+        floor = difference[..., 2].mean()
+        difference[..., 2] -= floor
+        # Metres, not aligned. The reference was made on the body before that was symmetric; a floor that
+        # is held to the data set's usual one (03_01 walks on uneven ground) is another on the two bodies.
+        assert float(difference.norm(dim=-1).mean()) < 0.003, clip.id
+        assert abs(float(floor)) < 0.007, clip.id
+        assert float(difference.norm(dim=-1).max()) < 0.04, clip.id
         assert ("CC BY-NC" in clip.license) == clip.id.startswith("bandai")
 
 

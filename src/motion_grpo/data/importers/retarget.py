@@ -317,15 +317,17 @@ def place_ankles(
 def on_default_body(motion: Motion) -> Motion:
     """The motion on the default body instead of one of nearly its size, as :meth:`Skeleton.mannequin_x` is.
 
-    Pelvis and ankles stay in their places and feet keep their rotation in the world (:func:`place_ankles`); the other
-    joints keep their local rotations. Betas stay.
+    The middle of the hips (not the pelvis, which may lie beside it) and the ankles stay in their places, and feet keep
+    their rotation in the world (:func:`place_ankles`); the other joints keep their local rotations. Betas stay.
     """
     rest = Skeleton.default().rest_joints(motion.betas)[: len(JOINTS)].double()
     R = motion.posed.rotmats[:, : len(JOINTS)].double()
-    targets = {side: motion.joints[:, limb[2]].double() for side, limb in _LEGS.items()}
-    R = place_ankles(R, motion.root_positions.double(), rest, targets)
+    joints = motion.joints.double()
+    hips = [limb[0] for limb in _LEGS.values()]
+    pelvis = joints[:, hips].mean(1) - R[:, 0] @ (rest[hips].mean(0) - rest[0])
+    R = place_ankles(R, pelvis, rest, {side: joints[:, limb[2]] for side, limb in _LEGS.items()})
     body_rotmats = R[:, list(PARENTS[1 : len(JOINTS)])].mT @ R[:, 1:]
-    return replace(motion, body_rotmats=body_rotmats.float(), skeleton=None)
+    return replace(motion, root_positions=pelvis.float(), body_rotmats=body_rotmats.float(), skeleton=None)
 
 
 def floor_height(
