@@ -25,6 +25,7 @@ from motion_grpo.artefacts import ARTEFACTS, SeverityCurve
 from motion_grpo.body import Skeleton
 from motion_grpo.conditioning import HeadPoses
 from motion_grpo.data import Clip, MotionWindows, collate_windows
+from motion_grpo.data.loading import evenly
 from motion_grpo.evaluation import bootstrap_interval
 from motion_grpo.inference import EgoMotionPipeline
 from motion_grpo.models import MotionPerceptualModel, perceptual_inputs
@@ -249,8 +250,8 @@ def severity_curves(
         ValueError: as :func:`cut_windows`; windows of a single clip.
     """
     windows = cut_windows(clips, window, min_frames)
-    count = min(max_windows or len(windows), len(windows))
-    chosen = torch.tensor([i * len(windows) // count for i in range(count)])
+    chosen = torch.tensor(evenly(len(windows), max_windows))
+    count = len(chosen)
     names = [windows.keys[i] for i in chosen.tolist()]
     others = _rows_of_other_clips(names, seed)
     truth = windows.truth

@@ -198,6 +198,21 @@ def test_condition_statistics_are_those_of_the_training_windows(tmp_path):
     torch.testing.assert_close(trainer.denoiser.cond_std, cond.std(0).clamp(min=1e-3), rtol=1e-3, atol=1e-5)
 
 
+def test_condition_statistics_depend_on_the_seed_alone_and_take_no_random_numbers(tmp_path):
+    """Mirroring, body sizes and device errors are drawn for them, and the training's own draws stay what they were."""
+    changes = {"body_size_probability": 0.5, "head_error_degrees": 3.0, "floor_error_metres": 0.02}
+    clips = [moving_clip(12, seed) for seed in range(3)]
+    means = []
+    for global_seed in (1, 2):
+        trainer = trainer_of(tmp_path, clips=clips, network={"normalize_cond": True}, **changes)
+        torch.manual_seed(global_seed)
+        before = torch.get_rng_state()
+        trainer.fit_condition_statistics()
+        assert torch.equal(torch.get_rng_state(), before)
+        means.append(trainer.denoiser.cond_mean)
+    assert torch.equal(*means)
+
+
 def test_networks_without_statistics_are_left_alone(tmp_path):
     trainer = trainer_of(tmp_path)
     trainer.fit_condition_statistics()

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import repeat
 
 import datasets
 import numpy as np
@@ -121,8 +122,7 @@ class MotionWindows(Dataset):
             self._weights = np.array([weights[clip] for clip, _ in self.items], np.float64)
         # Shared with the workers of a loader, which may outlive an epoch.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
-        self._draws: tuple[int, np.ndarray] | None = None
-        self._order: tuple[int, np.ndarray] | None = None
+        self._draws: tuple[int, np.ndarray, np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(self.items)
@@ -137,36 +137,38 @@ class MotionWindows(Dataset):
     def __getitems__(self, indices: Sequence[int]) -> WindowBatch:
         """The windows at ``indices``, gathered into a batch (PyTorch's loader asks for whole batches by this name)."""
         spans = []
-        for index, (place, share) in zip(indices, self._uniform(indices), strict=True):
-            clip, start = self.items[self._drawn(index)]
+        for item, (place, share) in self._plan(indices):
+            clip, start = self.items[item]
             stop = min(start + self.length, self.lengths[clip])
             if self.random:
                 start, stop = _random_span(self.lengths[clip], self.length, self.min_length, place, share)
             spans.append((self.frames[clip], start, stop))
         return WindowBatch(_gather(spans, self.length))
 
-    def _uniform(self, indices: Sequence[int]) -> list[list[float]]:
-        """Two numbers in [0, 1) for each window: where it lies, how long it is."""
+    def _plan(self, indices: Sequence[int]) -> Iterator[tuple[int, tuple[float, float]]]:
+        """For each place of the epoch the item that stands there, and two numbers in [0, 1): where its window lies,
+        how long it is."""
         if not self.random:
-            return [[0.0, 0.0]] * len(indices)
+            return zip(indices, repeat((0.0, 0.0)))
         if self.seed is None:
-            return torch.rand(len(indices), 2, dtype=torch.float64).tolist()
+            return zip(indices, torch.rand(len(indices), 2, dtype=torch.float64).tolist(), strict=True)
         epoch = int(self._epoch)
         if self._draws is None or self._draws[0] != epoch:
-            self._draws = epoch, np.random.default_rng((self.seed, epoch)).random((len(self.items), 2))
-        return self._draws[1][list(indices)].tolist()
+            uniform = np.random.default_rng((self.seed, epoch)).random((len(self.items), 2))
+            self._draws = epoch, self._order(epoch), uniform
+        _, order, uniform = self._draws
+        places = list(indices)
+        return zip(order[places].tolist(), uniform[places].tolist(), strict=True)
 
-    def _drawn(self, index: int) -> int:
-        """The item that stands in this place of the epoch: itself, or the one that the weights put there."""
+    def _order(self, epoch: int) -> np.ndarray:
+        """The item in each place of an epoch: itself, or the one that the weights put there."""
+        count = len(self.items)
         if self._weights is None:
-            return index
-        epoch = int(self._epoch)
-        if self._order is None or self._order[0] != epoch:
-            # One uniform number shifts a comb over the cumulated weights (systematic resampling).
-            comb = np.arange(len(self.items)) + np.random.default_rng((self.seed, epoch, 1)).random()
-            edges = np.cumsum(self._weights / self._weights.sum() * len(self.items))
-            self._order = epoch, np.searchsorted(edges, comb).clip(max=len(self.items) - 1)
-        return int(self._order[1][index])
+            return np.arange(count)
+        # One uniform number shifts a comb over the cumulated weights (systematic resampling).
+        comb = np.arange(count) + np.random.default_rng((self.seed, epoch, 1)).random()
+        edges = np.cumsum(self._weights / self._weights.sum() * count)
+        return np.searchsorted(edges, comb).clip(max=count - 1)
 
     def __getstate__(self) -> dict:
         # Views of a memory map would be pickled as copies of all data; the rows are pickled as paths.

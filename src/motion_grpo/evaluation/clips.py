@@ -8,10 +8,12 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from motion_grpo.body import NUM_BODY_JOINTS, PosedBody, Skeleton, cpf_of, forward_kinematics
 from motion_grpo.data import Clip, is_mocap_pack, load_clips, load_motions, resample
+from motion_grpo.data.loading import evenly
 from motion_grpo.inference import EgoMotionPipeline
 from motion_grpo.metrics import JOINT_GROUPS, motion_metrics, mpjpe, spread
 from motion_grpo.motion import FPS, Motion
@@ -79,8 +81,7 @@ def read_clips(
             f"The split {split} of {dataset} holds {count} clips of the name {name}; ids must be unique in their "
             "source: rename or remove one."
         )
-    count = min(limit or len(clips), len(clips))
-    clips = [clips[i * len(clips) // count] for i in range(count)]
+    clips = [clips[i] for i in evenly(len(clips), limit)]
     # A clip that is too short goes through, to be named by the check that refuses it.
     other_rate = lambda clip: len(clip.motion) >= MIN_FRAMES and abs(clip.motion.fps - FPS) > 1e-3  # noqa: E731
     return [replace(c, motion=resample(c.motion, FPS)) if other_rate(c) else c for c in clips]
@@ -140,17 +141,15 @@ def evaluate_clip(system: System, clip: Clip) -> ClipScores:
         ValueError: as :func:`score`.
     """
     motions = system(clip)
-    metrics = score(motions, clip)
+    samples, truth = _checked_joints(motions, clip)
+    metrics = _metrics(motions, clip, samples, truth)
     apart, off = {}, {}
     if len(motions) > 1:
-        joints = _above_floor([*motions, clip.motion]).joints
-        samples, truth = joints[:-1], joints[-1:]
         apart = {name: float(spread(samples, joints=group)) for name, group in JOINT_GROUPS.items()}
         off = {name: float(mpjpe(samples, truth, joints=group).mean()) for name, group in JOINT_GROUPS.items()}
     return ClipScores(clip.id, clip.source, len(clip.motion), metrics, clip.content, apart, off)
 
 
-@torch.no_grad()  # not inference_mode: roma keeps constants made in here, which autograd may want later
 def score(motions: Sequence[Motion], clip: Clip) -> dict[str, list[float]]:
     """Every metric of :func:`~motion_grpo.metrics.motion_metrics`, one value a motion.
 
@@ -159,17 +158,34 @@ def score(motions: Sequence[Motion], clip: Clip) -> dict[str, list[float]]:
     Raises:
         ValueError: a motion of another length or rate than the clip, with values that are not finite, or none at all.
     """
+    return _metrics(motions, clip, *_checked_joints(motions, clip))
+
+
+@torch.no_grad()  # not inference_mode: roma keeps constants made in here, which autograd may want later
+def _metrics(
+    motions: Sequence[Motion],
+    clip: Clip,
+    pred: Float[Tensor, "motions frames 22 3"],
+    true: Float[Tensor, "1 frames 22 3"],
+) -> dict[str, list[float]]:
+    local = torch.stack([m.body_rotmats for m in motions])
+    values = motion_metrics(local, pred, clip.motion.body_rotmats[None], true, FPS)
+    return {name: value.tolist() for name, value in values.items()}
+
+
+@torch.no_grad()  # likewise
+def _checked_joints(
+    motions: Sequence[Motion], clip: Clip
+) -> tuple[Float[Tensor, "motions frames 22 3"], Float[Tensor, "1 frames 22 3"]]:
+    """Joints of the motions and of the clip, each over its own floor; refuses what :func:`score` refuses."""
     if not motions:
         raise ValueError(f"There is no motion to score for clip {clip.id}; a system must return at least one.")
     for number, motion in enumerate(motions):
         check_fits(motion, clip, f"Motion {number} for clip {clip.id}")
     joints = _above_floor([*motions, clip.motion]).joints
-    pred, true = joints[:-1], joints[-1:]
-    local = torch.stack([m.body_rotmats for m in motions])
-    if not pred.isfinite().all():
+    if not joints[:-1].isfinite().all():
         raise ValueError(f"A motion for clip {clip.id} holds NaN or infinite values.")
-    values = motion_metrics(local, pred, clip.motion.body_rotmats[None], true, FPS)
-    return {name: value.tolist() for name, value in values.items()}
+    return joints[:-1], joints[-1:]
 
 
 def clip_generators(clip: Clip, seeds: Sequence[int]) -> list[torch.Generator]:

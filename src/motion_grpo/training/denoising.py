@@ -182,11 +182,11 @@ class DenoisingTrainer(DiffusersTrainer):
             rows = torch.randperm(len(self.train_dataset), generator=generator)[:_STATISTICS_WINDOWS]
             windows = [self.train_dataset[int(i)] for i in rows]
         windows = self.data_collator(windows)
-        batch = training_batch(
-            {k: v.to(self.args.device) for k, v in windows.items()}, self.skeleton, False, self.augmentation
-        )
+        windows = {k: v.to(self.args.device) for k, v in windows.items()}
+        # Augmentation and device errors come from the global generator, which the training goes on with.
         with torch.random.fork_rng():
             torch.manual_seed(self.args.seed)
+            batch = training_batch(windows, self.skeleton, False, self.augmentation)
             cond = self._condition(self._observe(batch))
         self.denoiser.set_condition_statistics(cond[batch.mask])
 

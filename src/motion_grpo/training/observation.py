@@ -98,7 +98,7 @@ def observe(
     return Observation(
         head=head,
         wrists=_observe_wrists(truth, measured_R[:, 1:], measured_p[:, 1:], wrists or WristPatterns(), errors),
-        body_measures=skeleton.measures(truth.state.betas),
+        body_measures=skeleton.measures(truth.state.betas[:, :1]).expand(*truth.mask.shape, -1),
         body_known=(torch.rand(batch, 1, device=device) < body_known_probability).expand(truth.mask.shape),
         anchor=HeadPoses.from_world(anchor_R, anchor_p).window(1, frames),
         state=state,
