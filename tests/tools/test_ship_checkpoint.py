@@ -79,8 +79,8 @@ def test_ship_evaluate_rebuild(place):
 
     results = results_of(output / "denoiser")
     metrics = results["splits"]["test"]["systems"]["model"]["metrics"]
-    metrics |= {name: metrics["mpjpe"] for name in ("pa_mpjpe", "mpjve", "mpjre")}
-    systems = {name: results["splits"]["test"]["systems"]["model"] for name in ship_checkpoint.SYSTEMS}
+    metrics |= dict.fromkeys(("pa_mpjpe", "mpjve", "mpjre"), metrics["mpjpe"])
+    systems = dict.fromkeys(ship_checkpoint.SYSTEMS, results["splits"]["test"]["systems"]["model"])
     results["splits"] = {split: results["splits"]["test"] | {"systems": systems} for split in ("id_test", "test")}
     evaluate(output, results)
     rebuild(output)
