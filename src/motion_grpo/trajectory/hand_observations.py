@@ -8,18 +8,18 @@ from jaxtyping import Bool, Float32, Float64
 from torch import Tensor
 
 from motion_grpo.geometry.rotations import interpolate_rotations
+from motion_grpo.timing import nearest
 from motion_grpo.trajectory.checks import (
     ArrayLike,
     Origin,
     as_float64,
+    check_extrinsic,
     first,
     pose_matrix,
     split_poses,
 )
-from motion_grpo.trajectory.conventions import CONVENTIONS
+from motion_grpo.trajectory.conventions import CONVENTIONS, SIDES
 from motion_grpo.trajectory.head_trajectory import HeadTrajectory
-from motion_grpo.trajectory.readers.aria import check_extrinsic
-from motion_grpo.trajectory.readers.aria_hands import SIDES, nearest
 
 MATCH_WITHIN = 1 / 30
 """Seconds between a frame and the observation nearest to it, over which the wrists count as not seen."""
