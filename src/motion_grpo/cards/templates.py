@@ -152,7 +152,7 @@ def _check_ids(metadata: dict[str, Any]) -> None:
     base = metadata.get("base_model", [])
     for name in [*metadata.get("datasets", []), *(base if isinstance(base, list) else [base])]:
         if not is_hub_id(name):
-            raise ValueError(f"{name!r} is no id of a repository on the Hub.")
+            raise ValueError(f"{name!r} is no id of a repository on the Hub; give namespace/name, or leave it out.")
 
 
 def _check_result(result: dict[str, Any]) -> None:
@@ -164,12 +164,12 @@ def _check_result(result: dict[str, Any]) -> None:
 
 
 def is_hub_id(name: Any) -> bool:
-    """Whether it could name a repository (``name`` or ``namespace/name``)."""
+    """Whether it could name a repository, which is ``namespace/name``."""
     try:
         validate_repo_id(name)
     except HFValidationError:
         return False
-    return isinstance(name, str)
+    return isinstance(name, str) and "/" in name
 
 
 _REQUIRED = (("task", "type"), ("dataset", "type"), ("dataset", "name"))
