@@ -126,6 +126,7 @@ class PerceptualTrainer(DiffusersTrainer):
     """
 
     kind = "perceptual"
+    args: PerceptualConfig
 
     def __init__(
         self,
