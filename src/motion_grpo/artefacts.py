@@ -10,8 +10,8 @@ that hovers for better than one that stands.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import roma
@@ -62,22 +62,30 @@ class HeadedMotion(NamedTuple):
     """Metres."""
 
 
-class _Recorded(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class _Recorded:
     """What an artefact is put on, and how."""
 
-    motion: HeadedMotion
+    body_rotmats: Float[Tensor, "batch frames 21 3 3"]
     betas: Float[Tensor, "batch #frames 16"]
-    skeleton: Skeleton
+    R_world_cpf: Float[Tensor, "batch frames 3 3"]
+    p_world_cpf: Float[Tensor, "batch frames 3"]
     mask: Bool[Tensor, "batch frames"]
+    skeleton: Skeleton
     severity: Float[Tensor, "batch"]
     generator: torch.Generator | None
     other: Int[Tensor, "batch"] | None
+
+    @cached_property
+    def motion(self) -> HeadedMotion:
+        """As it was recorded."""
+        return self.hung(self.body_rotmats, self.betas)
 
     def hung(
         self, body_rotmats: Float[Tensor, "batch frames 21 3 3"], betas: Float[Tensor, "batch #frames 16"]
     ) -> HeadedMotion:
         """Another pose, or another body, under the same head."""
-        _, _, R, p = self.motion
+        R, p = self.R_world_cpf, self.p_world_cpf
         return HeadedMotion(body_rotmats, self.skeleton.place_by_head(betas, body_rotmats, R, p).joints, R, p)
 
 
@@ -121,9 +129,9 @@ class Artefact:
             ValueError: a single row, where another is needed.
         """
 
-        joints = skeleton.place_by_head(betas, body_rotmats, R_world_cpf, p_world_cpf).joints
-        motion = HeadedMotion(body_rotmats, joints, R_world_cpf, p_world_cpf)
-        return self.spoil(_Recorded(motion, betas, skeleton, mask, severity, generator, other))
+        return self.spoil(
+            _Recorded(body_rotmats, betas, R_world_cpf, p_world_cpf, mask, skeleton, severity, generator, other)
+        )
 
 
 def _foot_sliding(recorded: _Recorded) -> HeadedMotion:
@@ -135,21 +143,21 @@ def _foot_sliding(recorded: _Recorded) -> HeadedMotion:
 
 def _travel(recorded: _Recorded, sign: float) -> HeadedMotion:
     """Body and head go farther along their heading than the feet carry them, or less far."""
-    step = _along_floor(heading(recorded.motion.R_world_cpf)) / FPS
+    step = _along_floor(heading(recorded.R_world_cpf)) / FPS
     way = torch.cat([torch.zeros_like(step[:, :1]), step[:, 1:].cumsum(1)], dim=1)
     return _moved(recorded.motion, sign * recorded.severity[:, None, None] * way)
 
 
 def _jitter(recorded: _Recorded) -> HeadedMotion:
     """White noise on every joint and frame, under the true head."""
-    local = recorded.motion.body_rotmats
+    local = recorded.body_rotmats
     noise = _draw(torch.randn, (*local.shape[:3], 3), recorded) * recorded.severity[:, None, None, None]
     return recorded.hung(local @ roma.rotvec_to_rotmat(noise), recorded.betas)
 
 
 def _over_smoothed(recorded: _Recorded) -> HeadedMotion:
     """Poses averaged over time by a Gaussian, under the true head, which is not: fine motion goes first, then all."""
-    local, severity = recorded.motion.body_rotmats, recorded.severity
+    local, severity = recorded.body_rotmats, recorded.severity
     time = torch.arange(recorded.mask.shape[1], device=severity.device) / FPS
     distance = (time[:, None] - time) / severity.clamp(min=1e-3)[:, None, None]
     weight = (-0.5 * distance.square()).exp() * recorded.mask[:, None]
@@ -172,23 +180,21 @@ def _resized(recorded: _Recorded, sign: float) -> HeadedMotion:
     first = torch.zeros(2, NUM_BETAS, device=betas.device)
     first[1, 0] = 1.0
     per_beta = skeleton.stature(first).diff()
-    return recorded.hung(
-        recorded.motion.body_rotmats, betas + sign * (recorded.severity / per_beta)[:, None, None] * first[1]
-    )
+    return recorded.hung(recorded.body_rotmats, betas + sign * (recorded.severity / per_beta)[:, None, None] * first[1])
 
 
 def _turned(recorded: _Recorded, joints: list[int], sign: float) -> HeadedMotion:
     """Joints pitched in every frame (about the x axis of the rest pose), under the true head."""
     axis = torch.tensor([sign, 0.0, 0.0], device=recorded.severity.device)
     turn = roma.rotvec_to_rotmat(recorded.severity[:, None] * axis)
-    local = recorded.motion.body_rotmats.clone()
+    local = recorded.body_rotmats.clone()
     local[:, :, joints] = local[:, :, joints] @ turn[:, None, None]
     return recorded.hung(local, recorded.betas)
 
 
 def _other_limbs(recorded: _Recorded) -> HeadedMotion:
     """Arms and legs turned towards those of another clip, under the true head."""
-    own = recorded.motion.body_rotmats
+    own = recorded.body_rotmats
     other = _of_other(own, recorded)
     mixed = interpolate_rotations(own[:, :, _LIMBS], other[:, :, _LIMBS], recorded.severity[:, None, None])
     local = own.clone()
@@ -204,7 +210,7 @@ def _other_head(recorded: _Recorded) -> HeadedMotion:
     """
     motion = recorded.motion
     # One draw for both, or rotations and positions would be of two clips.
-    recorded = recorded._replace(other=_other_rows(recorded))
+    recorded = replace(recorded, other=_other_rows(recorded))
     R, p = _of_other(motion.R_world_cpf, recorded), _of_other(motion.p_world_cpf, recorded)
     turn = yaw_rotation(heading(motion.R_world_cpf[:, 0]) - heading(R[:, 0]))
     along_floor = torch.tensor([1.0, 1.0, 0.0], device=p.device)
