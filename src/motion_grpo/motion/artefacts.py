@@ -230,6 +230,7 @@ def _other_head(recorded: _Recorded) -> HeadedMotion:
 _METRES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 _SPEEDS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 _ANGLES = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7)
+_BENDS = (0.0, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8)
 _SHARES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
 
 ARTEFACTS: dict[str, Artefact] = {
@@ -237,8 +238,8 @@ ARTEFACTS: dict[str, Artefact] = {
     "hovering": Artefact(partial(_raised, sign=1.0), "m", _METRES),
     "growing": Artefact(partial(_resized, sign=1.0), "m", _METRES),
     "shrinking": Artefact(partial(_resized, sign=-1.0), "m", _METRES),
-    "stretched_knees": Artefact(partial(_turned, joints=_KNEES, sign=-1.0), "rad", _ANGLES),
-    "lifted_feet": Artefact(partial(_turned, joints=_KNEES, sign=1.0), "rad", _ANGLES),
+    "stretched_knees": Artefact(partial(_turned, joints=_KNEES, sign=-1.0), "rad", _BENDS),
+    "lifted_feet": Artefact(partial(_turned, joints=_KNEES, sign=1.0), "rad", _BENDS),
     "leaning_forward": Artefact(partial(_turned, joints=[_NECK], sign=-1.0), "rad", _ANGLES),
     "leaning_back": Artefact(partial(_turned, joints=[_NECK], sign=1.0), "rad", _ANGLES),
     "over_travel": Artefact(partial(_travel, sign=1.0), "m/s", _SPEEDS),
