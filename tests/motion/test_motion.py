@@ -1,3 +1,4 @@
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from motion_grpo import motion as module
 from motion_grpo.body import Skeleton
 from motion_grpo.geometry.rotations import project_to_rotation, rotation_6d
 from motion_grpo.motion import Motion, MotionState, StateLayout, check_output_path
@@ -299,7 +299,7 @@ def test_what_cannot_be_written_is_said_before_the_work(tmp_path, monkeypatch) -
         check_output_path(tmp_path / "folder.npz")
     (tmp_path / "old.npz").touch()
     locked = {tmp_path / "old.npz"}
-    monkeypatch.setattr(module.os, "access", lambda path, mode: Path(path) not in locked)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) not in locked)
     assert check_output_path(tmp_path / "new.npz") == tmp_path / "new.npz"
     with pytest.raises(PermissionError, match=r"old\.npz cannot be written"):
         check_output_path(tmp_path / "old.npz")
@@ -318,7 +318,7 @@ def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(error: BaseExcep
         file.write(b"PK half of it")
         raise error
 
-    monkeypatch.setattr(module.np, "savez_compressed", half)
+    monkeypatch.setattr(np, "savez_compressed", half)
     with pytest.raises(type(error)):
         motion.save(path)
     assert path.read_bytes() == before

@@ -33,6 +33,7 @@ from motion_grpo.models import MotionPerceptualModel, perceptual_inputs
 from motion_grpo.motion import FPS, MotionState
 from motion_grpo.motion.artefacts import ARTEFACTS, SeverityCurve
 from motion_grpo.schedulers import EgoMotionSDEScheduler
+from motion_grpo.seeding import generator_of
 from motion_grpo.trajectory.head_poses import HeadPoses
 
 MUST_NOTICE: dict[str, tuple[str, float]] = {"lifted_5cm": ("hovering", 0.05), "shorter_10cm": ("shrinking", 0.1)}
@@ -185,7 +186,7 @@ def make_pairs(
     generated, digest = [], hashlib.sha256()
     for start in range(0, len(windows), batch_size):
         rows = slice(start, start + batch_size)
-        generators = [_generator(seed, name) for name in windows.ids[rows]]
+        generators = [generator_of(seed, name) for name in windows.ids[rows]]
         poses = _head(truth, rows)
         states, body_rotmats, joints = (x.cpu() for x in _draw_bodies(pipeline, poses, mask[rows], generators))
         generated.append(perceptual_inputs(body_rotmats, joints, poses.R_world_cpf, poses.p_world_cpf)[0])
@@ -281,7 +282,7 @@ def severity_curves(
 
     def scores(artefact: str, severity: float) -> np.ndarray:
         spoilt = ARTEFACTS[artefact](
-            *recorded, windows.skeleton, torch.full((count,), severity), _generator(seed, artefact), others
+            *recorded, windows.skeleton, torch.full((count,), severity), generator_of(seed, artefact), others
         )
         return score_windows(model, *perceptual_inputs(*spoilt), truth.mask[chosen]).double().numpy()
 
@@ -425,19 +426,13 @@ def _head(truth: TrainingBatch, rows: slice | Tensor) -> HeadPoses:
     return HeadPoses(*(part[rows] for part in truth.head))
 
 
-def _generator(seed: int, name: str) -> torch.Generator:
-    """A stream that depends on the seed and the name alone."""
-    digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-
-
 def _rows_of_other_clips(clips: Sequence[tuple[str, str]], seed: int) -> Tensor:
     """For each window one of another clip; clips by source and id."""
     if len(set(clips)) < 2:
         raise ValueError(f"All windows are of the clip {clips[0][1]}; artefacts that take from another clip need two.")
     number = {name: i for i, name in enumerate(dict.fromkeys(clips))}
     clip = torch.tensor([number[name] for name in clips])
-    return torch.multinomial((clip[:, None] != clip).float(), 1, generator=_generator(seed, "other clip")).squeeze(1)
+    return torch.multinomial((clip[:, None] != clip).float(), 1, generator=generator_of(seed, "other clip")).squeeze(1)
 
 
 def _spearman(severities: Sequence[float] | np.ndarray, scores: np.ndarray) -> float:
