@@ -110,6 +110,7 @@ class VisualReward:
     the 1024 samples of a rollout."""
 
     def __call__(self, inputs: RewardInputs) -> Float[Tensor, "samples"]:
+        """The reward of every sample."""
         head = inputs.head
         body, head = perceptual_inputs(inputs.body_rotmats, inputs.joints, head.R_world_cpf, head.p_world_cpf)
         parts = zip(*(x.split(self.batch_size) for x in (body, head, inputs.mask)), strict=True)

@@ -165,6 +165,19 @@ def split_poses(poses: ArrayLike, origin: Origin) -> tuple[Float64[Tensor, "fram
     )
 
 
+def check_extrinsic(T_device_cpf: ArrayLike) -> tuple[Float64[Tensor, "3 3"], Float64[Tensor, "3"]]:
+    """R_device_cpf and p_device_cpf (metres) of a (4, 4) matrix or 7 numbers wxyz + xyz."""
+    matrix = as_float64(T_device_cpf, "T_device_cpf")
+    if matrix.shape not in ((4, 4), (7,)):
+        raise ValueError(
+            f"T_device_cpf must be a 4x4 matrix or 7 numbers w x y z, x y z; its shape is {tuple(matrix.shape)}."
+        )
+    R, p = split_poses(matrix[None], Origin("T_device_cpf"))
+    if p.norm() > 0.5:
+        raise ValueError(f"T_device_cpf puts the eyes {p.norm():.3g} m from the device; it must be in metres.")
+    return R[0], p[0]
+
+
 def pose_matrix(R: Float64[Tensor, "3 3"], p: Float64[Tensor, "3"]) -> Float64[Tensor, "4 4"]:
     """One pose as a matrix."""
     T = torch.eye(4, dtype=torch.float64)

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+SIDES = ("left", "right")
+"""The order of what a body has twice."""
 _OPPOSITE = {"left": "right", "up": "down", "forward": "back"}
 # The library's own axes: CPF is x left, y up, z forward; a world seen along its x axis is x forward, y left, z up.
 _CPF = ("left", "up", "forward")

@@ -15,16 +15,15 @@ from motion_grpo.geometry.rotations import rotation_to_z
 from motion_grpo.trajectory.checks import (
     ArrayLike,
     Origin,
-    as_float64,
     as_points,
+    check_extrinsic,
     check_finite,
     pose_matrix,
     rotations_from_quaternions,
-    split_poses,
 )
 from motion_grpo.trajectory.conventions import CONVENTIONS
-from motion_grpo.trajectory.floor import read_points
 from motion_grpo.trajectory.head_trajectory import HeadTrajectory
+from motion_grpo.trajectory.readers.points import read_points
 from motion_grpo.trajectory.readers.tables import column_names, read_header, read_table
 from motion_grpo.trajectory.upright import check_upright
 
@@ -98,19 +97,6 @@ def vrs_T_device_cpf(vrs: str | os.PathLike[str]) -> Float64[Tensor, "4 4"]:
     if calibration is None:
         raise ValueError(f"{vrs} holds no device calibration; give T_device_cpf as a 4x4 matrix instead.")
     return torch.tensor(calibration.get_transform_device_cpf().to_matrix(), dtype=torch.float64)
-
-
-def check_extrinsic(T_device_cpf: ArrayLike) -> tuple[Float64[Tensor, "3 3"], Float64[Tensor, "3"]]:
-    """R_device_cpf and p_device_cpf (metres) of a (4, 4) matrix or 7 numbers wxyz + xyz."""
-    matrix = as_float64(T_device_cpf, "T_device_cpf")
-    if matrix.shape not in ((4, 4), (7,)):
-        raise ValueError(
-            f"T_device_cpf must be a 4x4 matrix or 7 numbers w x y z, x y z; its shape is {tuple(matrix.shape)}."
-        )
-    R, p = split_poses(matrix[None], Origin("T_device_cpf"))
-    if p.norm() > 0.5:
-        raise ValueError(f"T_device_cpf puts the eyes {p.norm():.3g} m from the device; it must be in metres.")
-    return R[0], p[0]
 
 
 def _device_extrinsic(

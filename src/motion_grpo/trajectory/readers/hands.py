@@ -10,10 +10,10 @@ from jaxtyping import Bool, Float32
 from torch import Tensor
 
 from motion_grpo.trajectory.checks import ArrayLike, Origin
-from motion_grpo.trajectory.conventions import CONVENTIONS
+from motion_grpo.trajectory.conventions import CONVENTIONS, SIDES
 from motion_grpo.trajectory.hand_observations import HandObservations, device_extrinsic, without_flag
 from motion_grpo.trajectory.head_trajectory import HeadTrajectory
-from motion_grpo.trajectory.readers.aria_hands import SIDES, HandTracking, find_hand_tracking, read_hand_tracking
+from motion_grpo.trajectory.readers.aria_hands import HandTracking, find_hand_tracking, read_hand_tracking
 from motion_grpo.trajectory.readers.columns import find_times, find_wrist
 from motion_grpo.trajectory.readers.load import file_kind, names_of, seconds_of
 from motion_grpo.trajectory.readers.tables import TextTable, read_text_table

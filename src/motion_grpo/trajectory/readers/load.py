@@ -15,6 +15,7 @@ from motion_grpo.trajectory.checks import (
     Origin,
     as_float64,
     as_points,
+    check_extrinsic,
     check_finite,
     pose_matrix,
     read_as_xyzw,
@@ -24,7 +25,7 @@ from motion_grpo.trajectory.checks import (
 from motion_grpo.trajectory.conventions import CONVENTIONS, Convention, named_convention
 from motion_grpo.trajectory.head_trajectory import HeadTrajectory
 from motion_grpo.trajectory.plausibility import median_speed, warn_if_implausible
-from motion_grpo.trajectory.readers.aria import check_extrinsic, find_trajectory, read_aria, world_uids
+from motion_grpo.trajectory.readers.aria import find_trajectory, read_aria, world_uids
 from motion_grpo.trajectory.readers.columns import (
     TUM_COLUMNS,
     TUM_NAMES,
