@@ -16,7 +16,7 @@ LIGHT = [
 BELOW = {
     "foundations": ["rotations", "files", "timing", "extras"],
     "body": ["body"],
-    "motion": ["motion", "conditioning", "metrics", "perlin"],
+    "motion": ["motion", "io", "conditioning", "metrics", "perlin"],
     "trajectory": ["trajectory"],
     "hub": ["hub"],
     "models": ["models", "schedulers"],

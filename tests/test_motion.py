@@ -1,3 +1,4 @@
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from motion_grpo import motion as module
 from motion_grpo.body import Skeleton
-from motion_grpo.motion import Motion, MotionState, StateLayout, check_output_path
+from motion_grpo.io.formats import FORMATS, check_output_path
+from motion_grpo.motion import Motion, MotionState, StateLayout
 from motion_grpo.rotations import project_to_rotation, rotation_6d
 from tests.body.smplh import Unpickled, smplh_arrays, write_smplh
 from tests.tiny import moving_motion
@@ -283,8 +284,22 @@ def test_missing_file_is_not_a_broken_one(tmp_path) -> None:
 
 @pytest.mark.parametrize("name", ["walk.fbx", "walk", "walk.npz.gz"])
 def test_unknown_suffixes_are_refused(name: str, tmp_path) -> None:
-    with pytest.raises(ValueError, match=rf"{name}: cannot write .*; use \.npz"):
+    with pytest.raises(ValueError, match=rf"{name}: a motion cannot be written as .*; use one of \.npz, \.smplx\.npz"):
         moving_motion(2).save(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_motion_without_frames_or_with_broken_ones_is_not_written(suffix: str, tmp_path) -> None:
+    motion = moving_motion(3)
+    per_frame = ("root_rotmats", "root_positions", "body_rotmats", "contacts", "timestamps")
+    empty = replace(motion, **{name: getattr(motion, name)[:0] for name in per_frame})
+    with pytest.raises(ValueError, match=r"the motion has no frames, so there is nothing to write"):
+        empty.save(tmp_path / f"walk{suffix}")
+    positions = motion.root_positions.clone()
+    positions[1, 2] = torch.nan
+    with pytest.raises(ValueError, match=r"joints that are not finite in frame 1\."):
+        replace(motion, root_positions=positions).save(tmp_path / f"walk{suffix}")
     assert not list(tmp_path.iterdir())
 
 
@@ -299,7 +314,7 @@ def test_what_cannot_be_written_is_said_before_the_work(tmp_path, monkeypatch) -
         check_output_path(tmp_path / "folder.npz")
     (tmp_path / "old.npz").touch()
     locked = {tmp_path / "old.npz"}
-    monkeypatch.setattr(module.os, "access", lambda path, mode: Path(path) not in locked)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) not in locked)
     assert check_output_path(tmp_path / "new.npz") == tmp_path / "new.npz"
     with pytest.raises(PermissionError, match=r"old\.npz cannot be written"):
         check_output_path(tmp_path / "old.npz")
@@ -318,7 +333,7 @@ def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(error: BaseExcep
         file.write(b"PK half of it")
         raise error
 
-    monkeypatch.setattr(module.np, "savez_compressed", half)
+    monkeypatch.setattr(np, "savez_compressed", half)
     with pytest.raises(type(error)):
         motion.save(path)
     assert path.read_bytes() == before
