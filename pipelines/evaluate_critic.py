@@ -21,13 +21,13 @@ from rich.markdown import Markdown
 
 import motion_grpo
 from motion_grpo import EgoMotionPipeline
-from motion_grpo.artefacts import SeverityCurve
 from motion_grpo.evaluation import read_clips
+from motion_grpo.evaluation.critic import Pairs, accuracy, make_pairs, scoring_cost, severity_curves
 from motion_grpo.evaluation.statistics import RESAMPLES
 from motion_grpo.files import write_text
 from motion_grpo.models import MotionPerceptualModel
 from motion_grpo.motion import FPS
-from motion_grpo.perceptual_evaluation import Pairs, accuracy, make_pairs, scoring_cost, severity_curves
+from motion_grpo.motion.artefacts import SeverityCurve
 from motion_grpo.provenance import code_version, dataset_facts, state_dict_digest
 from motion_grpo.viz.severity import plot_severity
 

@@ -11,8 +11,8 @@ import torch
 from numpy.testing import assert_allclose
 
 from motion_grpo.body import JOINT_NAMES
-from motion_grpo.data.importers.bvh import read_bvh
-from motion_grpo.io.y_up import R_Y_UP_Z_UP
+from motion_grpo.io.bvh import read_bvh
+from motion_grpo.io.y_up import Z_TO_Y_UP
 from motion_grpo.motion import Motion
 from tests.tiny import moving_motion
 
@@ -26,7 +26,7 @@ def with_hands(motion: Motion) -> Motion:
 
 
 def y_up_joints(motion: Motion) -> np.ndarray:
-    return motion.above_floor().joints.double().numpy() @ R_Y_UP_Z_UP.numpy().T
+    return motion.above_floor().joints.double().numpy() @ Z_TO_Y_UP.numpy().T
 
 
 @pytest.mark.parametrize("hands", [False, True])

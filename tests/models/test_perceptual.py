@@ -16,8 +16,8 @@ from torch.testing import assert_close
 
 from motion_grpo import Motion
 from motion_grpo.body import PARENTS, cpf_of
+from motion_grpo.geometry.rotations import wxyz_to_matrix, yaw_rotation
 from motion_grpo.models import MotionPerceptualModel, loading, perceptual_inputs
-from motion_grpo.rotations import wxyz_to_matrix, yaw_rotation
 from tests.tiny import head_trajectory, moving_motion
 
 FRAMES = 10

@@ -8,8 +8,8 @@ import torch
 from motion_grpo.cli import evaluate_critic as module
 
 from motion_grpo import EgoMotionPipeline, EgoMotionSDEScheduler
-from motion_grpo.artefacts import ARTEFACTS
 from motion_grpo.models import MotionPerceptualModel
+from motion_grpo.motion.artefacts import ARTEFACTS
 from tests.tiny import moving_motion, tiny_denoiser, write_shard
 
 SMALL = {"window": 16, "min_frames": 8, "artefact_windows": 3}

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from motion_grpo.body import Skeleton
 from motion_grpo.data import MotionWindows, StreamedWindows, collate_windows
+from motion_grpo.geometry.rotations import matrix_to_wxyz
+from motion_grpo.inference.rollout import rollout
 from motion_grpo.models import MotionPerceptualModel, MotionPerceptualModelOutput
 from motion_grpo.motion import MotionState
-from motion_grpo.rotations import matrix_to_wxyz
 from motion_grpo.training import PerceptualConfig, PerceptualTrainer
 from motion_grpo.training import perceptual as perceptual_module
-from motion_grpo.training.rollout import rollout
 from tests.tiny import moving_clip, tiny_perceptual_model, tiny_pipeline
 
 ROOT = Path(__file__).parents[2]
@@ -116,7 +116,10 @@ class TestLoss:
         trainer.fit_input_statistics()
         trainer.train()
         logs = [log for log in trainer.state.log_history if "loss" in log]
-        mean = lambda name, part: sum(log[name] for log in part) / len(part)  # noqa: E731
+
+        def mean(name, part):
+            return sum(log[name] for log in part) / len(part)
+
         assert len(logs) == 20
         assert logs[0]["loss"] == pytest.approx(math.log(4), abs=0.6)  # nothing known of four motions
         assert mean("loss", logs[-8:]) < 0.3
@@ -233,7 +236,10 @@ class TestNegatives:
     def test_noise_has_the_stated_spread(self, tmp_path, scale):
         trainer = trainer_of(tmp_path, policies=[], negatives="gt_noise", noise_scale=scale, num_negatives=15)
         contrast = trainer._make_contrast(batch_of(trainer, *range(6)))
-        rotvecs = lambda joints: roma.unitquat_to_rotvec(joints[..., [1, 2, 3, 0]])  # noqa: E731
+
+        def rotvecs(joints):
+            return roma.unitquat_to_rotvec(joints[..., [1, 2, 3, 0]])
+
         noise = rotvecs(contrast.made_up[0]) - rotvecs(contrast.joints)[:, None]
         assert float(noise.std()) == pytest.approx(scale, rel=0.02)
         # Every parameter of every joint, independently.

@@ -2,7 +2,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from motion_grpo.perceptual_evaluation import SeverityCurve
+from motion_grpo.evaluation.critic import SeverityCurve
 from motion_grpo.viz import severity
 from motion_grpo.viz.severity import plot_severity
 

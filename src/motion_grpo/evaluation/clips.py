@@ -82,8 +82,11 @@ def read_clips(
             "source: rename or remove one."
         )
     clips = [clips[i] for i in evenly(len(clips), limit)]
+
     # A clip that is too short goes through, to be named by the check that refuses it.
-    other_rate = lambda clip: len(clip.motion) >= MIN_FRAMES and abs(clip.motion.fps - FPS) > 1e-3  # noqa: E731
+    def other_rate(clip):
+        return len(clip.motion) >= MIN_FRAMES and abs(clip.motion.fps - FPS) > 1e-3
+
     return [replace(c, motion=resample(c.motion, FPS)) if other_rate(c) else c for c in clips]
 
 

@@ -1,1 +1,1 @@
-"""File formats of motion: readers, writers, and the table of suffixes that :meth:`Motion.save` goes by."""
+"""File formats, read and written: AMASS, SMPL-X npz, BVH, ASF/AMC, tables."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from motion_grpo.motion import Motion
 
-R_Y_UP_Z_UP = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]], dtype=torch.float64)
+Z_TO_Y_UP = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]], dtype=torch.float64)
 
 
 class YUpPoses(NamedTuple):
@@ -24,5 +24,5 @@ def to_y_up(motion: Motion) -> YUpPoses:
     motion = motion.above_floor()
     local = motion.local_rotmats.double()
     return YUpPoses(
-        torch.cat([R_Y_UP_Z_UP @ local[:, :1], local[:, 1:]], dim=1), motion.root_positions.double() @ R_Y_UP_Z_UP.mT
+        torch.cat([Z_TO_Y_UP @ local[:, :1], local[:, 1:]], dim=1), motion.root_positions.double() @ Z_TO_Y_UP.mT
     )

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from motion_grpo.body import NUM_BODY_JOINTS, PARENTS
+from motion_grpo.geometry.rotations import heading, matrix_to_wxyz, wxyz_to_matrix
 from motion_grpo.models.loading import MotionModelMixin
 from motion_grpo.models.transformer import rotate
-from motion_grpo.rotations import heading, matrix_to_wxyz, wxyz_to_matrix
 
 _QUATERNION_TOLERANCE = 1e-2
 _BONE_TOLERANCE = 0.05
@@ -278,7 +278,9 @@ class _Block(nn.Module):
 def _over_time(
     attention: _Attention, x: Tensor, source: Tensor, mask: Bool[Tensor, "batch tokens"] | None
 ) -> Float[Tensor, "batch tokens 21 d"]:
-    rows = lambda y: y.transpose(1, 2).flatten(0, 1)  # noqa: E731
+    def rows(y):
+        return y.transpose(1, 2).flatten(0, 1)
+
     mask = None if mask is None else mask.repeat_interleave(NUM_BODY_JOINTS, dim=0)
     return attention(rows(x), rows(source), mask).unflatten(0, (len(x), -1)).transpose(1, 2)
 
@@ -336,7 +338,10 @@ def _check_values(joints: Tensor, head: Tensor, mask: Tensor | None) -> None:
     real = torch.ones(joints.shape[:2], dtype=torch.bool, device=joints.device) if mask is None else mask
     empty = ~real.any(1)
     gap = (real[:, 1:] & ~real[:, :-1]).any(1)
-    unit = lambda q: (q.norm(dim=-1) - 1).abs() <= _QUATERNION_TOLERANCE  # noqa: E731
+
+    def unit(q):
+        return (q.norm(dim=-1) - 1).abs() <= _QUATERNION_TOLERANCE
+
     bad_joints = ~unit(joints[..., :4]) & real[..., None]
     bad_head = ~unit(head[..., :4]) & real
     # Only in the right order does every joint keep its distance to its parent. The root is not among them.
@@ -350,7 +355,10 @@ def _check_values(joints: Tensor, head: Tensor, mask: Tensor | None) -> None:
     flags = torch.stack([empty.any(), gap.any(), bad_joints.any(), bad_head.any(), bends.any()])
     if not flags.any():
         return
-    row = lambda bad: int(bad.flatten(1).any(1).nonzero()[0]) if bad.ndim > 1 else int(bad.nonzero()[0])  # noqa: E731
+
+    def row(bad):
+        return int(bad.flatten(1).any(1).nonzero()[0]) if bad.ndim > 1 else int(bad.nonzero()[0])
+
     if flags[0]:
         raise ValueError(f"Row {row(empty)} is all padding: a motion needs at least one frame; leave the row out.")
     if flags[1]:

@@ -15,20 +15,20 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 from transformers import TrainerCallback, TrainingArguments
 from trl.trainer.utils import RepeatSampler
 
-from motion_grpo.artefacts import ARTEFACTS
 from motion_grpo.body import Skeleton
-from motion_grpo.conditioning import HeadPoses
 from motion_grpo.data import MotionWindows, StreamedWindows, collate_windows
+from motion_grpo.data.batches import Augmentation, TrainingBatch, training_batch
 from motion_grpo.inference import EgoMotionPipeline
+from motion_grpo.inference.rollout import rollout, transitions
 from motion_grpo.models import MotionPerceptualModel, perceptual_inputs
 from motion_grpo.motion import MotionState
+from motion_grpo.motion.artefacts import ARTEFACTS
 from motion_grpo.schedulers import EgoMotionSDEScheduler
-from motion_grpo.training.batches import Augmentation, TrainingBatch, training_batch
 from motion_grpo.training.callbacks import TellEpoch
+from motion_grpo.training.hub_runs import DiffusersTrainer
 from motion_grpo.training.losses import info_nce, ranking_loss
-from motion_grpo.training.rollout import rollout, transitions
-from motion_grpo.training.saving import DiffusersTrainer
 from motion_grpo.training.settings import WITHOUT_EFFECT_PERCEPTUAL, refuse_without_effect
+from motion_grpo.trajectory.head_poses import HeadPoses
 
 NEGATIVES = ("rollout", "gt_noise")
 _STATISTICS_WINDOWS = 256
@@ -74,8 +74,8 @@ class PerceptualConfig(TrainingArguments):
     artefact_negatives: int = field(
         default=0,
         metadata={
-            "help": "How many of the N are recorded motions with an artefact made by hand (motion_grpo.artefacts), in "
-            "ladders of growing severity that the scores have to fall along. Beyond the paper; 0 is the paper's."
+            "help": "How many of the N are recordings with an artefact made by hand (motion_grpo.motion.artefacts), "
+            "in ladders of growing severity that the scores have to fall along. Beyond the paper; 0 is the paper's."
         },
     )
     artefact_rungs: int = field(default=4, metadata={"help": "Motions of a ladder; divides artefact_negatives."})
@@ -251,7 +251,10 @@ class PerceptualTrainer(DiffusersTrainer):
     ) -> Float[Tensor, "choices batch count frames 21 7"]:
         """``count`` samples of the policy for every head: the clean states predicted at each of the last steps."""
         denoiser, device = policy.denoiser, truth.mask.device
-        repeat = lambda x: x.repeat_interleave(count, dim=0)  # noqa: E731
+
+        def repeat(x):
+            return x.repeat_interleave(count, dim=0)
+
         cond = denoiser.condition(truth.head)
         encoded = None if denoiser.config.noise_in_encoder else repeat(denoiser.encode(cond, None, truth.mask))
         mask = repeat(truth.mask)
@@ -279,7 +282,10 @@ class PerceptualTrainer(DiffusersTrainer):
         self, truth: TrainingBatch, count: int, generator: torch.Generator | None = None
     ) -> Float[Tensor, "1 batch count frames 21 7"]:
         """Table 4's weaker negatives: recorded poses, every axis-angle parameter plus Gaussian noise."""
-        repeat = lambda x: x.repeat_interleave(count, dim=0)  # noqa: E731
+
+        def repeat(x):
+            return x.repeat_interleave(count, dim=0)
+
         rotvecs = repeat(roma.rotmat_to_rotvec(truth.state.body_rotmats))
         noise = _normal(rotvecs.shape, rotvecs.device, generator)
         noisy = roma.rotvec_to_rotmat(rotvecs + self.args.noise_scale * noise)

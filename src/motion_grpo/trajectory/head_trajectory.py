@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float32, Float64
 from torch import Tensor
 
-from motion_grpo.rotations import interpolate_rotations, matrix_to_wxyz
+from motion_grpo.geometry.rotations import interpolate_rotations, matrix_to_wxyz
 from motion_grpo.timing import median_rate
 from motion_grpo.trajectory.checks import (
     ArrayLike,
@@ -122,7 +122,7 @@ class HeadTrajectory:
         floor_height: float | int | None = None,
         floor_source: str = "given",
         points: ArrayLike | None = None,
-        origin: Origin = Origin("array"),  # noqa: B008 - frozen
+        origin: Origin = Origin("array"),  # noqa: B008  (frozen)
         source_frame: str = "cpf",
         axes_checked: bool = False,
         T_device_cpf: Float64[Tensor, "4 4"] | None = None,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
-from motion_grpo.artefacts import SeverityCurve
+from motion_grpo.motion.artefacts import SeverityCurve
 from motion_grpo.viz.figures import (
     COLORS,
     FAINT,
