@@ -16,6 +16,7 @@ from motion_grpo.motion.motion import Motion
 from motion_grpo.motion.state import FPS
 
 _POSES = 3 * NUM_JOINTS
+_SMPLX_POSES, _FACE = _POSES + 9, slice(66, 75)  # jaw and eyes stand between body and hands
 _NUM_SMPLX_BETAS = 10  # of the default body; the other six are zero
 # "mocap_frame_rate" is the name in the releases of AMASS for SMPL-X.
 _KEYS = (
@@ -74,7 +75,7 @@ def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def read_amass(path: str | Path, skeleton: Skeleton | None = None) -> Motion:
-    """Reads an AMASS npz (156 pose columns), ours or anybody's.
+    """Reads an AMASS npz (156 pose columns; 165 of SMPL-X, less the face), ours or anybody's.
 
     Args:
         path: of the file.
@@ -123,6 +124,8 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     missing = sorted({"poses", "trans", "betas"} - arrays.keys())
     if missing:
         raise ValueError(f"{path} is no AMASS motion: it has no {', '.join(missing)}.")
+    if arrays["poses"].ndim == 2 and arrays["poses"].shape[1] == _SMPLX_POSES:
+        arrays["poses"] = np.delete(arrays["poses"], _FACE, axis=1)
     poses, trans = arrays["poses"], arrays["trans"]
     if poses.ndim != 2 or poses.shape[1] != _POSES or trans.shape != (len(poses), 3) or len(poses) == 0:
         raise ValueError(

@@ -45,6 +45,12 @@ FORMATS = {
     ".glb": Format(
         "motion_grpo.viz.glb:write_glb", "body and motion, for 3-D programs and the web", True, "pygltflib", "export"
     ),
+    ".vrma": Format(
+        "motion_grpo.viz.vrma:write_vrma", "motion without a body, for VRM avatars", False, "pygltflib", "export"
+    ),
+    ".html": Format(
+        "motion_grpo.viz.viewer:write_html", "the viewer as one file that opens from disk", True, "viser", "view"
+    ),
     ".mp4": Format("motion_grpo.viz.video:write_mp4", "video", True, "imageio_ffmpeg", "export"),
     ".gif": Format("motion_grpo.viz.video:write_gif", "moving picture", True),
     ".csv": Format("motion_grpo.io.tables:write_csv", "joints and contacts, one row a frame"),

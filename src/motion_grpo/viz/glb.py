@@ -24,7 +24,7 @@ _BODY = 22
 def write_glb(motion: Motion, path: Path, *, model_path: str | Path | None = None) -> None:
     """Writes a GLB: y up, metres, floor at y = 0, time from 0; nodes are SMPL-H's joints by name.
 
-    The body is bound in SMPL's T-pose, facing +z. Hands that are not known are relaxed and do not move.
+    At rest the body stands in SMPL's T-pose, facing +z. Hands that are not known are relaxed and do not move.
 
     Args:
         model_path: licensed SMPL-H or SMPL-X file whose surface is shown; the mannequin when None.
@@ -34,14 +34,16 @@ def write_glb(motion: Motion, path: Path, *, model_path: str | Path | None = Non
     """
     skin = skin_of(motion, model_path)
     poses = to_y_up(motion)
-    local = torch.cat([poses.local_rotmats[:, :_BODY], shown_rotmats(motion)[:, _BODY:].double()], dim=1)
-
-    file = GltfFile()
     rest = skin.rest_joints
     ground = rest[[LEFT_FOOT, RIGHT_FOOT], 1].min() - SOLE_UNDER_TOE
-    file.add_skeleton(rest, rest[0] - torch.tensor([0.0, float(ground), 0.0]))
+    rest_rotmats = torch.eye(3).repeat(NUM_JOINTS, 1, 1)
+    if motion.hand_rotmats is None:
+        rest_rotmats[_BODY:] = shown_rotmats(motion)[0, _BODY:]
     moving = range(_BODY if motion.hand_rotmats is None else NUM_JOINTS)
-    file.add_animation(motion.timestamps - motion.timestamps[0], local, poses.root_positions, moving)
+
+    file = GltfFile()
+    file.add_skeleton(rest, rest[0] - torch.tensor([0.0, float(ground), 0.0]), rest_rotmats)
+    file.add_animation(motion.timestamps - motion.timestamps[0], poses.local_rotmats, poses.root_positions, moving)
 
     vertices, faces = skin.vertices.numpy().astype(np.float32), skin.faces.numpy()
     joints, weights = strongest(skin.weights)

@@ -60,16 +60,16 @@ class GltfFile:
         self,
         rest_joints: Float[Tensor, "52 3"],
         root_position: Float[Tensor, "3"],
-        rest_rotmats: Float[Tensor, "52 3 3"] | None = None,
+        rest_rotmats: Float[Tensor, "52 3 3"],
     ) -> None:
         """Appends a node for every joint, named and numbered as SMPL-H's, in the pose of the file at rest.
 
         Args:
             rest_joints: joints in SMPL's rest pose, metres.
             root_position: where the root stands in the file's rest pose, metres.
-            rest_rotmats: of that pose, relative to the parent joint; none in SMPL's rest pose.
+            rest_rotmats: of the file's rest pose, relative to the parent joint.
         """
-        rotations = [None] * len(JOINT_NAMES) if rest_rotmats is None else to_xyzw(rest_rotmats).tolist()
+        rotations = to_xyzw(rest_rotmats).tolist()
         for joint, name in enumerate(JOINT_NAMES):
             offset = rest_joints[joint] - rest_joints[PARENTS[joint]] if joint != _ROOT else root_position
             children = [child for child, parent in enumerate(PARENTS) if parent == joint]
@@ -85,10 +85,8 @@ class GltfFile:
         root_positions: Float[Tensor, "frames 3"],
         moving: range,
     ) -> None:
-        """Appends the motion of the skeleton; joints that do not move keep the rotation of the first frame."""
+        """Appends the motion of the skeleton; joints that are not among the moving ones stay as they are at rest."""
         quaternions = to_xyzw(local_rotmats).numpy().astype(np.float32)
-        for joint in set(range(len(JOINT_NAMES))) - set(moving):
-            self.document.nodes[joint].rotation = quaternions[0, joint].tolist()
         times = self.add_array(seconds.numpy().astype(np.float32), gl.SCALAR)
         animation = gl.Animation(name="motion")
 
