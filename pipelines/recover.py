@@ -26,7 +26,7 @@ from motion_grpo import (
     load_trajectory,
 )
 from motion_grpo.inference.scoring import ScoredMotion, score_motion
-from motion_grpo.motion import check_output_path
+from motion_grpo.motion.formats import check_output_path, numbered
 from motion_grpo.viz.figures import check_picture_path
 from motion_grpo.viz.strip import draw_strip
 
@@ -84,7 +84,7 @@ def recover(
             motions += result.motions
         critic = _installed_critic(torch_device)
         for number, motion in enumerate(motions):
-            path = output if len(motions) == 1 else output.with_stem(f"{output.stem}_{number}")
+            path = output if len(motions) == 1 else numbered(output, number)
             _say(f"wrote {motion.save(path)} ({len(motion)} frames at {motion.fps:.0f} fps)")
             if critic is not None:
                 _say(f"  {_verdict(score_motion(critic, motion))}")

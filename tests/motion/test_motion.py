@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from motion_grpo.body import Skeleton
 from motion_grpo.geometry.rotations import project_to_rotation, rotation_6d
 from motion_grpo.motion import Motion, MotionState, StateLayout, check_output_path
-from motion_grpo.motion.formats import FORMATS
+from motion_grpo.motion.formats import FORMATS, numbered
 from tests.body.smplh import Unpickled, smplh_arrays, write_smplh
 from tests.tiny import moving_motion
 
@@ -287,6 +287,11 @@ def test_unknown_suffixes_are_refused(name: str, tmp_path) -> None:
     with pytest.raises(ValueError, match=rf"{name}: a motion cannot be written as .*; use one of \.npz, \.smplx\.npz"):
         moving_motion(2).save(tmp_path / name)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_numbers_stand_before_the_whole_suffix(suffix: str) -> None:
+    assert numbered(Path("a/walk.1" + suffix), 3) == Path("a/walk.1_3" + suffix)
 
 
 @pytest.mark.parametrize("suffix", FORMATS)

@@ -34,7 +34,7 @@ class Page:
         self._number += 1
         self._socket.send(json.dumps({"id": self._number, "method": method, "params": parameters}))
         while True:
-            message = json.loads(self._socket.recv(timeout=120))
+            message = json.loads(self._socket.recv(timeout=300))
             if message.get("id") == self._number:
                 assert "error" not in message, message
                 return message["result"]
@@ -55,6 +55,14 @@ class Page:
             assert time.monotonic() < deadline, f"{script} stayed false for {seconds} s"
             time.sleep(0.3)
 
+    def click(self, selector: str, across: float = 0.5) -> None:
+        """Presses and releases the mouse on an element, so far from its left to its right edge."""
+        script = f"JSON.stringify(document.querySelector({selector!r}).getBoundingClientRect())"
+        box = json.loads(self.evaluate(script))
+        place = {"x": box["x"] + across * box["width"], "y": box["y"] + box["height"] / 2}
+        for kind in ("mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **place)
+
     def picture(self) -> np.ndarray:
         """What is seen, RGB."""
         data = base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
@@ -74,7 +82,7 @@ class Page:
 
 
 @contextmanager
-def chromium(profile: Path) -> Iterator[Page]:
+def chromium(profile: Path, size: tuple[int, int] = (640, 480)) -> Iterator[Page]:
     """A browser with one empty tab; skips where there is none."""
     program = shutil.which("chromium") or shutil.which("google-chrome")
     if program is None:
@@ -84,7 +92,7 @@ def chromium(profile: Path) -> Iterator[Page]:
         port = probe.getsockname()[1]
     options = [
         "--headless=new", "--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--no-first-run",
-        "--window-size=900,600", f"--user-data-dir={profile}", f"--remote-debugging-port={port}",
+        f"--window-size={size[0]},{size[1]}", f"--user-data-dir={profile}", f"--remote-debugging-port={port}",
         "--disable-background-networking", "about:blank",
     ]  # fmt: skip
     browser = subprocess.Popen([program, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

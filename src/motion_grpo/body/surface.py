@@ -47,9 +47,7 @@ class BodySurface:
         arrays = read_model_file(path, keys)
         joints, vertices = arrays["J_regressor"].shape[0], len(arrays["v_template"])
         if joints not in (NUM_JOINTS, _NUM_SMPLX_JOINTS):
-            raise ValueError(
-                f"{path} is another body model: SMPL-H has 52 joints and SMPL-X 55, this one has {joints}."
-            )
+            raise ValueError(f"{path} is another body model: SMPL-H has 52 joints and SMPL-X 55, it has {joints}.")
         if arrays["weights"].shape != (vertices, joints) or arrays["posedirs"].shape[-1] != 9 * (joints - 1):
             raise ValueError(
                 f"{path}: weights has shape {arrays['weights'].shape} and posedirs {arrays['posedirs'].shape}; "

@@ -59,18 +59,24 @@ FORMATS = {
 """By suffix; of two that fit, the longer one counts."""
 
 
-def format_of(path: str | Path) -> Format:
-    """The format that a path's suffix names.
+def suffix_of(path: str | Path) -> str:
+    """The suffix of :data:`FORMATS` that a path ends in.
 
     Raises:
-        ValueError: it names none; the message lists all.
+        ValueError: it ends in none; the message lists all.
     """
     name = Path(path).name.lower()
     fitting = [suffix for suffix in FORMATS if name.endswith(suffix)]
     if not fitting:
         suffix = Path(path).suffix or "a file without suffix"
         raise ValueError(f"{path}: a motion cannot be written as {suffix}; use one of {', '.join(FORMATS)}.")
-    return FORMATS[max(fitting, key=len)]
+    return max(fitting, key=len)
+
+
+def numbered(path: Path, number: int) -> Path:
+    """The path with a number before its suffix: ``walk_0.bvh``."""
+    suffix = suffix_of(path)
+    return path.with_name(f"{path.name[: -len(suffix)]}_{number}{path.name[-len(suffix) :]}")
 
 
 def check_output_path(path: str | Path) -> Path:
@@ -82,7 +88,7 @@ def check_output_path(path: str | Path) -> Path:
         ModuleNotFoundError: the format needs an extra that is not installed.
     """
     path = Path(path)
-    chosen = format_of(path)
+    chosen = FORMATS[suffix_of(path)]
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path}: the folder {path.parent} does not exist; make it first.")
     if path.is_dir() or not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):

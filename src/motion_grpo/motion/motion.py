@@ -10,7 +10,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from motion_grpo.body import NUM_HAND_JOINTS, BodySurface, PosedBody, Skeleton, forward_kinematics
-from motion_grpo.motion.formats import check_output_path, format_of
+from motion_grpo.motion.formats import FORMATS, check_output_path, suffix_of
 from motion_grpo.motion.state import FPS
 from motion_grpo.timing import frame_rate
 
@@ -139,7 +139,7 @@ class Motion:
             raise ValueError(
                 f"{path}: the motion has joints that are not finite in frame {int((~finite).nonzero()[0])}."
             )
-        chosen = format_of(path)
+        chosen = FORMATS[suffix_of(path)]
         chosen.load()(self, path, **({"model_path": model_path} if chosen.surface else {}))
         return path
 

@@ -28,7 +28,7 @@ _CONTACT_COLOR, _TRAJECTORY_COLOR, _POINT_COLOR = (0.90, 0.62, 0.0), (0.1, 0.1, 
 _BODY = 22
 _DISC, _DISC_SIDES = 0.07, 16  # metres
 _SPACING = 1.5  # metres between bodies that stand side by side
-_LABEL_OVER_EYES = 0.3  # metres
+_LABEL_OVER_EYES, _LABEL_STEP = 0.3, 0.13  # metres; labels of bodies in one place stand over each other
 _MAX_POINTS = 100_000
 # viser's cameras look along +z with x right and y down; the CPF has x left and y up.
 _CPF_TO_CAMERA = torch.diag(torch.tensor([-1.0, -1.0, 1.0]))
@@ -82,6 +82,8 @@ class Stage:
         start, end = shared_time(motions)
         self.times = times_at(start, end, FPS)
         self._scene = server.scene
+        # Cascaded shadows take most of a frame on machines without a GPU.
+        self._scene.configure_default_lights(cast_shadow=False)
         self._start = start
         lead = next(iter(motions.values()))
         self._direction = walking_direction(lead)
@@ -103,7 +105,8 @@ class Stage:
             kept = points[:: max(1, len(points) // _MAX_POINTS)] - (0.0, 0.0, floor)
             color = tuple(round(255 * c) for c in _POINT_COLOR)
             self._scene.add_point_cloud("/points", kept.astype(np.float32), color, point_size=0.012)
-        self._scene.add_grid("/floor", infinite_grid=True, fade_distance=25.0, shadow_opacity=0.25)
+        grid = {"cell_color": (225, 225, 225), "section_color": (200, 200, 200), "section_thickness": 0.5}
+        self._scene.add_grid("/floor", infinite_grid=True, fade_distance=25.0, cell_thickness=0.5, **grid)
         self._place_camera(server)
         self.show(0)
 
@@ -114,7 +117,7 @@ class Stage:
 
     def show(self, moment: int) -> None:
         """Moves everything to one moment of the timeline."""
-        for actor in self._actors:
+        for place, actor in enumerate(self._actors):
             frame = int(actor.frames[moment])
             if isinstance(actor.skin, viser.MeshSkinnedHandle):
                 for bone, wxyz, position in zip(actor.skin.bones, actor.wxyzs[frame], actor.joints[frame], strict=True):
@@ -125,7 +128,7 @@ class Stage:
             ground = actor.joints[frame, 1:_BODY] * (1, 1, 0) + (0, 0, 0.004)
             actor.contacts.batched_positions = ground.astype(np.float32)
             actor.contacts.batched_scales = np.where(touching, 1.0, 1e-4).astype(np.float32)
-            actor.label.position = actor.eyes[frame] + (0, 0, _LABEL_OVER_EYES)
+            actor.label.position = actor.eyes[frame] + (0, 0, _LABEL_OVER_EYES + place * _LABEL_STEP)
             actor.label.text = f"{actor.name}: {self._numbers(actor, moment)}"
         if self._head is not None:
             trajectory, frustum = self._head
@@ -244,11 +247,11 @@ class Stage:
         """To the right of the walker and somewhat ahead, far enough to see the whole path."""
         path = np.stack([self.focus(moment) for moment in range(0, len(self.times), 10)])
         middle = (path.min(0) + path.max(0)) / 2
-        distance = max(3.2, 1.1 * float(np.ptp(path[:, :2], axis=0).max()))
+        distance = max(2.8, 0.8 * float(np.ptp(path[:, :2], axis=0).max()))
         right = np.array([self._direction[1], -self._direction[0]])
         ahead = 0.9 * right + 0.45 * self._direction
-        server.initial_camera.position = (*(middle[:2] + distance * ahead), 0.6 + 0.45 * distance)
-        server.initial_camera.look_at = tuple(middle * (1, 1, 0.85))
+        server.initial_camera.position = (*(middle[:2] + distance * ahead), 0.9 + 0.25 * distance)
+        server.initial_camera.look_at = tuple(middle * (1, 1, 0.95))
 
 
 def _bones(joints: Float64[np.ndarray, "joints 3"] | Float[np.ndarray, "joints 3"]) -> np.ndarray:

@@ -74,9 +74,11 @@ def write_mp4(motion: Motion, path: Path, *, model_path: str | Path | None = Non
             ffmpeg_log_level="error",
         )
         writer.send(None)
-        for picture in pictures:
-            writer.send(np.ascontiguousarray(picture))
-        writer.close()
+        try:
+            for picture in pictures:
+                writer.send(np.ascontiguousarray(picture))
+        finally:
+            writer.close()  # waits for the encoder, which would else go on writing
 
 
 def write_gif(motion: Motion, path: Path, *, model_path: str | Path | None = None) -> None:
