@@ -30,20 +30,22 @@ def compare(
     """Say how far two motions of one recording lie apart, and draw both."""
     if picture is not None:
         check_picture_path(picture)
+    console = Console(stderr=as_json, markup=False, highlight=False, soft_wrap=True)
     a, b = read_motion(motion, smplh), read_motion(reference, smplh)
     values = differences(a, b)
     if as_json:
         print(json.dumps(values))
     else:
-        table = Table(title=f"{motion.name} against {reference.name}, {values['seconds']:.2f} s that both have")
+        console.print(f"{motion.name} against {reference.name}, {values['seconds']:.2f} s that both have")
+        table = Table()
         table.add_column("measure")
         table.add_column("value", justify="right")
         for name, value in values.items():
             table.add_row(name, f"{value:.1f} {METRIC_UNITS.get(name, 's' if name == 'seconds' else 'mm')}")
-        Console().print(table)
+        console.print(table)
     if picture is not None:
         draw_strip({motion.stem: a, f"{reference.stem} (reference)": b}, picture)
-        Console(stderr=as_json).print(f"drew {picture}", markup=False, highlight=False)
+        console.print(f"drew {picture}")
 
 
 def differences(motion: Motion, reference: Motion) -> dict[str, float]:
