@@ -14,7 +14,7 @@ LIGHT = [
     "motion_grpo.viz.severity", "motion_grpo.cli.recover", "motion_grpo.cli.score", "motion_grpo.cli.plot_run",
 ]  # fmt: skip
 BELOW = {
-    "foundations": ["files", "timing", "extras", "geometry"],
+    "foundations": ["files", "timing", "extras", "seeding", "geometry"],
     "body": ["body"],
     "motion": ["motion", "metrics"],
     "trajectory": ["trajectory"],

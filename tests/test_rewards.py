@@ -1,4 +1,5 @@
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -456,6 +457,7 @@ def own_rewards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "low = ErrorReward(lambda inputs: inputs.joints[..., 0, 2], omega=2.0, needs_truth=False)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_rewards", raising=False)
 
 
 @pytest.mark.usefixtures("own_rewards")

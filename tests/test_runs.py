@@ -6,12 +6,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from benchmarks.grpo_study import keep_once
 
 from motion_grpo import runs
 from motion_grpo.cards import record_run
 from motion_grpo.runs import add_session, newest_checkpoint, read_sessions, training_seconds
 from motion_grpo.training import DenoisingConfig
+from studies.grpo_study import keep_once
 from tests.cards.test_models import run_card
 from tests.tiny import moving_motion, write_shard
 

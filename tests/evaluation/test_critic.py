@@ -19,6 +19,7 @@ from motion_grpo.evaluation.critic import (
     accuracy,
     cut_windows,
     make_pairs,
+    noticed,
     score_windows,
     scoring_cost,
     severity_curves,
@@ -248,6 +249,34 @@ def test_a_share_of_the_windows_is_spread_over_the_clips() -> None:
     assert curves["jitter"].windows == 2
     with pytest.raises(ValueError, match="All windows are of the clip clip0"):
         severity_curves(Critic(lowest_joint), CLIPS[:1], **SMALL)
+
+
+# ---- what has to be noticed
+
+
+def test_a_critic_of_the_floor_notices_what_leaves_it() -> None:
+    sees = noticed(Critic(lambda j, h, m: 1 - lowest_joint(j, h, m)), CLIPS, **SMALL)
+    assert list(sees) == ["lifted_5cm", "shorter_10cm"]
+    for of in sees.values():
+        assert (of.percent, of.lo, of.hi, of.wrong, of.total) == (100.0, 100.0, 100.0, 0, 4)
+    # It is taken for better by one that has only learned that sinking is bad, and for as good by the blind.
+    assert {of.percent for of in noticed(Critic(lowest_joint), CLIPS, **SMALL).values()} == {0.0}
+    assert {of.wrong for of in noticed(Critic(constant), CLIPS, **SMALL).values()} == {4}
+
+
+def test_what_has_to_be_noticed_is_as_far_off_as_its_name_says() -> None:
+    seen = []
+
+    def remember(joints: Tensor, head: Tensor, mask: Tensor) -> Tensor:
+        seen.append((joints, head, mask))
+        return constant(joints, head, mask)
+
+    noticed(Critic(remember), CLIPS, **SMALL)
+    (own, own_head, mask), (lifted, lifted_head, _), (shorter, head, _) = seen
+    assert_close((lifted - own)[mask][..., 6], torch.full((int(mask.sum()), 21), 0.05), rtol=0.0, atol=1e-5)
+    assert_close((lifted_head - own_head)[mask][:, 6], torch.full((int(mask.sum()),), 0.05), rtol=0.0, atol=1e-5)
+    assert torch.equal(head, own_head)
+    assert 0.06 < float((shorter - own)[mask][:, [6, 7], 6].mean()) < 0.12  # ankles
 
 
 # ---- cost

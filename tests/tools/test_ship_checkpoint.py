@@ -6,8 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub import ModelCard
-from motion_grpo.cli.train import ship_checkpoint
-from motion_grpo.cli.train.ship_checkpoint import END, LARGEST_MB, START, ShipArguments, insert, rebuild, ship
 
 from motion_grpo import EgoMotionPipeline, EgoMotionSDEScheduler
 from motion_grpo.cards import record_run
@@ -15,6 +13,8 @@ from motion_grpo.models import MotionPerceptualModel
 from motion_grpo.training import DenoisingConfig, MotionGRPOConfig, PerceptualConfig
 from tests.cards.test_models import critic_results, evaluate, results_of, tiny_critic
 from tests.tiny import moving_motion, tiny_denoiser, write_shard
+from tools import ship_checkpoint
+from tools.ship_checkpoint import END, LARGEST_MB, START, ShipArguments, insert, rebuild, ship
 
 ROOT = Path(__file__).parents[2]
 SAID = {

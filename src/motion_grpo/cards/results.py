@@ -236,6 +236,10 @@ def _critic_values(method: Mapping[str, Any]) -> list[Measured]:
         for split, of in parts.items():
             over = f"{of['total']} pairs of recorded and made-up motion (by {policy}), {of['wrong']} judged wrongly"
             values.append(Measured(split, f"accuracy_{policy}", of["percent"], of["lo"], of["hi"], "%", over))
+    for split, faults in method.get("noticed", {}).items():  # evaluations of 0.1 have none
+        for fault, of in faults.items():
+            over = f"{of['total']} recordings and the same {fault.replace('_', ' by ')}, {of['wrong']} judged wrongly"
+            values.append(Measured(split, f"noticed_{fault}", of["percent"], of["lo"], of["hi"], "%", over))
     for split, artefacts in method["severity"].items():
         for artefact, of in artefacts.items():
             over = f"mean over {of['windows']} windows of the correlation of score and severity ({of['unit']})"

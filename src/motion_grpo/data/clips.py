@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from motion_grpo.body import MIRROR
-from motion_grpo.geometry.rotations import interpolate_rotations
+from motion_grpo.geometry.resampling import Between
 from motion_grpo.motion import Motion
 from motion_grpo.motion.contacts import with_contacts
 
@@ -41,21 +41,15 @@ def resample(motion: Motion, fps: float, speed: float = 1.0) -> Motion:
     """
     time = (motion.timestamps - motion.timestamps[0]) / speed
     new_time = torch.arange(int(float(time[-1]) * fps + 1e-6) + 1, dtype=torch.float64) / fps
-    right = torch.searchsorted(time, new_time, right=True).clamp(1, len(time) - 1)
-    left = right - 1
-    weight = ((new_time - time[left]) / (time[right] - time[left])).float()
-
-    def rotations(R: Tensor) -> Tensor:
-        return interpolate_rotations(R[left], R[right], weight.view(-1, *[1] * (R.ndim - 3)))
-
+    between = Between.of(time, new_time)
     return with_contacts(
         replace(
             motion,
-            root_rotmats=rotations(motion.root_rotmats),
-            body_rotmats=rotations(motion.body_rotmats),
-            hand_rotmats=None if motion.hand_rotmats is None else rotations(motion.hand_rotmats),
-            root_positions=torch.lerp(motion.root_positions[left], motion.root_positions[right], weight[:, None]),
-            contacts=motion.contacts[left],
+            root_rotmats=between.rotations(motion.root_rotmats),
+            body_rotmats=between.rotations(motion.body_rotmats),
+            hand_rotmats=None if motion.hand_rotmats is None else between.rotations(motion.hand_rotmats),
+            root_positions=between.points(motion.root_positions),
+            contacts=motion.contacts[between.left],
             timestamps=new_time,
         )
     )

@@ -1,11 +1,12 @@
 """How well a perceptual model tells made-up motion from recorded motion (MotionGRPO, Table 4), and by how much.
 
-Three questions, each answered on windows of recorded clips:
+Four questions, each answered on windows of recorded clips:
 
 - :func:`accuracy`: does it prefer the recording to a motion that a policy drew for the same head (Eq. 21)? All models
   are asked about the same pairs, :func:`make_pairs`.
 - :func:`severity_curves`: does its score fall as an artefact made by hand
   (:data:`~motion_grpo.motion.artefacts.ARTEFACTS`) grows worse?
+- :func:`noticed`: does it prefer the recording to the same recording off the floor (:data:`MUST_NOTICE`)?
 - :func:`scoring_cost`: what does a score cost beside the rollout that it judges?
 """
 
@@ -32,7 +33,11 @@ from motion_grpo.models import MotionPerceptualModel, perceptual_inputs
 from motion_grpo.motion import FPS, MotionState
 from motion_grpo.motion.artefacts import ARTEFACTS, SeverityCurve
 from motion_grpo.schedulers import EgoMotionSDEScheduler
+from motion_grpo.seeding import generator_of
 from motion_grpo.trajectory.head_poses import HeadPoses
+
+MUST_NOTICE: dict[str, tuple[str, float]] = {"lifted_5cm": ("hovering", 0.05), "shorter_10cm": ("shrinking", 0.1)}
+"""Artefact and severity, by name: body and head lifted by 5 cm; a body that is 10 cm shorter under the same head."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,10 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How often the recorded motion of a pair has the higher score (Eq. 21; a tie is wrong)."""
+    """How often the recorded motion of a pair has the higher score (Eq. 21; a tie is wrong).
+
+    The other one is made up by a policy (:func:`accuracy`) or spoilt by hand (:func:`noticed`).
+    """
 
     percent: float
     lo: float
@@ -88,6 +96,7 @@ class Accuracy:
     mean_recorded: float
     """Mean scores."""
     mean_generated: float
+    """The made-up or spoilt ones'."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +186,7 @@ def make_pairs(
     generated, digest = [], hashlib.sha256()
     for start in range(0, len(windows), batch_size):
         rows = slice(start, start + batch_size)
-        generators = [_generator(seed, name) for name in windows.ids[rows]]
+        generators = [generator_of(seed, name) for name in windows.ids[rows]]
         poses = _head(truth, rows)
         states, body_rotmats, joints = (x.cpu() for x in _draw_bodies(pipeline, poses, mask[rows], generators))
         generated.append(perceptual_inputs(body_rotmats, joints, poses.R_world_cpf, poses.p_world_cpf)[0])
@@ -211,17 +220,31 @@ def accuracy(model: MotionPerceptualModel, pairs: Pairs) -> Accuracy:
     mask = pairs.windows.truth.mask
     recorded = score_windows(model, pairs.recorded, pairs.head, mask)
     generated = score_windows(model, pairs.generated, pairs.head, mask)
-    right = (recorded > generated).double().numpy()
-    lo, hi = _interval(right, pairs.windows.keys)
-    return Accuracy(
-        percent=100 * float(right.mean()),
-        lo=100 * lo,
-        hi=100 * hi,
-        wrong=int((right == 0).sum()),
-        total=len(right),
-        mean_recorded=float(recorded.mean()),
-        mean_generated=float(generated.mean()),
-    )
+    return _accuracy(recorded, generated, pairs.windows.keys)
+
+
+def noticed(
+    model: MotionPerceptualModel, clips: Sequence[Clip], window: int = 128, *, min_frames: int = 30
+) -> dict[str, Accuracy]:
+    """How often the recording scores above itself with each fault of :data:`MUST_NOTICE`, over all windows.
+
+    Args:
+        model: in eval mode.
+        clips: recordings.
+        window: frames.
+        min_frames: of the shortest window.
+
+    Raises:
+        ValueError: as :func:`cut_windows`.
+    """
+    windows = cut_windows(clips, window, min_frames)
+    truth = windows.truth
+    recorded = score_windows(model, *_inputs(truth), truth.mask)
+    found = {}
+    for name, (artefact, severity) in MUST_NOTICE.items():
+        spoilt = ARTEFACTS[artefact](*_bodies(truth), windows.skeleton, torch.full((len(windows),), severity))
+        found[name] = _accuracy(recorded, score_windows(model, *perceptual_inputs(*spoilt), truth.mask), windows.keys)
+    return found
 
 
 def severity_curves(
@@ -255,17 +278,11 @@ def severity_curves(
     names = [windows.keys[i] for i in chosen.tolist()]
     others = _rows_of_other_clips(names, seed)
     truth = windows.truth
-    recorded = (
-        truth.state.body_rotmats[chosen],
-        truth.state.betas[chosen],
-        truth.head.R_world_cpf[chosen],
-        truth.head.p_world_cpf[chosen],
-        truth.mask[chosen],
-    )
+    recorded = tuple(part[chosen] for part in _bodies(truth))
 
     def scores(artefact: str, severity: float) -> np.ndarray:
         spoilt = ARTEFACTS[artefact](
-            *recorded, windows.skeleton, torch.full((count,), severity), _generator(seed, artefact), others
+            *recorded, windows.skeleton, torch.full((count,), severity), generator_of(seed, artefact), others
         )
         return score_windows(model, *perceptual_inputs(*spoilt), truth.mask[chosen]).double().numpy()
 
@@ -383,14 +400,30 @@ def _inputs(truth: TrainingBatch) -> tuple[Float[Tensor, "windows frames 21 7"],
     return perceptual_inputs(truth.state.body_rotmats, truth.joints, truth.head.R_world_cpf, truth.head.p_world_cpf)
 
 
+def _bodies(truth: TrainingBatch) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """What artefacts are put on: poses, betas, orientation and position of the head, mask."""
+    return truth.state.body_rotmats, truth.state.betas, truth.head.R_world_cpf, truth.head.p_world_cpf, truth.mask
+
+
+def _accuracy(
+    recorded: Float[Tensor, "windows"], other: Float[Tensor, "windows"], clips: Sequence[tuple[str, str]]
+) -> Accuracy:
+    """Of pairs of scores, with a percentile bootstrap over clips."""
+    right = (recorded > other).double().numpy()
+    lo, hi = _interval(right, clips)
+    return Accuracy(
+        percent=100 * float(right.mean()),
+        lo=100 * lo,
+        hi=100 * hi,
+        wrong=int((right == 0).sum()),
+        total=len(right),
+        mean_recorded=float(recorded.mean()),
+        mean_generated=float(other.mean()),
+    )
+
+
 def _head(truth: TrainingBatch, rows: slice | Tensor) -> HeadPoses:
     return HeadPoses(*(part[rows] for part in truth.head))
-
-
-def _generator(seed: int, name: str) -> torch.Generator:
-    """A stream that depends on the seed and the name alone."""
-    digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
 def _rows_of_other_clips(clips: Sequence[tuple[str, str]], seed: int) -> Tensor:
@@ -399,7 +432,7 @@ def _rows_of_other_clips(clips: Sequence[tuple[str, str]], seed: int) -> Tensor:
         raise ValueError(f"All windows are of the clip {clips[0][1]}; artefacts that take from another clip need two.")
     number = {name: i for i, name in enumerate(dict.fromkeys(clips))}
     clip = torch.tensor([number[name] for name in clips])
-    return torch.multinomial((clip[:, None] != clip).float(), 1, generator=_generator(seed, "other clip")).squeeze(1)
+    return torch.multinomial((clip[:, None] != clip).float(), 1, generator=generator_of(seed, "other clip")).squeeze(1)
 
 
 def _spearman(severities: Sequence[float] | np.ndarray, scores: np.ndarray) -> float:

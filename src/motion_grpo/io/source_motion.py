@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from motion_grpo.geometry.rotations import interpolate_rotations
+from motion_grpo.geometry.resampling import Between
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,11 +46,5 @@ class SourceMotion:
         if len(self) == 1:
             return self
         time = torch.arange(int((len(self) - 1) / ratio + 1e-6) + 1, dtype=torch.float64) * ratio
-        left = time.long().clamp(max=len(self) - 2)
-        weight = (time - left)[:, None, None]
-        return replace(
-            self,
-            rotmats=interpolate_rotations(self.rotmats[left], self.rotmats[left + 1], weight[..., 0]),
-            positions=torch.lerp(self.positions[left], self.positions[left + 1], weight),
-            fps=fps,
-        )
+        between = Between.of(torch.arange(len(self), dtype=torch.float64), time)
+        return replace(self, rotmats=between.rotations(self.rotmats), positions=between.points(self.positions), fps=fps)

@@ -74,6 +74,9 @@ class MotionPerceptualModel(MotionModelMixin, ModelMixin, ConfigMixin, PeftAdapt
         mlp_ratio: hidden width of the MLPs over d.
         frames_per_token: frames that share a token; 1 is the paper's.
         dropout_p: dropout of attention and MLP, in training only.
+        floor_clearance: tell every joint, beside its own height, that of the body's lowest joint in the same frame. It
+            hardly varies while somebody stands on the floor, so a centimetre of hovering stands out; in the heights of
+            feet that step it is a fraction of their spread. Beyond the paper.
 
     Raises:
         ValueError: ``d_latent`` is not divisible by twice ``num_heads``.
@@ -93,11 +96,12 @@ class MotionPerceptualModel(MotionModelMixin, ModelMixin, ConfigMixin, PeftAdapt
         mlp_ratio: int = 4,
         frames_per_token: int = 1,
         dropout_p: float = 0.0,
+        floor_clearance: bool = False,
     ) -> None:
         super().__init__()
         if d_latent % (2 * num_heads):
             raise ValueError(f"d_latent {d_latent} must be divisible by twice num_heads {num_heads}.")
-        d_joint, d_head = 10 * (frames_per_token + 1), 7 * (frames_per_token + 1)
+        d_joint, d_head = (10 + floor_clearance) * (frames_per_token + 1), 7 * (frames_per_token + 1)
         for name, shape in (("joint", (NUM_BODY_JOINTS, d_joint)), ("head", (d_head,))):
             self._register_statistic(f"{name}_mean", torch.zeros(shape))
             self._register_statistic(f"{name}_std", torch.ones(shape))
@@ -211,7 +215,10 @@ class MotionPerceptualModel(MotionModelMixin, ModelMixin, ConfigMixin, PeftAdapt
         head = torch.cat([_upper(_multiply(turn, head[..., :4])), _seen_from(place, yaw, head[..., 4:])], dim=-1)
         positions = _seen_from(place[..., None, :], yaw[..., None], joints[..., 4:])
         from_head = positions - head[:, :, :, None, 4:]
-        joints = torch.cat([_upper(joints[..., :4]), positions, from_head], dim=-1)
+        channels = [_upper(joints[..., :4]), positions, from_head]
+        if self.config.floor_clearance:
+            channels.append(positions[..., 2:].amin(-2, keepdim=True).expand_as(positions[..., 2:]))
+        joints = torch.cat(channels, dim=-1)
         cosines = _cosine_transform(tokens.shape[1]).to(joints.device)
         joints = torch.einsum("kf,btfjc->btjkc", cosines, joints).flatten(-2)
         return joints, torch.einsum("kf,btfc->btkc", cosines, head).flatten(-2)

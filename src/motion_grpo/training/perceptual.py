@@ -22,7 +22,7 @@ from motion_grpo.inference import EgoMotionPipeline
 from motion_grpo.inference.rollout import rollout, transitions
 from motion_grpo.models import MotionPerceptualModel, perceptual_inputs
 from motion_grpo.motion import MotionState
-from motion_grpo.motion.artefacts import ARTEFACTS
+from motion_grpo.motion.artefacts import ARTEFACTS, Artefact
 from motion_grpo.schedulers import EgoMotionSDEScheduler
 from motion_grpo.training.callbacks import TellEpoch
 from motion_grpo.training.hub_runs import DiffusersTrainer
@@ -107,7 +107,8 @@ class PerceptualTrainer(DiffusersTrainer):
 
     ``artefact_negatives`` of the N go beyond the paper: the same recorded motion with an artefact of growing severity,
     made anew at each use. What the policies make up teaches nothing about faults that they do not have, and InfoNCE
-    nothing about which of two bad motions is worse; along such a ladder a ranking loss asks for falling scores.
+    nothing about which of two bad motions is worse; from the recording down such a ladder a ranking loss asks for
+    falling scores.
 
     Negatives are drawn on the fly for the head trajectories of the batch, by one batched sampling call a policy, and
     ``replay`` steps in a row share them. With several policies each makes its share of the N for every trajectory.
@@ -195,7 +196,8 @@ class PerceptualTrainer(DiffusersTrainer):
         scores = self._scores(model, self._contrast)
         loss = info_nce(scores, self.args.temperature)
         if self.args.artefact_negatives:
-            ladders = scores[:, -self.args.artefact_negatives :].unflatten(1, (-1, self.args.artefact_rungs))
+            rungs = scores[:, -self.args.artefact_negatives :].unflatten(1, (-1, self.args.artefact_rungs))
+            ladders = torch.cat([scores[:, None, :1].expand(-1, rungs.shape[1], -1), rungs], dim=2)
             loss = loss + ranking_loss(ladders.flatten(0, 1), self.args.temperature)
         with torch.no_grad():
             self._terms["accuracy"].append((scores[:, :1] > scores[:, 1:]).float().mean())
@@ -210,8 +212,8 @@ class PerceptualTrainer(DiffusersTrainer):
         row, column = torch.arange(batch, device=choice.device)[:, None], torch.arange(negatives, device=choice.device)
         joints = [contrast.joints[:, None], contrast.made_up[choice, row, column]]
         heads = [contrast.head[:, None].expand(-1, 1 + negatives, -1, -1)]
-        for _ in range(self.args.artefact_negatives // self.args.artefact_rungs):
-            spoilt, spoilt_head = self._ladder(contrast.truth)
+        for name in self._kinds():
+            spoilt, spoilt_head = self._ladder(contrast.truth, ARTEFACTS[name])
             joints.append(spoilt)
             heads.append(spoilt_head)
         joints, heads = torch.cat(joints, dim=1), torch.cat(heads, dim=1)
@@ -292,16 +294,21 @@ class PerceptualTrainer(DiffusersTrainer):
         joints = self._hung(noisy, repeat(truth.state.betas), HeadPoses(*map(repeat, truth.head)))
         return joints.unflatten(0, (-1, count))[None]
 
+    def _kinds(self) -> list[str]:
+        """Artefacts of a use's ladders: all are different, as long as there are enough."""
+        names = list(ARTEFACTS)
+        order = torch.randperm(len(names)).tolist()
+        ladders = self.args.artefact_negatives // self.args.artefact_rungs
+        return [names[order[ladder % len(names)]] for ladder in range(ladders)]
+
     @torch.no_grad()
     def _ladder(
-        self, truth: TrainingBatch
+        self, truth: TrainingBatch, artefact: Artefact
     ) -> tuple[Float[Tensor, "batch rungs frames 21 7"], Float[Tensor, "batch rungs frames 7"]]:
-        """Recorded motions with an artefact of one random kind, and their heads: the same artefact, growing.
+        """Recorded motions with an artefact, and their heads: the same artefact, growing.
 
         The severities run from barely visible to gross, one in each of as many equal parts of their logarithm.
         """
-        kinds = list(ARTEFACTS.values())
-        artefact = kinds[int(torch.randint(len(kinds), ()))]
         low, high = artefact.severities[1], artefact.severities[-1]
         rungs, batch, device = self.args.artefact_rungs, len(truth.mask), truth.mask.device
         place = (torch.arange(rungs, device=device) + torch.rand(batch, rungs, device=device)) / rungs

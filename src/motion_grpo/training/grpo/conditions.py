@@ -6,8 +6,8 @@ from torch.utils.data import Dataset
 from trl.trainer.utils import RepeatSampler
 
 from motion_grpo.data import MotionWindows
+from motion_grpo.seeding import generator_of
 from motion_grpo.training.grpo.config import MotionGRPOConfig
-from motion_grpo.training.grpo.exploration import generator
 
 
 class NumberedConditions(Dataset):
@@ -29,7 +29,7 @@ class EpochSampler(RepeatSampler):
     epoch = 0
 
     def __iter__(self) -> Iterator[int]:
-        self.generator = generator(self.seed, "order", self.epoch)
+        self.generator = generator_of(self.seed, "order", self.epoch)
         return super().__iter__()
 
 

@@ -13,11 +13,11 @@ from motion_grpo.inference.rollout import Transition, transition
 from motion_grpo.models import EgoMotionDenoiser
 from motion_grpo.motion import FPS, StateLayout
 from motion_grpo.schedulers import EgoMotionSDEScheduler
+from motion_grpo.seeding import generator_of
 from motion_grpo.training.grpo.config import MotionGRPOConfig
 from motion_grpo.training.grpo.exploration import (
     ExplorationNoise,
     explored_steps,
-    generator,
     smooth_basis,
     trained_transitions,
 )
@@ -150,7 +150,7 @@ def path(
 
     Steps that explore are Eq. 7's; the others are those of ``scheduler``, as when nothing is trained.
     """
-    stream = generator(args.seed, generation, "transitions")
+    stream = generator_of(args.seed, generation, "transitions")
     explored = explored_steps(args.num_sampling_steps, args.sde_window_size, args.sde_window_start, stream)
     exact = EgoMotionSDEScheduler.from_config(scheduler.config, variance="jump", direction_offset=0.0)
     scheduler.set_timesteps(args.num_sampling_steps)
@@ -182,7 +182,7 @@ def perturbed_head(
         keys = [(groups.conditions[row], member) for row, member in zip(groups.rows, groups.members, strict=True)]
     offsets = perlin_noise(
         args.window + 1,
-        [generator(args.seed, generation, "head", *key) for key in keys],
+        [generator_of(args.seed, generation, "head", *key) for key in keys],
         frequency=args.head_noise_frequency,
         octaves=args.head_noise_octaves,
         fps=FPS,

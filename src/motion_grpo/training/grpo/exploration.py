@@ -4,7 +4,6 @@ Every random number is a function of the seed, the number of the generation, the
 differ, the member. So a rollout is the same on one process or many, however its batch is divided, and after a resume.
 """
 
-import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,13 +11,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from motion_grpo.seeding import generator_of
+
 EXPLORATION = ("white", "smooth_credit", "smooth")
-
-
-def generator(*key: int | str) -> torch.Generator:
-    """A stream of its own for every key, on the CPU."""
-    digest = hashlib.sha256(" ".join(map(str, key)).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
 def smooth_basis(mask: Bool[Tensor, "rows frames"], components: int) -> Float[Tensor, "rows frames components"]:
@@ -69,9 +64,9 @@ class ExplorationNoise:
         self.kind, self.shape = kind, shape
         self.rows = torch.as_tensor(rows, device=basis.device)
         self.basis = basis
-        self._shared = [generator(seed, generation, condition) for condition in conditions]
+        self._shared = [generator_of(seed, generation, condition) for condition in conditions]
         self._own = [
-            generator(seed, generation, conditions[row], member) for row, member in zip(rows, members, strict=True)
+            generator_of(seed, generation, conditions[row], member) for row, member in zip(rows, members, strict=True)
         ]
 
     def start(self) -> Float[Tensor, "conditions frames d_state"]:
