@@ -232,7 +232,7 @@ def test_reads_other_spellings_and_lengths(tmp_path) -> None:
     [
         ({"poses": None, "trans": None}, r"no AMASS motion: it has no poses, trans\."),
         ({"betas": None}, r"has no betas\."),
-        ({"poses": np.zeros((4, 165))}, r"poses has shape \(4, 165\).*SMPL-H needs \(frames, 156\)"),
+        ({"poses": np.zeros((4, 159))}, r"poses has shape \(4, 159\).*SMPL-H needs \(frames, 156\)"),
         ({"poses": np.zeros((4, 52, 3))}, r"\(4, 52, 3\)"),
         ({"trans": np.zeros((5, 3))}, r"trans \(5, 3\)"),
         ({"poses": np.zeros((0, 156)), "trans": np.zeros((0, 3))}, r"\(0, 156\)"),
