@@ -4,6 +4,8 @@ import json
 import shutil
 import subprocess
 import tempfile
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,12 @@ import torch
 
 _TYPES = {gl.FLOAT: "<f4", gl.UNSIGNED_SHORT: "<u2", gl.UNSIGNED_BYTE: "u1", gl.UNSIGNED_INT: "<u4"}
 _SIZES = {"SCALAR": 1, "VEC3": 3, "VEC4": 4, "MAT4": 16}
+_PACKAGES = (
+    "gltf-validator@2.0.0-dev.3.10",
+    "three@0.187.0",
+    "@pixiv/three-vrm@3.5.5",
+    "@pixiv/three-vrm-animation@3.5.5",
+)
 _VALIDATE = """
 const fs = require('fs'), validator = require('gltf-validator');
 validator.validateBytes(new Uint8Array(fs.readFileSync(process.argv[1])))
@@ -76,28 +84,38 @@ class Gltf:
 
 def issues_of(path: Path) -> dict:
     """What Khronos' validator says; skips where node or the npm registry do not answer."""
+    return _node("-e", _VALIDATE, str(path))
+
+
+def joints_in_three(path: Path, seconds: float) -> np.ndarray:
+    """The 52 joints as three.js plays them, metres; skips as :func:`issues_of`."""
+    script = shutil.copy(Path(__file__).with_name("three_joints.mjs"), _packages())
+    return np.array(_node(script, str(path), str(seconds)))
+
+
+def _node(*arguments: str):
+    node = subprocess.run(
+        ["node", *arguments], cwd=_packages(), check=True, capture_output=True, text=True, timeout=120
+    )
+    return json.loads(node.stdout.splitlines()[-1])
+
+
+@cache
+def _packages() -> Path:
+    """A folder with what is needed of npm."""
     if shutil.which("npm") is None:
         pytest.skip("no npm on this machine")
-    folder = Path(tempfile.gettempdir()) / "motion-grpo-gltf-validator"
-    if not (folder / "node_modules" / "gltf-validator").is_dir():
-        folder.mkdir(exist_ok=True)
-        install = [
-            "npm",
-            "install",
-            "--no-audit",
-            "--no-fund",
-            "--prefix",
-            str(folder),
-            "gltf-validator@2.0.0-dev.3.10",
-        ]
+    folder = Path(tempfile.gettempdir()) / "motion-grpo-npm"
+    if not folder.is_dir():
+        fresh = Path(tempfile.mkdtemp())
+        install = ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(fresh), *_PACKAGES]
         try:
-            subprocess.run(install, check=True, capture_output=True, timeout=60)
+            subprocess.run(install, check=True, capture_output=True, timeout=120)
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
-            pytest.skip("the npm registry does not give gltf-validator")
-    node = subprocess.run(
-        ["node", "-e", _VALIDATE, str(path)], cwd=folder, check=True, capture_output=True, text=True, timeout=120
-    )
-    return json.loads(node.stdout)
+            pytest.skip("the npm registry does not give gltf-validator and three")
+        with suppress(OSError):  # another process was faster
+            fresh.rename(folder)
+    return folder
 
 
 def _matrix(R: np.ndarray, p: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from motion_grpo.viz.vrma import vrm_bones
 from tests.body.smplh import write_smplh
 from tests.io.test_bvh import with_hands, y_up_joints
 from tests.tiny import moving_motion
-from tests.viz.gltf_reader import Gltf, issues_of
+from tests.viz.gltf_reader import Gltf, issues_of, joints_in_three
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "walk_turns.npz"
 # Of every humanoid in VRM 1.0.
@@ -72,6 +72,16 @@ def test_the_validator_of_khronos_finds_nothing(suffix: str, ten_seconds, tmp_pa
     # It does not know VRM's extension, and says so.
     messages = [issue for issue in issues["messages"] if issue["code"] != "UNSUPPORTED_EXTENSION"]
     assert [issue for issue in messages if issue["severity"] < 2] == []
+
+
+@pytest.mark.parametrize("suffix", [".glb", ".vrma"])
+def test_three_plays_it_as_we_pose_it(suffix: str, tmp_path) -> None:
+    motion = with_hands(Motion.load(EXAMPLE))
+    path = motion.save(tmp_path / f"walk{suffix}")
+    for frame in (0, 233):
+        seconds = float(motion.timestamps[frame] - motion.timestamps[0])
+        difference = joints_in_three(path, seconds) - y_up_joints(motion)[frame]
+        assert np.linalg.norm(difference, axis=-1).max() < 1e-3
 
 
 def test_unknown_hands_are_relaxed_and_still(tmp_path) -> None:

@@ -1,6 +1,5 @@
 """What the viewer shows, by its handles and by a browser."""
 
-import json
 import urllib.request
 from dataclasses import replace
 from pathlib import Path
@@ -122,6 +121,27 @@ def test_the_page_is_served_and_a_taken_port_is_said() -> None:
         viewer.stop()
 
 
+def test_the_timeline_plays_by_the_clock() -> None:
+    viewer = Viewer({"walk": moving_motion(30)}, port=_free_port(), side_by_side=True)
+    try:
+        viewer.advance(0.25)
+        assert viewer._slider.value == 7
+        assert "(frame 7)" in viewer._read_out.content
+        viewer._speed.value = "2x"
+        viewer.advance(0.1)  # 7.5 and 6
+        assert viewer._slider.value == 13
+        viewer._slider.value = 20
+        viewer.advance(0.2)  # 32 of 30
+        assert viewer._slider.value == 2
+        viewer._playing.value = False
+        viewer.advance(5.0)
+        assert viewer._slider.value == 2
+        bone = viewer.stage._actors[0].skin.bones[0]
+        assert_allclose(bone.position, moving_motion(30).joints[2, 0], atol=1e-6)
+    finally:
+        viewer.stop()
+
+
 # ---- in a browser
 
 
@@ -156,4 +176,3 @@ def test_a_scene_opens_from_disk_without_asking_anybody(page: Page, tmp_path) ->
     local = ("file:", "data:", "blob:")
     assert [url for url in page.requests if not url.startswith(local)] == []
     assert page.errors == []
-    (tmp_path / "pictures.json").write_text(json.dumps(changed(first, later)))

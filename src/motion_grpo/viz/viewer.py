@@ -4,7 +4,8 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
-from io import BytesIO
+from contextlib import redirect_stdout
+from io import BytesIO, StringIO
 from pathlib import Path
 
 import viser
@@ -40,6 +41,7 @@ class Viewer:
         self._server = _start(port)
         self.stage = Stage(self._server, motions, **shown)
         self._lock = threading.Lock()
+        self._moment = 0.0
         self._followed = self.stage.focus(0)
         self._add_controls(side_by_side)
 
@@ -50,16 +52,26 @@ class Viewer:
 
     def run(self) -> None:
         """Plays until interrupted."""
+        before = time.monotonic()
         while True:
-            started = time.monotonic()
-            if self._playing.value:
-                last = len(self.stage.times) - 1
-                self._slider.value = 0 if self._slider.value >= last else self._slider.value + 1
-            time.sleep(max(0.0, 1 / FPS / _SPEEDS[self._speed.value] - (time.monotonic() - started)))
+            time.sleep(1 / FPS)
+            now = time.monotonic()
+            self.advance(now - before)
+            before = now
+
+    def advance(self, seconds: float) -> None:
+        """Moves the timeline on by that much of the clock, at the speed that is set and unless paused; it repeats."""
+        if not self._playing.value:
+            return
+        if int(self._moment) != self._slider.value:  # somebody moved it
+            self._moment = float(self._slider.value)
+        self._moment = (self._moment + seconds * FPS * _SPEEDS[self._speed.value]) % len(self.stage.times)
+        if int(self._moment) != self._slider.value:
+            self._slider.value = int(self._moment)
 
     def stop(self) -> None:
         """Ends the server."""
-        self._server.stop()
+        _stop(self._server)
 
     def _add_controls(self, side_by_side: bool) -> None:
         gui = self._server.gui
@@ -116,7 +128,7 @@ def export_scene(path: Path, motions: Mapping[str, Motion], *, side_by_side: boo
             serializer.insert_sleep(1 / FPS)
         write_text(path, serializer.as_html())
     finally:
-        server.stop()
+        _stop(server)
 
 
 def write_html(motion: Motion, path: Path, *, model_path: str | Path | None = None) -> None:
@@ -133,9 +145,15 @@ def _start(port: int) -> viser.ViserServer:
     with socket.socket() as probe:
         if probe.connect_ex((HOST, port)) == 0:
             raise OSError(f"port {port} is in use; give another one with --port.")
-    server = viser.ViserServer(HOST, port, label="motion-grpo", verbose=False)
+    with redirect_stdout(StringIO()):  # its banner
+        server = viser.ViserServer(HOST, port, label="motion-grpo", verbose=False)
     server.gui.configure_theme(control_layout="collapsible")
     return server
+
+
+def _stop(server: viser.ViserServer) -> None:
+    with redirect_stdout(StringIO()):
+        server.stop()
 
 
 def _free_port() -> int:
