@@ -82,7 +82,7 @@ class Page:
 
 
 @contextmanager
-def chromium(profile: Path, size: tuple[int, int] = (640, 480)) -> Iterator[Page]:
+def chromium(profile: Path, size: tuple[int, int] = (400, 320)) -> Iterator[Page]:
     """A browser with one empty tab; skips where there is none."""
     program = shutil.which("chromium") or shutil.which("google-chrome")
     if program is None:

@@ -159,18 +159,19 @@ def page(tmp_path_factory) -> Page:
 
 @pytest.mark.slow
 def test_a_scene_opens_from_disk_without_asking_anybody(page: Page, tmp_path) -> None:
-    motion = Motion.load(EXAMPLE)
+    walk = Motion.load(EXAMPLE)
+    names = ("root_rotmats", "root_positions", "body_rotmats", "contacts", "timestamps")
+    motion = replace(walk, **{name: getattr(walk, name)[:90] for name in names})
     path = tmp_path / "scene.html"
-    export_scene(path, {"recovered": shifted(motion, 0.4, 0.0, 0.0), "truth": motion})
-    assert path.stat().st_size < 6_000_000
+    export_scene(path, {"walk": motion})
+    assert path.stat().st_size < 3_000_000
     page.open(path.as_uri())
     page.wait("!!document.querySelector('canvas') && !!document.querySelector('.mantine-Slider-root')")
     page.click("button .tabler-icon-player-pause-filled")
-    page.click(".mantine-Slider-root", 0.1)
-    page.wait("performance.now() > 5000")
+    page.click(".mantine-Slider-root", 0.05)
     first = page.picture()
     assert first.std() > 5  # not blank
-    page.click(".mantine-Slider-root", 0.8)
+    page.click(".mantine-Slider-root", 0.9)
     later = page.picture()
     assert 0.002 < changed(first, later) < 0.5
     local = ("file:", "data:", "blob:")
