@@ -72,7 +72,7 @@ def write_dataset_card(
         "title": title,
         "summary": summary,
         "clips": len(facts),
-        "hours": float(facts["hours"].sum()),
+        "hours": _hours(facts),
         "schema_version": SCHEMA_VERSION,
         "repo_id": repo_id or str(folder),
         "splits": [{"name": name} | _count(part) for name, part in sorted(facts.groupby("split"), key=by_split)],
@@ -117,8 +117,12 @@ def _read_facts(folder: Path) -> pd.DataFrame:
     return facts.assign(hours=facts["num_frames"] / facts["fps"] / 3600)
 
 
+def _hours(clips: pd.DataFrame) -> float:
+    return float(clips["hours"].to_numpy().sum())
+
+
 def _count(clips: pd.DataFrame) -> dict[str, Any]:
-    return {"clips": len(clips), "frames": int(clips["num_frames"].sum()), "hours": float(clips["hours"].sum())}
+    return {"clips": len(clips), "frames": int(clips["num_frames"].to_numpy().sum()), "hours": _hours(clips)}
 
 
 def _type(feature: Any) -> str:

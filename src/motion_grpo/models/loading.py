@@ -6,9 +6,10 @@ import os
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from diffusers import ModelMixin
 from diffusers.configuration_utils import FrozenDict
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
@@ -49,7 +50,15 @@ class NetworkConfig(FrozenDict):
         return json.dumps(dict(self), indent=2, default=str) + "\n"
 
 
-class MotionModelMixin(HubMixin):
+if TYPE_CHECKING:
+
+    class _Base(HubMixin, ModelMixin): ...
+
+else:
+    _Base = HubMixin
+
+
+class MotionModelMixin(_Base):
     """Comes before ModelMixin among the bases of a network."""
 
     _shipped_as: str | None = None

@@ -114,6 +114,7 @@ class DenoisingTrainer(DiffusersTrainer):
     """
 
     kind = "pipeline"
+    args: DenoisingConfig
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from accelerate.utils import broadcast_object_list
 from diffusers.models.modeling_utils import ModelMixin
@@ -43,7 +43,13 @@ def pushed_checkpoint(repo_id: str, revision: str | None = None, token: str | No
     return (commit.name, max(steps, key=steps.__getitem__)) if steps else None
 
 
-class HubTrainerMixin:
+if TYPE_CHECKING:
+    _Base = Trainer
+else:
+    _Base = object
+
+
+class HubTrainerMixin(_Base):
     """What a run leaves in its output folder, and on the Hub; comes before a transformers Trainer among the bases.
 
     The output folder holds what the training is for in ``pipeline/`` or ``model/``, and beside it the card, its curves,

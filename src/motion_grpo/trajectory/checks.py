@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor
 
+from motion_grpo.geometry.rotations import project_to_rotation
+
 ArrayLike = np.ndarray | Tensor | Sequence
 
 # Quaternions with three decimals are off by 1e-3; anything further from a rotation is not a rounding error.
@@ -139,7 +141,7 @@ def rotations_from_matrices(rotmats: Float64[Tensor, "frames 3 3"], origin: Orig
     off = residuals > 1e-6
     if bool(off.any()):
         rotmats = rotmats.clone()
-        rotmats[off] = roma.special_procrustes(rotmats[off])
+        rotmats[off] = project_to_rotation(rotmats[off])
     return rotmats
 
 

@@ -109,7 +109,8 @@ def named_convention(convention: str | Convention) -> Convention:
     if isinstance(convention, Convention):
         return convention
     if convention.count("/") == 1:
-        return Convention(*(words.strip() for words in convention.split("/")))
+        world, head = (words.strip() for words in convention.split("/"))
+        return Convention(world, head)
     if convention not in CONVENTIONS:
         raise ValueError(
             f"Unknown convention '{convention}': use one of {', '.join(CONVENTIONS)}, or say in words where +x, +y and "

@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float64
 from scipy.ndimage import gaussian_filter1d
 from scipy.signal import find_peaks
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 STANDING_EYE_HEIGHT = 1.57
 """Metres: mean of the standing eye heights of men (1.63) and women (1.52) in ANSUR (Gordon et al. 1989), which vary by
@@ -43,7 +43,7 @@ def floor_from_points(points: Float64[np.ndarray, "points 3"], head: Float64[np.
     points = points[(z > top - _BELOW_HEAD[1]) & (z < top - _BELOW_HEAD[0])]
     if len(points) < _MIN_POINTS:
         return None
-    distances, _ = cKDTree(cells).query(points[:, :2], distance_upper_bound=_NEAR)
+    distances, _ = KDTree(cells).query(points[:, :2], distance_upper_bound=_NEAR)
     z = points[np.isfinite(distances), 2]
     edges = np.arange(top - _BELOW_HEAD[1], top - _BELOW_HEAD[0] + _BIN, _BIN)
     counts = gaussian_filter1d(np.histogram(z, edges)[0].astype(np.float64), 1.0, mode="constant")

@@ -274,10 +274,11 @@ def _in_world(relative: HandObservations, trajectory: HeadTrajectory) -> HandObs
     """What was observed relative to the CPF, in the world."""
     seen = relative.timed_by(trajectory)
     head, visible = trajectory, seen.visible
-    if relative.timestamps is not None:
+    times = relative.timestamps
+    if times is not None:
         start, stop = trajectory.timestamps[0], trajectory.timestamps[-1]
-        head = trajectory.at(seen.timestamps.clamp(start, stop))
-        visible = visible & ((seen.timestamps >= start) & (seen.timestamps <= stop))[:, None]
+        head = trajectory.at(times.clamp(start, stop))
+        visible = visible & ((times >= start) & (times <= stop))[:, None]
     R_world_cpf = head.R_world_cpf[:, None]
     p_world_wrist = head.p_world_cpf[:, None] + (R_world_cpf @ seen.p_world_wrist[..., None]).squeeze(-1)
     R_world_wrist = R_world_cpf @ seen.R_world_wrist

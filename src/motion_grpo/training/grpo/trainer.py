@@ -73,12 +73,11 @@ class MotionGRPOTrainer(GRPOTrainerAdapter):
                 f"One process has {args.n_gpu} GPUs, which would divide groups among them; start a process a GPU with "
                 "`accelerate launch --num_processes N`, or show it only one (CUDA_VISIBLE_DEVICES=0)."
             )
-        check_windows(train_dataset, args)
+        self.windows = check_windows(train_dataset, args)
         _check_pipeline(pipeline, args)
         self.pipeline = pipeline
         self.denoiser = self.diffusers_model = pipeline.denoiser
         self.skeleton = pipeline.skeleton.to(args.device)
-        self.windows = train_dataset
         self.eval_clips = list(eval_clips or [])
         self.rewards = dict(rewards) if rewards is not None else _named_rewards(args)
         self.reward_weights = _weights(self.rewards, args)
@@ -92,7 +91,7 @@ class MotionGRPOTrainer(GRPOTrainerAdapter):
             self.reference = _frozen_copy(self.policy).to(args.device)
         self._order: EpochSampler | None = None
         self._update_seconds = 0.0
-        super().__init__(self.policy, args, NumberedConditions(train_dataset), self.eval_clips or None, callbacks)
+        super().__init__(self.policy, args, NumberedConditions(self.windows), self.eval_clips or None, callbacks)
         self._check_sharding()
         self.ema = None
         if args.ema_decay > 0:
@@ -147,9 +146,9 @@ class MotionGRPOTrainer(GRPOTrainerAdapter):
 
         started = self.now()
         truth = self.conditions(groups.conditions)
-        self.model.eval()
+        self.policy.eval()
         experience = draw(args, self.model_wrapped, self.denoiser, self.rollout_scheduler, truth, generation, groups)
-        self.model.train()
+        self.policy.train()
         rolled_out = self.now()
         state = MotionState.unpack(experience.latents[-1], self.denoiser.state_layout)
         judged = self._reward_inputs(state, truth, groups.rows)
@@ -158,9 +157,9 @@ class MotionGRPOTrainer(GRPOTrainerAdapter):
         if args.credit != "sequence":
             values = score_parts(self.rewards, judged, scalars, joints=args.credit == "joint")
         # Groups are complete only over all processes.
-        mask = self.accelerator.gather(judged.mask)
+        mask = self.gather(judged.mask)
         advantage, stds = advantages(
-            {name: self.accelerator.gather(value) for name, value in values.items()},
+            {name: self.gather(value) for name, value in values.items()},
             self.num_generations,
             weights=self.reward_weights,
             aggregation=args.aggregation,
@@ -168,7 +167,7 @@ class MotionGRPOTrainer(GRPOTrainerAdapter):
             clip=args.advantage_clip,
             mask=mask,
         )
-        self._log_rewards({name: self.accelerator.gather(value) for name, value in scalars.items()}, stds)
+        self._log_rewards({name: self.gather(value) for name, value in scalars.items()}, stds)
         counted = advantage if args.credit == "sequence" else advantage[mask]
         self.log_metric("advantages/std", float(counted.std()))
         self.log_metric("diversity", self._diversity(experience.latents[-1], judged.mask))
@@ -271,13 +270,13 @@ class MotionGRPOTrainer(GRPOTrainerAdapter):
     def _diversity(self, latents: Tensor, mask: Tensor) -> float:
         """Mean distance within a group (Eq. 22), of the packed states."""
         if len(latents) % self.num_generations:  # a group lies on two processes
-            latents, mask = self.accelerator.gather(latents), self.accelerator.gather(mask)
+            latents, mask = self.gather(latents), self.gather(mask)
         groups = latents.unflatten(0, (-1, self.num_generations))
         values = diversity(groups, mask[:: self.num_generations])
-        return float(self.accelerator.gather(values).mean())
+        return float(self.gather(values).mean())
 
     def _log_update(self, stats: Float[Tensor, "transitions 5"]) -> None:
-        stats = self.accelerator.gather(stats)
+        stats = self.gather(stats)
         names = ["ratio/mean", "ratio/std", "clip_fraction"] + (["kl"] if self.beta > 0 else [])
         for name, value in zip(names, stats.mean(0).tolist(), strict=False):
             self.log_metric(name, value)
@@ -295,7 +294,7 @@ class MotionGRPOTrainer(GRPOTrainerAdapter):
     def measure(self, eval_dataset: object) -> dict[str, float]:
         """Recovers whole clips as a user would, one sample each with noise of its own; means over clips."""
         clips = clips_to_evaluate(eval_dataset, self.eval_clips)
-        self.model.eval()
+        self.policy.eval()
         mine = clips[self.accelerator.process_index :: self.accelerator.num_processes]
         system = PipelineSystem(self.pipeline, (0,), self.args.eval_num_inference_steps)
         with self.averaged():

@@ -12,7 +12,7 @@ from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -90,6 +90,8 @@ class GRPOTrainerAdapter(HubTrainerMixin, GRPOTrainer):
         callbacks: further ones.
     """
 
+    args: MotionGRPOConfig
+
     def __init__(
         self,
         model: nn.Module,
@@ -156,6 +158,10 @@ class GRPOTrainerAdapter(HubTrainerMixin, GRPOTrainer):
     def log_metric(self, name: str, value: float) -> None:
         """Logs a number; the next log has the mean of what was logged since the last one."""
         self._metrics["train"][name].append(value)
+
+    def gather(self, values: Tensor) -> Tensor:
+        """The rows of all processes."""
+        return cast(Tensor, self.accelerator.gather(values))
 
     def exchanging_last(self, model: nn.Module, items: Sequence[Item]) -> Iterator[Item]:
         """The items one by one, of which only the last one's backward pass exchanges gradients among processes.

@@ -81,9 +81,11 @@ def read_hands_csv(path: str | os.PathLike[str]) -> HandObservations:
             f"{path} has no wrists: a CSV has the columns left_wrist_x, left_wrist_y, left_wrist_z, left_wrist_qw, "
             "left_wrist_qx, left_wrist_qy, left_wrist_qz and left_visible, or right_... likewise."
         )
+    flags: dict[str, int] = {}
     for side, columns in wrists.items():
         if columns.visible is None:
             raise without_flag(str(path), f"add the column {side}_visible, 1 in rows where that wrist was seen")
+        flags[side] = columns.visible
     times = find_times(names)
     used = [index for columns in wrists.values() for index in columns.pose]
     used += [columns.confidence for columns in wrists.values() if columns.confidence is not None]
@@ -96,9 +98,9 @@ def read_hands_csv(path: str | os.PathLike[str]) -> HandObservations:
         index = SIDES.index(side)
         poses[:, index] = torch.stack([values[column] for column in columns.pose], dim=1)
         poses[:, index, 4:] *= columns.metres_per_unit
-        visible[:, index] = _flags(table, columns.visible, names[columns.visible])
-        known = columns.confidence is not None
-        confidence[:, index] = values[columns.confidence] if known else visible[:, index].double()
+        visible[:, index] = _flags(table, flags[side], names[flags[side]])
+        told = columns.confidence
+        confidence[:, index] = visible[:, index].double() if told is None else values[told]
     anywhere = poses[:, SIDES.index(next(iter(wrists))), 4:]
     return HandObservations.from_world(
         poses,
