@@ -41,7 +41,11 @@ def imported() -> set[str]:
 
 def test_what_is_imported_is_required_and_the_other_way_round():
     optional = names(
-        [requirement for name in ("data", "train", "lora", "aria", "hdf5") for requirement in EXTRAS[name]]
+        [
+            requirement
+            for name in ("data", "train", "lora", "aria", "hdf5", "export", "view")
+            for requirement in EXTRAS[name]
+        ]
     )
     assert imported() == names(PROJECT["dependencies"]) | optional - {"motion-grpo"}
 
