@@ -240,7 +240,7 @@ class TestRandomness:
         again = [torch.Generator().manual_seed(number) for number in (5, 6)]
         warm = pipe(head_trajectory(9), temperature=1.5, generator=again, **options).latents
         torch.testing.assert_close(warm, pipe(head_trajectory(9), latents=1.5 * start, **options).latents)
-        with pytest.raises(ValueError, match="temperature must be positive, got 0.0"):
+        with pytest.raises(ValueError, match=r"temperature must be positive, got 0\.0"):
             pipe(head_trajectory(9), temperature=0.0)
 
 
