@@ -201,7 +201,7 @@ def _system_settings(
     pipeline, scheduler = system.pipeline, system.pipeline.scheduler
     return {
         "checkpoint": checkpoint,
-        "weights_sha256": weights_digest(Path(pipeline.denoiser.config._name_or_path)),
+        "weights_sha256": weights_digest(Path(pipeline.denoiser.config["_name_or_path"])),
         "num_inference_steps": system.num_inference_steps or pipeline.config.num_inference_steps,
         "eta": scheduler.config.get("eta") if system.eta is None else system.eta,
         "guidance": "none",

@@ -211,6 +211,7 @@ class PipelineSystem:
     """The scheduler's own when None."""
 
     def __call__(self, clip: Clip) -> list[Motion]:
+        """One motion a seed."""
         self.pipeline.set_progress_bar_config(disable=True)
         return self.pipeline(
             head_trajectory(clip),

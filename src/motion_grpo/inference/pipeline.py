@@ -222,7 +222,7 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
             num_inference_steps = self.config.num_inference_steps
         if output_type not in ("motion", "latent"):
             raise ValueError(f"output_type is {output_type!r}; choose 'motion' or 'latent'.")
-        options = dict(
+        options: dict[str, Any] = dict(
             num_samples=num_samples,
             num_inference_steps=num_inference_steps,
             eta=eta,

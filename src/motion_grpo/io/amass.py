@@ -26,8 +26,10 @@ _KEYS = (
 
 
 def write_amass(motion: Motion, path: Path) -> None:
-    """Writes poses (axis-angle), trans, betas, gender and mocap_framerate, and beside these what AMASS does not have:
-    contacts, timestamps, floor_height and the name of the skeleton."""
+    """Writes poses (axis-angle), trans, betas, gender and mocap_framerate, and what AMASS does not have.
+
+    That is contacts, timestamps, floor_height and the name of the skeleton.
+    """
     arrays = {
         "poses": roma.rotmat_to_rotvec(motion.local_rotmats).flatten(1).numpy().astype(np.float32),
         "trans": motion.trans.numpy().astype(np.float32),

@@ -126,58 +126,78 @@ def _read_lines(path: str | Path) -> tuple[list[str], int]:
     return lines, start
 
 
-def _read_hierarchy(path: str | Path, lines: list[str]) -> list[_Joint]:
-    # Words and not lines: a brace may stand beside a name, below it, or with all of an end site on one line.
-    words = [(word, number) for number, line in enumerate(lines, 1) for word in _WORD.findall(line)]
-    joints: list[_Joint] = []
-    open_blocks: list[int] = []  # index of the joint, -1 for an end site
-    at = 0
+class _Hierarchy:
+    """Reads the joints, word by word.
 
-    def take(count: int) -> list[str]:
-        nonlocal at
-        taken = [word for word, _ in words[at : at + count]]
+    Words and not lines: a brace may stand beside a name, below it, or with all of an end site on one line.
+    """
+
+    def __init__(self, lines: list[str]) -> None:
+        self.words = [(word, number) for number, line in enumerate(lines, 1) for word in _WORD.findall(line)]
+        self.at = 0
+        self.joints: list[_Joint] = []
+        self.open_blocks: list[int] = []  # index of the joint, -1 for an end site
+
+    def read_part(self, keyword: str) -> None:
+        match keyword:
+            case "HIERARCHY":
+                pass
+            case "ROOT" | "JOINT" | "END" | "ENDSITE":
+                self._open(keyword)
+            case "}":
+                self.open_blocks.pop()
+            case "OFFSET":
+                self._read_offset()
+            case "CHANNELS":
+                self._read_channels()
+            case _:
+                raise ValueError("not part of a hierarchy")
+
+    def _take(self, count: int) -> list[str]:
+        taken = [word for word, _ in self.words[self.at : self.at + count]]
         if len(taken) < count or {"{", "}"} & set(taken):
             raise ValueError("something is missing")
-        at += count
+        self.at += count
         return taken
 
-    while at < len(words):
-        word, number = words[at]
-        at += 1
+    def _open(self, kind: str) -> None:
+        name = self._take(next((i for i, (word, _) in enumerate(self.words[self.at :]) if word in "{}"), 0))
+        if self.words[self.at : self.at + 1] and self.words[self.at][0] == "}":
+            raise ValueError("no { follows")
+        self.at += 1
+        parent = self.open_blocks[-1] if self.open_blocks else -1
+        if kind in ("END", "ENDSITE"):
+            self.open_blocks.append(-1)
+            return
+        if (kind == "ROOT") != (not self.joints) or (kind == "JOINT" and parent < 0) or not name:
+            raise ValueError(f"{kind} {' '.join(name)} at this place")
+        self.open_blocks.append(len(self.joints))
+        self.joints.append(_Joint(_NAMESPACE.sub("", " ".join(name)), parent))
+
+    def _read_offset(self) -> None:
+        offset = [float(value) for value in self._take(3)]
+        if self.open_blocks[-1] >= 0:
+            self.joints[self.open_blocks[-1]].offset = offset
+
+    def _read_channels(self) -> None:
+        channels = [c[0].upper() + c[1:].lower() for c in self._take(int(self._take(1)[0]))]
+        if not _CHANNELS.issuperset(channels):
+            raise ValueError("channels are miscounted or unknown")
+        self.joints[self.open_blocks[-1]].channels = channels
+
+
+def _read_hierarchy(path: str | Path, lines: list[str]) -> list[_Joint]:
+    hierarchy = _Hierarchy(lines)
+    joints = hierarchy.joints
+    while hierarchy.at < len(hierarchy.words):
+        word, number = hierarchy.words[hierarchy.at]
+        hierarchy.at += 1
         try:
-            match word.upper():
-                case "HIERARCHY":
-                    pass
-                case "ROOT" | "JOINT" | "END" | "ENDSITE" as kind:
-                    name = take(next((i for i, (w, _) in enumerate(words[at:]) if w in "{}"), 0))
-                    if words[at : at + 1] and words[at][0] == "}":
-                        raise ValueError("no { follows")
-                    at += 1
-                    parent = open_blocks[-1] if open_blocks else -1
-                    if kind in ("END", "ENDSITE"):
-                        open_blocks.append(-1)
-                        continue
-                    if (kind == "ROOT") != (not joints) or (kind == "JOINT" and parent < 0) or not name:
-                        raise ValueError(f"{kind} {' '.join(name)} at this place")
-                    open_blocks.append(len(joints))
-                    joints.append(_Joint(_NAMESPACE.sub("", " ".join(name)), parent))
-                case "}":
-                    open_blocks.pop()
-                case "OFFSET":
-                    offset = [float(value) for value in take(3)]
-                    if open_blocks[-1] >= 0:
-                        joints[open_blocks[-1]].offset = offset
-                case "CHANNELS":
-                    channels = [c[0].upper() + c[1:].lower() for c in take(int(take(1)[0]))]
-                    if not _CHANNELS.issuperset(channels):
-                        raise ValueError("channels are miscounted or unknown")
-                    joints[open_blocks[-1]].channels = channels
-                case _:
-                    raise ValueError("not part of a hierarchy")
+            hierarchy.read_part(word.upper())
         except (ValueError, IndexError) as error:
             line = lines[number - 1].strip()[:60]
             raise ValueError(f"{path}, line {number}: '{line}' cannot be read ({error}).") from error
-    if open_blocks or not joints:
+    if hierarchy.open_blocks or not joints:
         raise ValueError(
             f"{path} is no whole BVH file: its hierarchy {'ends within a joint' if joints else 'is empty'}."
         )

@@ -311,7 +311,7 @@ def _multiply(a: Float[Tensor, "*#batch 4"], b: Float[Tensor, "*#batch 4"]) -> F
 
 
 def _upper(wxyz: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 4"]:
-    """q and -q are one rotation: the one with w >= 0."""
+    """The one of q and -q, which are one rotation, that has w >= 0."""
     return torch.where(wxyz[..., :1] < 0, -wxyz, wxyz)
 
 

@@ -122,7 +122,7 @@ def _faces() -> Int64[Tensor, "faces 3"]:
 def _weights() -> Float[Tensor, "vertices 52"]:
     # The package says nowhere in public which joints a vertex hangs on. Its joints 22 and 23 lie on the wrists.
     model = _wooden()
-    joints, weights = model._skin_joint_indices, model._skin_weights
+    joints, weights = model._skin_joint_indices, model._skin_weights  # noqa: SLF001  (see above)
     dense = np.zeros((model.num_vertices, len(model.joint_names)), np.float32)
     np.add.at(dense, (np.arange(len(joints))[:, None], joints), weights)
     for wrist, knuckles in ((20, 22), (21, 23)):
