@@ -60,6 +60,12 @@ def evaluate(
     ] = 5,
     steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps; the checkpoint's own by default.")] = None,
     eta: Annotated[float | None, typer.Option(min=0, help="Stochasticity; the checkpoint's own by default.")] = None,
+    temperature: Annotated[
+        float,
+        typer.Option(
+            min=0.01, help="Scale of the starting noise; 1.5 with --eta 0 --steps 10 for samples that differ."
+        ),
+    ] = 1.0,
     baselines: Annotated[str, typer.Option(help=f"To compare with: {','.join(BASELINES)}.")] = "",
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many clips a split, evenly spread.")] = None,
     window: Annotated[
@@ -100,7 +106,7 @@ def evaluate(
     if metrics_only is None:
         pipeline = EgoMotionPipeline.from_pretrained(checkpoint).to(state.device)
         pipeline.skeleton = skeleton or pipeline.skeleton
-        main, system = MODEL, PipelineSystem(pipeline, range(seeds), steps, eta)
+        main, system = MODEL, PipelineSystem(pipeline, range(seeds), steps, eta, temperature)
     else:
         main, system = name or "recorded", RecordedMotions(metrics_only, chain.from_iterable(clips.values()), skeleton)
 
@@ -204,6 +210,7 @@ def _system_settings(
         "weights_sha256": weights_digest(Path(pipeline.denoiser.config["_name_or_path"])),
         "num_inference_steps": system.num_inference_steps or pipeline.config.num_inference_steps,
         "eta": scheduler.config.get("eta") if system.eta is None else system.eta,
+        "temperature": system.temperature,
         "guidance": "none",
         "scheduler": type(scheduler).__name__,
         "timestep_spacing": scheduler.config.get("timestep_spacing"),

@@ -38,6 +38,12 @@ def recover(
     samples: Annotated[int, typer.Option(min=1, help="Motions to draw; several are numbered _0, _1, ...")] = 1,
     steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps; the checkpoint's own by default.")] = None,
     eta: Annotated[float | None, typer.Option(min=0, help="Stochasticity; the checkpoint's own by default.")] = None,
+    temperature: Annotated[
+        float,
+        typer.Option(
+            min=0.01, help="Scale of the starting noise; 1.5 with --eta 0 --steps 10 for samples that differ."
+        ),
+    ] = 1.0,
     seed: Annotated[int, typer.Option(help="The same seed gives the same motion.")] = 0,
     hands: Annotated[
         Path | None, typer.Option(help="Wrists: MPS hand tracking (file or folder), or a CSV with left_wrist_x ...")
@@ -79,8 +85,16 @@ def recover(
         for piece in pieces:
             _say(_described(piece))
             generator = torch.Generator().manual_seed(seed)
-            known = {"hands": hands, "stature": stature}
-            result = pipe(piece, **known, num_samples=samples, num_inference_steps=steps, eta=eta, generator=generator)
+            result = pipe(
+                piece,
+                hands=hands,
+                stature=stature,
+                num_samples=samples,
+                num_inference_steps=steps,
+                eta=eta,
+                temperature=temperature,
+                generator=generator,
+            )
             motions += result.motions
         critic = _installed_critic(torch_device)
         for number, motion in enumerate(motions):

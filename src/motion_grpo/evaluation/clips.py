@@ -209,6 +209,8 @@ class PipelineSystem:
     """The pipeline's own when None."""
     eta: float | None = None
     """The scheduler's own when None."""
+    temperature: float = 1.0
+    """Of the starting noise."""
 
     def __call__(self, clip: Clip) -> list[Motion]:
         """One motion a seed."""
@@ -218,6 +220,7 @@ class PipelineSystem:
             num_samples=len(self.seeds),
             num_inference_steps=self.num_inference_steps,
             eta=self.eta,
+            temperature=self.temperature,
             generator=clip_generators(clip, self.seeds),
         ).motions
 
