@@ -1,0 +1,122 @@
+"""What guidance asks of a motion: each residual one function, with its weight and unit (EgoAllo, Sec. 3.4, its code).
+
+Each returns the weighted residual and its Jacobian with respect to the local rotations of the frames that it couples;
+the solver sums the squares. Rotations are perturbed on the right, ``R exp(delta)``; in every frame the body is hung
+from the head, so positions are in the world, metres, floor at z = 0.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from motion_grpo.body import FOOT_JOINTS, NUM_BODY_JOINTS, WRIST_JOINTS, PosedBody, place_by_head
+from motion_grpo.guidance.kinematics import log_map, position_jacobian, rotation_jacobian
+from motion_grpo.guidance.solver import FrameTerm, JointTerm
+
+TORSO_JOINTS: tuple[int, ...] = (1, 2, 3, 6, 9)
+"""Hips and spine: where they are, the prior holds them."""
+TRUNK_AND_LEGS: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 15)
+"""Joints that move feet or torso of a body that hangs from its head."""
+ARMS: tuple[int, ...] = (13, 14, 16, 17, 18, 19, 20, 21)
+FINGERS: tuple[int, ...] = tuple(range(1 + NUM_BODY_JOINTS, 52))
+BODY, HANDS = slice(0, NUM_BODY_JOINTS), slice(NUM_BODY_JOINTS, None)
+KEYPOINTS_OF_HAND: tuple[tuple[int, ...], ...] = ((20, *range(22, 37)), (21, *range(37, 52)))
+"""SMPL-H joints that HaMeR's key points without finger tips are: wrist, index, middle, little, ring finger, thumb."""
+_NEAREST = 0.05
+"""Metres in front of a camera, nearer than which nothing is projected."""
+
+
+@dataclass(frozen=True, eq=False)
+class Anchors:
+    """What a motion is held against: where it came from, and the head it hangs from. Batch is over samples."""
+
+    rest_joints: Float[Tensor, "batch joints 3"]
+    """22, or 52 where fingers are optimized; metres."""
+    cpf_offset: Float[Tensor, "batch 3"]
+    R_world_cpf: Float[Tensor, "frames 3 3"]
+    p_world_cpf: Float[Tensor, "frames 3"]
+    rotmats: Float[Tensor, "batch frames local 3 3"]
+    """Local rotations before guidance, without the root."""
+    contacts: Float[Tensor, "batch frames 21"]
+    """Probability that a body joint rests on the ground, in [0, 1]."""
+
+    def place(self, rotmats: Float[Tensor, "batch frames local 3 3"]) -> PosedBody:
+        """The body in the world."""
+        return place_by_head(
+            self.rest_joints[:, None], self.cpf_offset[:, None], rotmats, self.R_world_cpf, self.p_world_cpf
+        )
+
+
+class SeenHands(NamedTuple):
+    """What was seen of the hands in each frame, left then right, in the world of :class:`Anchors`."""
+
+    confidence: Float[Tensor, "frames 2"]
+    """Of the wrist, in [0, 1]; 0 where it was not seen."""
+    R_world_wrist: Float[Tensor, "frames 2 3 3"]
+    p_world_wrist: Float[Tensor, "frames 2 3"]
+
+
+def prior_rotation(
+    anchors: Anchors, rotmats: Float[Tensor, "batch frames local 3 3"], weight: float, joints: slice = BODY
+) -> JointTerm:
+    """``log(R^-1 R_start)`` of each joint; weight per radian."""
+    residual, jacobian = log_map(rotmats[:, :, joints].mT @ anchors.rotmats[:, :, joints])
+    return JointTerm(weight * residual, (-weight * jacobian.mT,), joints)
+
+
+def prior_position(anchors: Anchors, body: PosedBody, start: PosedBody, weight: float) -> FrameTerm:
+    """Hips and spine, against where they were; weight per metre."""
+    change = body.joints[..., TORSO_JOINTS, :] - start.joints[..., TORSO_JOINTS, :]
+    return FrameTerm(weight * change.flatten(-2), (weight * position_jacobian(body, TORSO_JOINTS, TRUNK_AND_LEGS),))
+
+
+def change_smoothness(anchors: Anchors, rotmats: Float[Tensor, "batch frames local 3 3"], weight: float) -> JointTerm:
+    """``log(D_t^-1 D_t+1)`` with ``D = R^-1 R_start``: neighbours change alike; weight per radian."""
+    change = rotmats[:, :, BODY].mT @ anchors.rotmats[:, :, BODY]
+    residual, jacobian = log_map(change[:, :-1].mT @ change[:, 1:])
+    jacobian = weight * jacobian @ change[:, 1:].mT
+    return JointTerm(weight * residual, (jacobian, -jacobian), BODY)
+
+
+def pose_smoothness(rotmats: Float[Tensor, "batch frames local 3 3"], weight: float, joints: slice = BODY) -> JointTerm:
+    """``log(R_t^-1 R_t+1)``; weight per radian."""
+    residual, jacobian = log_map(rotmats[:, :-1, joints].mT @ rotmats[:, 1:, joints])
+    return JointTerm(weight * residual, (-weight * jacobian.mT, weight * jacobian), joints)
+
+
+def velocity_smoothness(rotmats: Float[Tensor, "batch frames local 3 3"], weight: float) -> JointTerm:
+    """``log(V_t^-1 V_t+1)`` with ``V_t = R_t^-1 R_t+1``; weight per radian."""
+    velocity = rotmats[:, :-1, BODY].mT @ rotmats[:, 1:, BODY]
+    residual, jacobian = log_map(velocity[:, :-1].mT @ velocity[:, 1:])
+    jacobian = weight * jacobian
+    first = jacobian @ velocity[:, 1:].mT
+    return JointTerm(weight * residual, (first, -jacobian.mT - first, jacobian), BODY)
+
+
+def skating(anchors: Anchors, body: PosedBody, weight: float) -> FrameTerm:
+    """Steps of ankles and toes from frame to frame, times how surely they stand (mean of both frames); per metre."""
+    feet = [joint - 1 for joint in FOOT_JOINTS]
+    standing = weight * (anchors.contacts[:, :-1, feet] + anchors.contacts[:, 1:, feet]) / 2
+    step = body.joints[:, :-1, FOOT_JOINTS] - body.joints[:, 1:, FOOT_JOINTS]
+    jacobian = position_jacobian(body, FOOT_JOINTS, TRUNK_AND_LEGS)
+    rows = standing.repeat_interleave(3, dim=-1)[..., None]
+    return FrameTerm((standing[..., None] * step).flatten(-2), (rows * jacobian[:, :-1], -rows * jacobian[:, 1:]))
+
+
+def wrist_position(body: PosedBody, hands: SeenHands, weight: float) -> FrameTerm:
+    """Wrists, against where they were seen, times the confidence; weight per metre."""
+    trust = weight * hands.confidence
+    error = body.joints[..., WRIST_JOINTS, :] - hands.p_world_wrist
+    jacobian = position_jacobian(body, WRIST_JOINTS, (*TRUNK_AND_LEGS, *ARMS))
+    return FrameTerm((trust[..., None] * error).flatten(-2), (trust.repeat_interleave(3, -1)[..., None] * jacobian,))
+
+
+def wrist_rotation(body: PosedBody, hands: SeenHands, weight: float) -> FrameTerm:
+    """``log(R_seen^-1 R)`` of the wrists, times the confidence; weight per radian."""
+    trust = weight * hands.confidence[..., None]
+    residual, jacobian = log_map(hands.R_world_wrist.mT @ body.rotmats[..., WRIST_JOINTS, :, :])
+    jacobian = jacobian @ rotation_jacobian(body, WRIST_JOINTS, (*TRUNK_AND_LEGS, *ARMS))
+    return FrameTerm((trust * residual).flatten(-2), ((trust[..., None] * jacobian).flatten(-3, -2),))
