@@ -13,8 +13,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from motion_grpo.body import FOOT_JOINTS, NUM_BODY_JOINTS, WRIST_JOINTS, PosedBody, place_by_head
-from motion_grpo.guidance.kinematics import log_map, position_jacobian, rotation_jacobian
+from motion_grpo.guidance import so3
+from motion_grpo.guidance.kinematics import position_jacobian, rotation_jacobian
 from motion_grpo.guidance.solver import FrameTerm, JointTerm
+
+Rotations = Float[Tensor, "3 3 batch frames local"]
+"""Local rotations, components first (:mod:`~motion_grpo.guidance.so3`)."""
 
 TORSO_JOINTS: tuple[int, ...] = (1, 2, 3, 6, 9)
 """Hips and spine: where they are, the prior holds them."""
@@ -38,15 +42,16 @@ class Anchors:
     cpf_offset: Float[Tensor, "batch 3"]
     R_world_cpf: Float[Tensor, "frames 3 3"]
     p_world_cpf: Float[Tensor, "frames 3"]
-    rotmats: Float[Tensor, "batch frames local 3 3"]
-    """Local rotations before guidance, without the root."""
+    rotations: Rotations
+    """Before guidance, without the root."""
     contacts: Float[Tensor, "batch frames 21"]
     """Probability that a body joint rests on the ground, in [0, 1]."""
 
-    def place(self, rotmats: Float[Tensor, "batch frames local 3 3"]) -> PosedBody:
+    def place(self, rotations: Rotations) -> PosedBody:
         """The body in the world."""
+        local = so3.components_last(rotations)
         return place_by_head(
-            self.rest_joints[:, None], self.cpf_offset[:, None], rotmats, self.R_world_cpf, self.p_world_cpf
+            self.rest_joints[:, None], self.cpf_offset[:, None], local, self.R_world_cpf, self.p_world_cpf
         )
 
 
@@ -59,41 +64,41 @@ class SeenHands(NamedTuple):
     p_world_wrist: Float[Tensor, "frames 2 3"]
 
 
-def prior_rotation(
-    anchors: Anchors, rotmats: Float[Tensor, "batch frames local 3 3"], weight: float, joints: slice = BODY
-) -> JointTerm:
+def prior_rotation(anchors: Anchors, R: Rotations, weight: float, joints: slice = BODY) -> JointTerm:
     """``log(R^-1 R_start)`` of each joint; weight per radian."""
-    residual, jacobian = log_map(rotmats[:, :, joints].mT @ anchors.rotmats[:, :, joints])
-    return JointTerm(weight * residual, (-weight * jacobian.mT,), joints)
+    residual, jacobian = so3.log(so3.product_from(R[..., joints], anchors.rotations[..., joints]))
+    return JointTerm(weight * residual, (-weight * so3.transposed(jacobian),), joints)
 
 
-def prior_position(anchors: Anchors, body: PosedBody, start: PosedBody, weight: float) -> FrameTerm:
+def prior_position(body: PosedBody, start: PosedBody, weight: float) -> FrameTerm:
     """Hips and spine, against where they were; weight per metre."""
     change = body.joints[..., TORSO_JOINTS, :] - start.joints[..., TORSO_JOINTS, :]
     return FrameTerm(weight * change.flatten(-2), (weight * position_jacobian(body, TORSO_JOINTS, TRUNK_AND_LEGS),))
 
 
-def change_smoothness(anchors: Anchors, rotmats: Float[Tensor, "batch frames local 3 3"], weight: float) -> JointTerm:
+def change_smoothness(anchors: Anchors, R: Rotations, weight: float) -> JointTerm:
     """``log(D_t^-1 D_t+1)`` with ``D = R^-1 R_start``: neighbours change alike; weight per radian."""
-    change = rotmats[:, :, BODY].mT @ anchors.rotmats[:, :, BODY]
-    residual, jacobian = log_map(change[:, :-1].mT @ change[:, 1:])
-    jacobian = weight * jacobian @ change[:, 1:].mT
+    change = so3.product_from(R[..., BODY], anchors.rotations[..., BODY])
+    now, after = change[..., :-1, :], change[..., 1:, :]
+    residual, jacobian = so3.log(so3.product_from(now, after))
+    jacobian = weight * so3.product(jacobian, so3.transposed(after))
     return JointTerm(weight * residual, (jacobian, -jacobian), BODY)
 
 
-def pose_smoothness(rotmats: Float[Tensor, "batch frames local 3 3"], weight: float, joints: slice = BODY) -> JointTerm:
+def pose_smoothness(R: Rotations, weight: float, joints: slice = BODY) -> JointTerm:
     """``log(R_t^-1 R_t+1)``; weight per radian."""
-    residual, jacobian = log_map(rotmats[:, :-1, joints].mT @ rotmats[:, 1:, joints])
-    return JointTerm(weight * residual, (-weight * jacobian.mT, weight * jacobian), joints)
+    residual, jacobian = so3.log(so3.product_from(R[..., :-1, joints], R[..., 1:, joints]))
+    return JointTerm(weight * residual, (-weight * so3.transposed(jacobian), weight * jacobian), joints)
 
 
-def velocity_smoothness(rotmats: Float[Tensor, "batch frames local 3 3"], weight: float) -> JointTerm:
+def velocity_smoothness(R: Rotations, weight: float) -> JointTerm:
     """``log(V_t^-1 V_t+1)`` with ``V_t = R_t^-1 R_t+1``; weight per radian."""
-    velocity = rotmats[:, :-1, BODY].mT @ rotmats[:, 1:, BODY]
-    residual, jacobian = log_map(velocity[:, :-1].mT @ velocity[:, 1:])
+    velocity = so3.product_from(R[..., :-1, BODY], R[..., 1:, BODY])
+    now, after = velocity[..., :-1, :], velocity[..., 1:, :]
+    residual, jacobian = so3.log(so3.product_from(now, after))
     jacobian = weight * jacobian
-    first = jacobian @ velocity[:, 1:].mT
-    return JointTerm(weight * residual, (first, -jacobian.mT - first, jacobian), BODY)
+    first = so3.product(jacobian, so3.transposed(after))
+    return JointTerm(weight * residual, (first, -so3.transposed(jacobian) - first, jacobian), BODY)
 
 
 def skating(anchors: Anchors, body: PosedBody, weight: float) -> FrameTerm:
@@ -116,7 +121,9 @@ def wrist_position(body: PosedBody, hands: SeenHands, weight: float) -> FrameTer
 
 def wrist_rotation(body: PosedBody, hands: SeenHands, weight: float) -> FrameTerm:
     """``log(R_seen^-1 R)`` of the wrists, times the confidence; weight per radian."""
-    trust = weight * hands.confidence[..., None]
-    residual, jacobian = log_map(hands.R_world_wrist.mT @ body.rotmats[..., WRIST_JOINTS, :, :])
-    jacobian = jacobian @ rotation_jacobian(body, WRIST_JOINTS, (*TRUNK_AND_LEGS, *ARMS))
-    return FrameTerm((trust * residual).flatten(-2), ((trust[..., None] * jacobian).flatten(-3, -2),))
+    trust = weight * hands.confidence
+    error = hands.R_world_wrist.mT @ body.rotmats[..., WRIST_JOINTS, :, :]
+    residual, jacobian = so3.log(so3.components_first(error))
+    jacobian = so3.components_last(jacobian) @ rotation_jacobian(body, WRIST_JOINTS, (*TRUNK_AND_LEGS, *ARMS))
+    rows = trust.repeat_interleave(3, -1)
+    return FrameTerm(rows * residual.movedim(0, -1).flatten(-2), (rows[..., None] * jacobian.flatten(-3, -2),))

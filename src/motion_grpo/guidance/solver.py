@@ -1,8 +1,8 @@
-"""Nonlinear least squares over the rotations of a sequence of frames, each of which couples to its neighbours only.
+"""Nonlinear least squares over the rotations of a sequence of frames, each of which couples to its neighbors only.
 
-Levenberg-Marquardt on the product of SO(3)s (Nocedal and Wright, "Numerical Optimization", chapter 10; damping after
+Levenberg-Marquardt on a product of SO(3)s (Nocedal and Wright, "Numerical Optimization", chapter 10; damping after
 Nielsen, "Damping parameter in Marquardt's method", 1999). Each step solves the damped normal equations by conjugate
-gradients without forming them, preconditioned by a block-tridiagonal part of them, so cost and memory grow linearly
+gradients without forming them, preconditioned by the block-tridiagonal part of them, so cost and memory grow linearly
 with the frames. Nothing here knows what is fitted: residuals come as :class:`JointTerm` and :class:`FrameTerm`.
 """
 
@@ -10,19 +10,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import roma
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from motion_grpo.guidance import so3
 from motion_grpo.guidance.banded import BlockTridiagonal
 
 _TINY = 1e-30
-_REFRESH = 8
-"""Steps of conjugate gradients, over which the preconditioner is made anew: before, that would take longer."""
 _MAX_CG_STEPS = 60
 _CG_TOLERANCE = 1e-2
-"""Of the residual, in the preconditioner's norm: an inexact step costs little where the next one corrects it."""
+"""Of the residual, in the preconditioner's norm: the next linearization corrects more than this."""
 _MAX_DAMPING = 1e8
 
 
@@ -30,11 +28,11 @@ class JointTerm(NamedTuple):
     """A residual of each joint by itself, of one to three successive frames: row ``t`` is of frames ``t, t + 1, ...``
 
     A perturbation ``R exp(delta)`` of a joint's rotation in frame ``t + i`` changes row ``t`` by
-    ``jacobians[i] @ delta``.
+    ``jacobians[i] @ delta``. Components lead (:mod:`~motion_grpo.guidance.so3`).
     """
 
-    residual: Float[Tensor, "*batch rows some_joints 3"]
-    jacobians: tuple[Float[Tensor, "*batch rows some_joints 3 3"], ...]
+    residual: Float[Tensor, "3 batch rows some_joints"]
+    jacobians: tuple[Float[Tensor, "3 3 batch rows some_joints"], ...]
     joints: slice = slice(None)
     """Which of the problem's joints these are."""
 
@@ -42,11 +40,12 @@ class JointTerm(NamedTuple):
 class FrameTerm(NamedTuple):
     """A residual of several joints together, of one or two successive frames.
 
-    Columns of the Jacobians belong to the first joints of the problem's ``order``, three a joint.
+    Columns of the Jacobians are the first axis of the first joints of the problem's ``order``, then their second and
+    third.
     """
 
-    residual: Float[Tensor, "*batch rows values"]
-    jacobians: tuple[Float[Tensor, "*batch rows values columns"], ...]
+    residual: Float[Tensor, "batch rows values"]
+    jacobians: tuple[Float[Tensor, "batch rows values columns"], ...]
 
 
 Term = JointTerm | FrameTerm
@@ -57,7 +56,7 @@ Terms = Mapping[str, Term]
 class Problem:
     """What is minimized: the sum of the squares of all residuals."""
 
-    terms: Callable[[Float[Tensor, "batch frames joints 3 3"]], Terms]
+    terms: Callable[[Float[Tensor, "3 3 batch frames joints"]], Terms]
     """The residuals and their Jacobians by name; always the same names."""
     order: Sequence[int]
     """Joints in the order of the columns of :class:`FrameTerm`."""
@@ -69,13 +68,11 @@ class Problem:
 class Solution:
     """What :func:`levenberg_marquardt` found."""
 
-    rotmats: Float[Tensor, "batch frames joints 3 3"]
+    rotations: Float[Tensor, "3 3 batch frames joints"]
     before: dict[str, Float[Tensor, "batch"]]
     """Sum of squares by term at the start."""
     after: dict[str, Float[Tensor, "batch"]]
     """The same at the end; the total is never higher than before."""
-    damping: Float[Tensor, "batch"]
-    """The last one: to go on from."""
     accepted: Int[Tensor, "batch"]
     """Steps that lowered the cost."""
     iterations: int
@@ -84,10 +81,10 @@ class Solution:
 
 def levenberg_marquardt(
     problem: Problem,
-    start: Float[Tensor, "batch frames joints 3 3"],
+    start: Float[Tensor, "3 3 batch frames joints"],
     *,
     iterations: int = 20,
-    damping: float | Float[Tensor, "batch"] = 0.1,
+    damping: float = 1.0,
     tolerance: float = 1e-6,
 ) -> Solution:
     """Minimizes the problem from ``start``; every entry of the batch is a problem of its own.
@@ -102,195 +99,180 @@ def levenberg_marquardt(
         damping: added to the diagonal of the normal equations at first.
         tolerance: ends when no step promises to lower its cost by more than this share of it.
     """
-    rotmats = start
-    terms = problem.terms(rotmats)
+    rotations, terms = start, problem.terms(start)
     before = costs(terms)
     cost = sum(before.values())
-    damping = torch.as_tensor(damping, dtype=cost.dtype, device=cost.device).expand_as(cost).clone()
+    damping = torch.full_like(cost, damping)
     growth = torch.full_like(cost, 2.0)
     accepted = torch.zeros_like(cost, dtype=torch.int64)
-    preconditioner, last_steps, iteration = None, 0, 0
+    iteration = 0
     for iteration in range(1, iterations + 1):
-        if True:
-            preconditioner = _Preconditioner(problem, terms, rotmats.shape[:3], damping)
-        equations = _NormalEquations(problem, terms, rotmats.shape[:3], damping)
-        step, last_steps = _conjugate_gradients(equations, preconditioner)
+        equations = _NormalEquations(problem, terms, start.shape[2:], damping)
+        step = _conjugate_gradients(equations, _Preconditioner(problem, equations))
         # ||r||^2 - ||r + J step||^2, with (J^T J + damping) step = -gradient.
-        predicted = -_dot(step, equations.gradient) + damping * _dot(step, step)
+        predicted = damping * _dot(step, step) - _dot(step, equations.gradient)
         if bool((predicted <= tolerance * cost).all()):
             break
-        candidate = rotmats @ roma.rotvec_to_rotmat(step)
+        candidate = so3.product(rotations, so3.exp(step))
         candidate_terms = problem.terms(candidate)
         candidate_cost = sum(costs(candidate_terms).values())
         gain = (cost - candidate_cost) / predicted.clamp_min(_TINY)
         better = (gain > 0) & candidate_cost.isfinite()
-        shrink = (1 - (2 * gain - 1) ** 3).clamp(1 / 3, 2.0)
-        damping = torch.where(better, damping * shrink, damping * growth).clamp_max(_MAX_DAMPING)
+        damping = damping * torch.where(better, (1 - (2 * gain - 1) ** 3).clamp(1 / 3, 2.0), growth)
+        damping = damping.clamp_max(_MAX_DAMPING)
         growth = torch.where(better, 2.0, growth * 2)
         accepted += better
-        cost = torch.where(better, candidate_cost, cost)
-        rotmats = _where(better, candidate, rotmats)
-        terms = {name: _where_term(better, candidate_terms[name], term) for name, term in terms.items()}
-    return Solution(rotmats, before, costs(terms), damping, accepted, iteration)
+        if bool(better.all()):
+            # What the general case comes to, without a copy of everything.
+            rotations, terms, cost = candidate, candidate_terms, candidate_cost
+        else:
+            cost = torch.where(better, candidate_cost, cost)
+            rotations = torch.where(better[:, None, None], candidate, rotations)
+            terms = {name: _choose(better, candidate_terms[name], term) for name, term in terms.items()}
+    return Solution(rotations, before, costs(terms), accepted, iteration)
 
 
 def costs(terms: Terms) -> dict[str, Float[Tensor, "batch"]]:
     """Sum of squares of each term."""
-    return {name: term.residual.square().flatten(1).sum(-1) for name, term in terms.items()}
+    squares = {name: (term.residual.square(), isinstance(term, JointTerm)) for name, term in terms.items()}
+    return {name: x.sum((0, 2, 3) if leads else (1, 2)) for name, (x, leads) in squares.items()}
 
 
 class _NormalEquations:
-    """``J^T J + damping`` as a product with a vector, and the gradient ``J^T r``."""
+    """``J^T J + damping`` as a product with a vector, and the gradient ``J^T r``.
+
+    Args:
+        problem: says which joints the columns belong to.
+        terms: residuals and Jacobians.
+        shape: batch, frames, joints.
+        damping: one number a problem.
+    """
 
     def __init__(self, problem: Problem, terms: Terms, shape: torch.Size, damping: Float[Tensor, "batch"]) -> None:
-        self.order = list(problem.order)
+        self.order, self.shape = list(problem.order), shape
         self.frame_terms = [term for term in terms.values() if isinstance(term, FrameTerm)]
-        joint_terms = [term for term in terms.values() if isinstance(term, JointTerm)]
-        self.blocks = _joint_blocks(joint_terms, shape, damping)
-        gradient = torch.zeros_like(self.blocks[0][..., 0])
-        for term in joint_terms:
-            rows = term.residual.shape[-3]
-            for i, jacobian in enumerate(term.jacobians):
-                gradient[:, i : i + rows, term.joints] += _times(jacobian.mT, term.residual)
-        for term in self.frame_terms:
-            self._add_transposed(term, term.residual, gradient)
-        self.gradient = gradient
+        batch, frames, joints = shape
+        self.gradient = damping.new_zeros(3, *shape)
+        # Blocks of J^T J of frames 0, 1 and 2 apart, of all terms in which joints do not couple.
+        self.blocks = [damping.new_zeros(3, 3, batch, max(frames - apart, 0), joints) for apart in range(3)]
+        for axis in range(3):
+            self.blocks[0][axis, axis] += damping[:, None, None]
+        for term in terms.values():
+            if isinstance(term, JointTerm):
+                rows = term.residual.shape[-2]
+                for i, left in enumerate(term.jacobians):
+                    change = so3.times(so3.transposed(left), term.residual)
+                    self.gradient[:, :, i : i + rows, term.joints] += change
+                    for apart, right in enumerate(term.jacobians[i:]):
+                        self.blocks[apart][..., i : i + rows, term.joints] += so3.product_from(left, right)
+            else:
+                self._add_transposed(term, term.residual, self.gradient)
 
-    def __call__(self, v: Float[Tensor, "batch frames joints 3"]) -> Float[Tensor, "batch frames joints 3"]:
-        frames = v.shape[1]
-        result = _times(self.blocks[0], v)
-        for offset in (1, 2):
-            block = self.blocks[offset]
-            result[:, : frames - offset] += _times(block, v[:, offset:])
-            result[:, offset:] += _times(block.mT, v[:, : frames - offset])
-        flat = v[:, :, self.order].flatten(-2)
+    def __call__(self, v: Float[Tensor, "3 batch frames joints"]) -> Float[Tensor, "3 batch frames joints"]:
+        frames = self.shape[1]
+        result = so3.times(self.blocks[0], v)
+        for apart in (1, 2):
+            block = self.blocks[apart]
+            result[:, :, : frames - apart] += so3.times(block, v[:, :, apart:])
+            result[:, :, apart:] += so3.times(so3.transposed(block), v[:, :, : frames - apart])
+        columns = v[..., self.order].permute(1, 2, 0, 3)
         for term in self.frame_terms:
-            rows, columns = term.residual.shape[-2], term.jacobians[0].shape[-1]
-            change = sum(_times(J, flat[:, i : i + rows, :columns]) for i, J in enumerate(term.jacobians))
+            rows, joints = term.residual.shape[-2], term.jacobians[0].shape[-1] // 3
+            used = columns[..., :joints].flatten(-2)
+            change = sum(_times(J, used[:, i : i + rows]) for i, J in enumerate(term.jacobians))
             self._add_transposed(term, change, result)
         return result
 
     def _add_transposed(self, term: FrameTerm, values: Tensor, result: Tensor) -> None:
         rows, joints = values.shape[-2], self.order[: term.jacobians[0].shape[-1] // 3]
         for i, jacobian in enumerate(term.jacobians):
-            result[:, i : i + rows, joints] += _times(jacobian.mT, values).unflatten(-1, (-1, 3))
+            change = (values[..., None, :] @ jacobian).squeeze(-2).unflatten(-1, (3, -1)).permute(2, 0, 1, 3)
+            result[:, :, i : i + rows, joints] += change
 
 
 class _Preconditioner:
     """Solves a block-tridiagonal system that is near the normal equations.
 
-    Three-frame terms, as differences of two changes, count as both changes: that leaves out their coupling of frames
-    two apart, and nothing else. Joints that are coupled share a block a frame; of the others each has a number a frame,
-    the mean over its three axes.
+    The coupling of frames two apart, which second differences bring, is left out: a second difference is one of two
+    changes, and both count by themselves instead. Of joints that couple, each frame has a block; of the others each
+    has a number, the mean over its axes.
     """
 
-    def __init__(self, problem: Problem, terms: Terms, shape: torch.Size, damping: Float[Tensor, "batch"]) -> None:
-        near = [_as_changes(term) for term in terms.values() if isinstance(term, JointTerm)]
-        diagonal, upper, _ = _joint_blocks([part for parts in near for part in parts], shape, damping)
-        self.coupled = list(problem.order[: problem.coupled])
-        self.free = [joint for joint in range(diagonal.shape[-3]) if joint not in self.coupled]
-        blocks = [_block_diagonal(x[:, :, self.coupled]) for x in (diagonal, upper)]
-        for term in terms.values():
-            if isinstance(term, FrameTerm):
-                rows, columns = term.residual.shape[-2], min(3 * problem.coupled, term.jacobians[0].shape[-1])
-                jacobians = [J[..., :columns] for J in term.jacobians]
-                for i, J in enumerate(jacobians):
-                    blocks[0][:, i : i + rows, :columns, :columns] += J.mT @ J
-                if len(jacobians) == 2:
-                    blocks[1][:, :rows, :columns, :columns] += jacobians[0].mT @ jacobians[1]
-        self.of_coupled = BlockTridiagonal(*blocks)
-        means = [x[:, :, self.free].diagonal(dim1=-2, dim2=-1).mean(-1) for x in (diagonal, upper)]
-        self.of_free = BlockTridiagonal(*(x.mT.contiguous()[..., None, None] for x in means))
+    def __init__(self, problem: Problem, equations: _NormalEquations) -> None:
+        (batch, frames, joints), coupled = equations.shape, problem.coupled
+        diagonal, upper, second = equations.blocks
+        # (1, -2, 1) squared holds 1 4 1 on the diagonal, -2 -2 beside it and 1 two apart; the squares of its changes
+        # hold 1 2 1 and -1 -1.
+        shift = second.diagonal().mean(-1)
+        diagonal, upper = diagonal.clone(), upper.clone()
+        for axis in range(3):
+            diagonal[axis, axis, :, 1:-1] -= 2 * shift
+            upper[axis, axis, :, :-1] += shift
+            upper[axis, axis, :, 1:] += shift
+        self.coupled = list(problem.order[:coupled])
+        self.free = [joint for joint in range(joints) if joint not in self.coupled]
+        blocks = []
+        for x in (diagonal, upper):
+            block = x.new_zeros(batch, x.shape[-2], 3, coupled, 3, coupled)
+            block.diagonal(dim1=-3, dim2=-1).copy_(x[..., self.coupled].permute(2, 3, 0, 1, 4))
+            blocks.append(block)
+        for term in equations.frame_terms:
+            rows = term.residual.shape[-2]
+            parts = [J.unflatten(-1, (3, -1))[..., :coupled].flatten(-2) for J in term.jacobians]
+            some = parts[0].shape[-1] // 3
+            for i, J in enumerate(parts):
+                for apart, other in enumerate(parts[i:]):
+                    square = (J.mT @ other).unflatten(-1, (3, -1)).unflatten(-3, (3, -1))
+                    blocks[apart][:, i : i + rows, :, :some, :, :some] += square
+        self.of_coupled = BlockTridiagonal(*(block.flatten(-2).flatten(-3, -2) for block in blocks))
+        means = [sum(x[axis, axis] for axis in range(3)) / 3 for x in (diagonal, upper)]
+        self.of_free = BlockTridiagonal(*(x[..., self.free].mT[..., None, None] for x in means))
 
-    def __call__(self, r: Float[Tensor, "batch frames joints 3"]) -> Float[Tensor, "batch frames joints 3"]:
+    def __call__(self, r: Float[Tensor, "3 batch frames joints"]) -> Float[Tensor, "3 batch frames joints"]:
         result = torch.empty_like(r)
-        coupled = self.of_coupled.solve(r[:, :, self.coupled].flatten(-2)[..., None])
-        result[:, :, self.coupled] = coupled.squeeze(-1).unflatten(-1, (-1, 3))
-        free = r[:, :, self.free].transpose(1, 2)[..., None, :]
-        result[:, :, self.free] = self.of_free.solve(free).squeeze(-2).transpose(1, 2)
+        coupled = self.of_coupled.solve(r[..., self.coupled].permute(1, 2, 0, 3).flatten(-2)[..., None])
+        result[..., self.coupled] = coupled.squeeze(-1).unflatten(-1, (3, -1)).permute(2, 0, 1, 3)
+        free = self.of_free.solve(r[..., self.free].permute(1, 3, 2, 0)[..., None, :])
+        result[..., self.free] = free.squeeze(-2).permute(3, 0, 2, 1)
         return result
 
 
 def _conjugate_gradients(
     equations: _NormalEquations, preconditioner: _Preconditioner
-) -> tuple[Float[Tensor, "batch frames joints 3"], int]:
-    """The step, and how many steps of conjugate gradients it took."""
+) -> Float[Tensor, "3 batch frames joints"]:
     residual = -equations.gradient
     x = torch.zeros_like(residual)
-    z = preconditioner(residual)
-    direction, size = z, _dot(residual, z)
+    direction = z = preconditioner(residual)
+    size = _dot(residual, z)
     enough = _CG_TOLERANCE**2 * size
-    for step in range(1, _MAX_CG_STEPS + 1):
+    for _ in range(_MAX_CG_STEPS):
         image = equations(direction)
-        length = (size / _dot(direction, image).clamp_min(_TINY))[:, None, None, None]
+        length = (size / _dot(direction, image).clamp_min(_TINY))[:, None, None]
         x = x + length * direction
         residual = residual - length * image
         z = preconditioner(residual)
         before, size = size, _dot(residual, z)
         if not bool((size > enough).any()):
             break
-        direction = z + (size / before.clamp_min(_TINY))[:, None, None, None] * direction
-    return x, step
-
-
-def _joint_blocks(
-    terms: Sequence[JointTerm], shape: torch.Size, damping: Float[Tensor, "batch"]
-) -> tuple[Float[Tensor, "batch rows joints 3 3"], ...]:
-    """3x3 blocks of ``J^T J`` of frames 0, 1 and 2 apart; damping on the diagonal."""
-    batch, frames, joints = shape
-    blocks = [damping.new_zeros(batch, max(frames - offset, 0), joints, 3, 3) for offset in range(3)]
-    blocks[0].diagonal(dim1=-2, dim2=-1).add_(damping[:, None, None, None])
-    for term in terms:
-        rows = term.residual.shape[-3]
-        for i, left in enumerate(term.jacobians):
-            for offset, right in enumerate(term.jacobians[i:]):
-                blocks[offset][:, i : i + rows, term.joints] += left.mT @ right
-    return tuple(blocks)
-
-
-def _as_changes(term: JointTerm) -> list[JointTerm]:
-    """A three-frame term as two two-frame ones whose sum it is; others as they are.
-
-    With ``J0 (v0 - v1)`` as the one change, ``J0 v0 + J1 v1 + J2 v2`` leaves ``(J0 + J1) v1 + J2 v2``. Squared, a sum
-    of two is at most twice the sum of their squares, and half of that on average.
-    """
-    if len(term.jacobians) < 3:
-        return [term]
-    first, middle, last = term.jacobians
-    # Frames t + 1 and t + 2 of row t are frames t and t + 1 of a row later.
-    residual, *jacobians = (_after_an_empty_row(x) for x in (term.residual, first + middle, last))
-    return [
-        JointTerm(term.residual, (first, -first), term.joints),
-        JointTerm(residual, tuple(jacobians), term.joints),
-    ]
-
-
-def _after_an_empty_row(x: Tensor) -> Tensor:
-    return torch.cat([torch.zeros_like(x[:, :1]), x], dim=1)
-
-
-def _block_diagonal(blocks: Float[Tensor, "batch rows joints 3 3"]) -> Float[Tensor, "batch rows columns columns"]:
-    batch, rows, joints = blocks.shape[:3]
-    whole = blocks.new_zeros(batch, rows, joints, 3, joints, 3)
-    each = torch.arange(joints, device=blocks.device)
-    whole[:, :, each, :, each] = blocks.permute(2, 0, 1, 3, 4)
-    return whole.flatten(-2).flatten(-3, -2)
+        direction = z + (size / before.clamp_min(_TINY))[:, None, None] * direction
+    return x
 
 
 def _times(
     matrices: Float[Tensor, "*batch rows columns"], vectors: Float[Tensor, "*batch columns"]
 ) -> Float[Tensor, "*batch rows"]:
-    return (matrices * vectors[..., None, :]).sum(-1)
+    return (matrices @ vectors[..., None]).squeeze(-1)
 
 
-def _dot(a: Float[Tensor, "batch *any"], b: Float[Tensor, "batch *any"]) -> Float[Tensor, "batch"]:
-    return (a * b).flatten(1).sum(-1)
+def _dot(a: Float[Tensor, "3 batch frames joints"], b: Float[Tensor, "3 batch frames joints"]) -> Float[Tensor, "batch"]:
+    return (a * b).sum((0, 2, 3))
 
 
-def _where(choice: Bool[Tensor, "batch"], yes: Tensor, no: Tensor) -> Tensor:
-    return torch.where(choice.view(-1, *[1] * (yes.ndim - 1)), yes, no)
-
-
-def _where_term(choice: Bool[Tensor, "batch"], yes: Term, no: Term) -> Term:
-    jacobians = tuple(_where(choice, a, b) for a, b in zip(yes.jacobians, no.jacobians, strict=True))
-    return yes._replace(residual=_where(choice, yes.residual, no.residual), jacobians=jacobians)
+def _choose(choice: Bool[Tensor, "batch"], yes: Term, no: Term) -> Term:
+    jacobians = zip(yes.jacobians, no.jacobians, strict=True)
+    if isinstance(yes, JointTerm):
+        pick = choice[:, None, None]
+        residual = torch.where(pick, yes.residual, no.residual)
+        return JointTerm(residual, tuple(torch.where(pick, a, b) for a, b in jacobians), yes.joints)
+    residual = torch.where(choice[:, None, None], yes.residual, no.residual)
+    return FrameTerm(residual, tuple(torch.where(choice[:, None, None, None], a, b) for a, b in jacobians))
