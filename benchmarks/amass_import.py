@@ -33,7 +33,10 @@ def write_files(root: Path, files: int, frames: int, fps: float, hands: bool) ->
     rng = np.random.default_rng(0)
     time_ = np.arange(frames)[:, None] / fps
     for number in range(files):
-        wave = lambda columns: np.sin(time_ * rng.uniform(0.5, 3, columns) + rng.uniform(0, 6, columns))  # noqa: E731
+
+        def wave(columns):
+            return np.sin(time_ * rng.uniform(0.5, 3, columns) + rng.uniform(0, 6, columns))
+
         poses = np.zeros((frames, 156))
         poses[:, :66] = 0.3 * wave(66)
         poses[:, 66:] = 0.2 * wave(90) if hands else 0.1

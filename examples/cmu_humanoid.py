@@ -144,7 +144,10 @@ def load_motion(clip_id: str, model: str, start: float, stop: float, fps: float)
         roma.unitquat_slerp(quaternions[b], quaternions[b + 1], w, shortest_arc=True)
         for b, w in zip(before, weight, strict=True)
     ]
-    lerp = lambda x: torch.lerp(x[before], x[before + 1], weight.reshape(-1, *[1] * (x.ndim - 1)))  # noqa: E731
+
+    def lerp(x):
+        return torch.lerp(x[before], x[before + 1], weight.reshape(-1, *[1] * (x.ndim - 1)))
+
     angles = {name: lerp(angle) for name, angle in motion.joint_angles.items()}
     return HumanoidMotion(
         motion.bodies, roma.unitquat_to_rotmat(torch.stack(between)), lerp(motion.p_world_body), angles

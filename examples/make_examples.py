@@ -21,7 +21,7 @@ from torch import Tensor
 
 from motion_grpo.body import NUM_BETAS, NUM_JOINTS, PARENTS, Skeleton, cpf_of, forward_kinematics
 from motion_grpo.body.joints import BODY_JOINT_NAMES
-from motion_grpo.data.clips import TOE_HEIGHT
+from motion_grpo.motion.contacts import TOE_HEIGHT
 
 FPS = 30.0
 JOINTS = ("pelvis", *BODY_JOINT_NAMES)

@@ -48,8 +48,8 @@ def _import(
 ) -> None:
     import torch
 
+    from motion_grpo.cards.sources import is_restricted
     from motion_grpo.data import run_import
-    from motion_grpo.data.sources import is_restricted
     from motion_grpo.hub import check_repo
 
     if push_to_hub and not private and is_restricted(importer.name):
@@ -75,8 +75,8 @@ def _import(
 
 def _describe(output: Path, report: "ImportReport", repo_id: str | None, private: bool) -> None:
     """Writes the card, and uploads the folder if there is an id to upload to."""
-    from motion_grpo.data import write_dataset_card
-    from motion_grpo.data.sources import hub_licence, licenses_in, source_facts, why_private
+    from motion_grpo.cards import write_dataset_card
+    from motion_grpo.cards.sources import hub_licence, licenses_in, source_facts, why_private
     from motion_grpo.hub import push_folder
 
     facts = source_facts(licenses_in(output))
@@ -253,5 +253,7 @@ def pack(
     """Packs of open_mocap_smplh (SOURCE_SPLIT.parquet) as one data set."""
     from motion_grpo.data import MocapPackImporter
 
-    several = lambda text: tuple(text.split(",")) if text else ()  # noqa: E731
+    def several(text):
+        return tuple(text.split(",")) if text else ()
+
     return MocapPackImporter(tuple(folders), several(splits), several(sources) or None, several(exclude))

@@ -1,7 +1,8 @@
 """Compares perceptual models as Table 4 does: ``motion-grpo evaluate-critic ours=PATH --dataset DATA -o results``.
 
 The output folder gets ``results.json`` (everything), ``results.md`` (accuracy on pairs of recorded and made-up motion,
-Spearman correlation with the severity of artefacts, cost) and ``severity.png``. All models see the same pairs.
+how often a recording is preferred to itself off the floor, Spearman correlation with the severity of artefacts, cost)
+and ``severity.png``. All models see the same pairs.
 """
 
 import json
@@ -21,13 +22,13 @@ from rich.markdown import Markdown
 
 import motion_grpo
 from motion_grpo import EgoMotionPipeline
-from motion_grpo.artefacts import SeverityCurve
 from motion_grpo.evaluation import read_clips
+from motion_grpo.evaluation.critic import Pairs, accuracy, make_pairs, noticed, scoring_cost, severity_curves
 from motion_grpo.evaluation.statistics import RESAMPLES
 from motion_grpo.files import write_text
 from motion_grpo.models import MotionPerceptualModel
 from motion_grpo.motion import FPS
-from motion_grpo.perceptual_evaluation import Pairs, accuracy, make_pairs, scoring_cost, severity_curves
+from motion_grpo.motion.artefacts import SeverityCurve
 from motion_grpo.provenance import code_version, dataset_facts, state_dict_digest
 from motion_grpo.viz.severity import plot_severity
 
@@ -82,6 +83,12 @@ def evaluate_critic(
             "accuracy": {
                 which: {part: asdict(accuracy(model, of)) for part, of in parts.items()}
                 for which, parts in pairs.items()
+            },
+            "noticed": {
+                part: {
+                    fault: asdict(of) for fault, of in noticed(model, members, window, min_frames=min_frames).items()
+                }
+                for part, members in clips.items()
             },
             "severity": {
                 part: {artefact: asdict(curve) for artefact, curve in of[name].items()} for part, of in curves.items()
@@ -148,6 +155,19 @@ def markdown(results: dict[str, Any]) -> str:
             ([name, *(_accuracy(of["accuracy"][p][s]) for p, s in columns)] for name, of in methods.items()),
         ),
     ]
+    faults = [(fault, split) for split, of in next(iter(methods.values()))["noticed"].items() for fault in of]
+    lines += [
+        "Noticed, percent [95% interval]: windows whose recording scores above itself with body and head lifted by 5 "
+        "cm, and above a body 10 cm shorter that hangs from the same head.",
+        "",
+        *_table(
+            ["method", *(f"{fault}, {split}" for fault, split in faults)],
+            (
+                [name, *(_accuracy(of["noticed"][split][fault]) for fault, split in faults)]
+                for name, of in methods.items()
+            ),
+        ),
+    ]
     for split in results["settings"]["splits"]:
         artefacts = list(next(iter(methods.values()))["severity"][split])
         count = next(iter(methods.values()))["severity"][split][artefacts[0]]["windows"]
@@ -156,8 +176,8 @@ def markdown(results: dict[str, Any]) -> str:
             "over windows).",
             "",
             *_table(
-                ["method", *artefacts],
-                ([name, *(_spearman(of["severity"][split][a]) for a in artefacts)] for name, of in methods.items()),
+                ["artefact", *methods],
+                ([a, *(_spearman(of["severity"][split][a]) for of in methods.values())] for a in artefacts),
             ),
         ]
     lines += [
@@ -204,7 +224,7 @@ def _named(checkpoints: list[str]) -> dict[str, str]:
 
 
 def _model_settings(model: MotionPerceptualModel) -> dict[str, Any]:
-    shape = ("d_latent", "num_blocks", "num_heads", "mlp_ratio", "frames_per_token")
+    shape = ("d_latent", "num_blocks", "num_heads", "mlp_ratio", "frames_per_token", "floor_clearance")
     return {
         "checkpoint": Path(model.config._name_or_path).name,
         "state_dict_sha256": state_dict_digest(model),

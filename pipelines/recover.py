@@ -25,8 +25,8 @@ from motion_grpo import (
     load_segments,
     load_trajectory,
 )
+from motion_grpo.inference.scoring import ScoredMotion, score_motion
 from motion_grpo.motion import check_output_path
-from motion_grpo.scoring import ScoredMotion, score_motion
 from motion_grpo.viz.figures import check_picture_path
 from motion_grpo.viz.strip import draw_strip
 

@@ -17,9 +17,9 @@ from motion_grpo.cli.head_options import (
 from rich.console import Console
 
 from motion_grpo import HeadTrajectory, Motion, Skeleton, load_segments
+from motion_grpo.inference.scoring import score_motion
 from motion_grpo.models import MotionPerceptualModel
 from motion_grpo.motion import FPS
-from motion_grpo.scoring import score_motion
 
 
 def score(

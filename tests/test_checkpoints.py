@@ -11,9 +11,9 @@ from huggingface_hub import ModelCard, parse_eval_result_entries
 
 import motion_grpo
 from motion_grpo import EgoMotionPipeline, Motion, load_trajectory
-from motion_grpo.card_results import state_dict_digest, weights_digest
-from motion_grpo.card_templates import check_metadata
 from motion_grpo.cards import write_checkpoint_card
+from motion_grpo.cards.results import state_dict_digest, weights_digest
+from motion_grpo.cards.templates import check_metadata
 from motion_grpo.metrics import jitter, mpjpe
 from motion_grpo.models import MotionPerceptualModel
 

@@ -10,21 +10,23 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "motion_grpo"
 HEAVY = ("trl", "datasets", "transformers.trainer", "motion_grpo.training")
 LIGHT = [
-    "motion_grpo", "motion_grpo.scoring", "motion_grpo.artefacts", "motion_grpo.viz", "motion_grpo.viz.severity",
-    "motion_grpo.cli.recover", "motion_grpo.cli.score", "motion_grpo.cli.plot_run",
+    "motion_grpo", "motion_grpo.inference.scoring", "motion_grpo.motion.artefacts", "motion_grpo.viz",
+    "motion_grpo.viz.severity", "motion_grpo.cli.recover", "motion_grpo.cli.score", "motion_grpo.cli.plot_run",
 ]  # fmt: skip
 BELOW = {
-    "foundations": ["rotations", "files", "timing", "extras"],
+    "foundations": ["files", "timing", "extras", "seeding", "geometry"],
     "body": ["body"],
-    "motion": ["motion", "conditioning", "metrics", "perlin"],
+    "motion": ["motion", "metrics"],
     "trajectory": ["trajectory"],
-    "hub": ["hub"],
+    "files": ["io", "hub"],
+    "retargeting": ["retargeting"],
     "models": ["models", "schedulers"],
-    "inference": ["inference", "artefacts", "scoring", "rewards"],
+    "inference": ["rewards", "inference"],
     "viz": ["viz", "runs"],
-    "data": ["data", "card_templates"],
-    "evaluation": ["evaluation", "provenance", "card_results", "cards"],
-    "training": ["training", "perceptual_evaluation"],
+    "data": ["data"],
+    "evaluation": ["provenance", "evaluation"],
+    "cards": ["cards"],
+    "training": ["training"],
 }
 """Layers, the lowest first: a module imports from its own layer and from those before."""
 

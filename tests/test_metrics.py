@@ -34,7 +34,10 @@ def call(name: str, *positions: Tensor, mask: Tensor | None = None) -> Tensor:
 def bodies(seed: int, *batch: int, frames: int = 12) -> Tensor:
     """A body of 22 joints that turns, walks and dips its feet under the floor; jittery, float64."""
     generator = torch.Generator().manual_seed(seed)
-    draw = lambda *shape: torch.randn(*batch, *shape, generator=generator, dtype=torch.float64)  # noqa: E731
+
+    def draw(*shape):
+        return torch.randn(*batch, *shape, generator=generator, dtype=torch.float64)
+
     positions = 0.3 * draw(1, 22, 3) + 0.05 * draw(frames, 22, 3) + 0.1 * draw(frames, 1, 3).cumsum(dim=-3)
     positions[..., FOOT_JOINTS, 2] = 0.05 * draw(frames, 4)
     return positions
@@ -58,7 +61,10 @@ def test_golden_agreement_with_egoallo() -> None:
         torch.cat([golden[f"{who}_T_world_root"][..., None, 4:], golden[f"{who}_Ts_world_joint"][..., 4:]], dim=-2)
         for who in ("pred", "label")
     )
-    close = lambda a, b: assert_close(a, b, rtol=1e-5, atol=0.0)  # noqa: E731
+
+    def close(a, b):
+        return assert_close(a, b, rtol=1e-5, atol=0.0)
+
     close(metrics.mpjpe(pred, true), golden["mpjpe_mm"])
     close(metrics.pa_mpjpe_egoallo(pred, true), golden["pa_mpjpe_mm"])
     close(metrics.foot_skating_egoallo(pred), golden["foot_skate_m"])
@@ -156,7 +162,10 @@ def test_pa_mpjpe_ignores_any_similarity_of_the_prediction_and_is_at_most_mpjpe_
     assert_close(metrics.pa_mpjpe_egoallo(perfect, true), metrics.mpjpe(perfect, true))
     # Procrustes minimises squares, so only the root mean square is bound to fall; far apart, the mean falls too.
     assert (pa < metrics.mpjpe(pred + 1, true)).all()
-    rms = lambda a: (a - true).square().mean(dim=(-3, -2, -1)).sqrt()  # noqa: E731
+
+    def rms(a):
+        return (a - true).square().mean(dim=(-3, -2, -1)).sqrt()
+
     assert (rms(align_similarity(pred, true)) <= rms(pred)).all()
 
 
@@ -210,7 +219,10 @@ def test_mpjre_of_a_known_angle(degrees: float) -> None:
 @seeded
 def test_mpjre_is_the_mean_angle_of_scipy_and_unmoved_by_a_common_rotation(seed: int) -> None:
     a, b = (Rotation.random(20, rng=np.random.default_rng(seed + i)) for i in (0, 1))
-    as_tensor = lambda r: torch.from_numpy(r.as_matrix()).view(4, 5, 3, 3)  # noqa: E731
+
+    def as_tensor(r):
+        return torch.from_numpy(r.as_matrix()).view(4, 5, 3, 3)
+
     pred, true, R = as_tensor(a), as_tensor(b), similarity(seed)[1]
     expected = np.rad2deg((a * b.inv()).magnitude()).mean()
     assert_close(metrics.mpjre(pred, true).item(), expected, rtol=1e-8, atol=0.0)
@@ -348,7 +360,10 @@ def test_joint_groups_share_out_the_body() -> None:
 @given(seed=st.integers(0, 2**31 - 1), garbage=st.sampled_from([float("nan"), float("inf"), -1e6]))
 def test_padding_changes_nothing(seed: int, garbage: float) -> None:
     pred, true = bodies(seed, 2, 3), bodies(seed + 1, 2, 3)
-    pad = lambda x: torch.cat([torch.full_like(x[..., :2, :, :], garbage), x], dim=-3)  # noqa: E731
+
+    def pad(x):
+        return torch.cat([torch.full_like(x[..., :2, :, :], garbage), x], dim=-3)
+
     mask = torch.tensor([False] * 2 + [True] * 12)
     for name in PAIRED:
         assert_close(call(name, pad(pred), pad(true), mask=mask), call(name, pred, true), msg=name)

@@ -1,4 +1,5 @@
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -14,7 +15,6 @@ from torch.testing import assert_close
 from motion_grpo import metrics
 from motion_grpo.body import FOOT_JOINTS, HEAD
 from motion_grpo.body.joints import LEFT_WRIST, MOVED_UNDER_HEAD
-from motion_grpo.conditioning import HeadPoses
 from motion_grpo.models import MotionPerceptualModel, perceptual_inputs
 from motion_grpo.rewards import (
     REWARDS,
@@ -27,6 +27,7 @@ from motion_grpo.rewards import (
     score,
     score_parts,
 )
+from motion_grpo.trajectory.head_poses import HeadPoses
 from tests.tiny import moving_motion
 
 FPS = 30.0
@@ -55,7 +56,10 @@ def inputs(seed: int = 0, samples: int = 3, frames: int = 20) -> RewardInputs:
     """Moving bodies, and the same bodies in poses some way off."""
     motions = [moving_motion(frames, k) for k in range(samples)]
     generator = torch.Generator().manual_seed(seed)
-    draw = lambda *shape: torch.randn(samples, *shape, generator=generator)  # noqa: E731
+
+    def draw(*shape):
+        return torch.randn(samples, *shape, generator=generator)
+
     true_rotmats = torch.stack([motion.body_rotmats for motion in motions])
     true_joints = torch.stack([motion.joints[:, :22] for motion in motions])
     rotmats = true_rotmats @ roma.rotvec_to_rotmat(0.2 * draw(1, 21, 3) + 0.05 * draw(frames, 21, 3))
@@ -453,6 +457,7 @@ def own_rewards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "low = ErrorReward(lambda inputs: inputs.joints[..., 0, 2], omega=2.0, needs_truth=False)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_rewards", raising=False)
 
 
 @pytest.mark.usefixtures("own_rewards")

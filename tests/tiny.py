@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from motion_grpo.body import Skeleton
-from motion_grpo.data import Clip, with_contacts
+from motion_grpo.data import Clip
 from motion_grpo.inference import EgoMotionPipeline
 from motion_grpo.models import EgoMotionDenoiser, MotionPerceptualModel
-from motion_grpo.motion import Motion
+from motion_grpo.motion import Motion, with_contacts
 from motion_grpo.schedulers import EgoMotionSDEScheduler
 from motion_grpo.trajectory import HeadTrajectory
 

@@ -13,8 +13,8 @@ from transformers import TrainingArguments
 from trl import TrlParser
 
 from motion_grpo.cards import record_run
+from motion_grpo.training.hub_runs import HubTrainerMixin
 from motion_grpo.training.output_folder import prepare_output
-from motion_grpo.training.saving import HubTrainerMixin
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Writing files so that nobody ever sees half of one."""
+"""Finding source files, and writing files so that nobody ever sees half of one."""
 
 import os
 from collections.abc import Iterator
@@ -34,3 +34,13 @@ def write_between(path: Path, start: str, text: str, end: str) -> None:
         raise ValueError(f"{path} has no lines {start} and {end}, once each, for the results to stand between.")
     before, rest = document.split(start)
     write_text(path, f"{before}{start}\n{text}\n{end}{rest.split(end)[1]}")
+
+
+def source_files(root: Path, pattern: str = "*") -> list[Path]:
+    """What is below a folder, by path, without hidden files: macOS puts ``._NAME`` and ``__MACOSX`` into archives."""
+    return sorted(p for p in Path(root).rglob(pattern) if not any(map(is_hidden, p.relative_to(root).parts)))
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is no part of a data set."""
+    return name.startswith(".") or name == "__MACOSX"

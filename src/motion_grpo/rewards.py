@@ -19,8 +19,8 @@ from torch.nn import functional as F
 
 from motion_grpo import metrics
 from motion_grpo.body.joints import FOOT_JOINTS, MOVED_UNDER_HEAD
-from motion_grpo.conditioning import HeadPoses
 from motion_grpo.models.perceptual import MotionPerceptualModel, perceptual_inputs
+from motion_grpo.trajectory.head_poses import HeadPoses
 
 
 @dataclass(frozen=True)

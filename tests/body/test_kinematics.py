@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from motion_grpo.body import HEAD, NUM_JOINTS, PARENTS, Skeleton, cpf_of, forward_kinematics, place_by_head
 from motion_grpo.body.joints import MOVED_UNDER_HEAD
-from motion_grpo.rotations import wxyz_to_matrix
+from motion_grpo.geometry.rotations import wxyz_to_matrix
 from tests.body.smplh import smplh_arrays, write_smplh
 from tests.tiny import GOLDEN
 
@@ -22,7 +22,10 @@ ELBOW, WRIST = 18, 20
 def pose(seed: int, *batch: int, joints: int = NUM_JOINTS) -> tuple[Tensor, Tensor, Tensor]:
     """Betas, rotations of all joints and the pelvis' position, float64."""
     generator = torch.Generator().manual_seed(seed)
-    draw = lambda *shape: torch.randn(*batch, *shape, generator=generator, dtype=torch.float64)  # noqa: E731
+
+    def draw(*shape):
+        return torch.randn(*batch, *shape, generator=generator, dtype=torch.float64)
+
     return draw(16), roma.rotvec_to_rotmat(0.7 * draw(joints, 3)), draw(3)
 
 
@@ -41,7 +44,10 @@ def test_golden_agreement_with_egoallo(smplh_path) -> None:
     local, root = wxyz_to_matrix(golden["local_quats"]), golden["T_world_root"]
     rest = skeleton.rest_joints(golden["betas"])
     body = forward_kinematics(rest, torch.cat([wxyz_to_matrix(root[:, None, :4]), local], 1), root[:, 4:])
-    close = lambda a, b: assert_close(a, b, rtol=0.0, atol=1e-5)  # noqa: E731
+
+    def close(a, b):
+        return assert_close(a, b, rtol=0.0, atol=1e-5)
+
     close(body.joints[:, 0], root[:, 4:])
     close(body.joints[:, 1:], golden["Ts_world_joint"][..., 4:])
     close(body.rotmats[:, 1:], wxyz_to_matrix(golden["Ts_world_joint"][..., :4]))
@@ -106,7 +112,10 @@ def test_moves_rigidly_with_the_root_and_keeps_bone_lengths(seed: int) -> None:
     moved = forward_kinematics(rest, turned, (R[:, 0] @ p[..., None])[..., 0] + shift)
     assert_close(moved.joints, body.joints @ R[:, 0].mT + shift[:, None])
     assert_close(moved.rotmats, R @ body.rotmats)
-    bones = lambda joints: (joints[:, 1:] - joints[:, PARENTS[1:]]).norm(dim=-1)  # noqa: E731
+
+    def bones(joints):
+        return (joints[:, 1:] - joints[:, PARENTS[1:]]).norm(dim=-1)
+
     assert_close(bones(body.joints), bones(rest))
 
 

@@ -104,9 +104,13 @@ def test_linear_in_betas_and_the_last_six_do_nothing(first: list, second: list, 
 
 def test_default_betas_change_the_stature() -> None:
     skeleton = Skeleton.default()
-    eye_height = lambda beta: float(  # noqa: E731
-        skeleton.rest_joints(beta * torch.eye(16)[0])[HEAD, 1] - skeleton.rest_joints(beta * torch.eye(16)[0])[10, 1]
-    )
+
+    def eye_height(beta):
+        return float(
+            skeleton.rest_joints(beta * torch.eye(16)[0])[HEAD, 1]
+            - skeleton.rest_joints(beta * torch.eye(16)[0])[10, 1]
+        )
+
     assert abs(eye_height(1.0) - eye_height(-1.0)) > 0.05
 
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from motion_grpo.body import FOOT_JOINTS, MIRROR, Skeleton, cpf_of, forward_kinematics
-from motion_grpo.data import label_contacts, mirror, mirror_contacts, resample, with_contacts
-from motion_grpo.data.importers.preprocess import prepare
-from motion_grpo.motion import Motion
+from motion_grpo.data import mirror, mirror_contacts, resample
+from motion_grpo.data.preprocessing import prepare
+from motion_grpo.motion import Motion, label_contacts, with_contacts
 from tests.data.importers.recordings import recording_of
 from tests.tiny import moving_motion
 

@@ -45,7 +45,10 @@ def test_round_trip(tmp_path):
     others = [joint for joint in range(21) if joint not in LEGS]
     for clip, motion in zip(clips, motions, strict=True):
         assert clip.motion.body is Skeleton.default()
-        close = lambda name: (getattr(clip.motion, name), getattr(motion, name))  # noqa: B023, E731
+
+        def close(name, ours=clip.motion, given=motion):
+            return (getattr(ours, name), getattr(given, name))
+
         torch.testing.assert_close(*close("root_rotmats"), rtol=0, atol=2e-4)
         body, given = close("body_rotmats")
         torch.testing.assert_close(body[:, others], given[:, others], rtol=0, atol=2e-4)
@@ -84,7 +87,10 @@ def test_splits_and_sources_are_told_apart(tmp_path):
     """id_test also ends in _test."""
     for number, (source, split) in enumerate([("a", "test"), ("a", "id_test"), ("b", "test"), ("a", "train")]):
         write_shard(tmp_path, source, split, [moving_motion(5, seed=number)] * (number + 1))
-    count = lambda split, sources=None: [c.source for c in read_mocap_pack(tmp_path, split, sources)]  # noqa: E731
+
+    def count(split, sources=None):
+        return [c.source for c in read_mocap_pack(tmp_path, split, sources)]
+
     assert count("test") == ["a"] + ["b"] * 3
     assert count("id_test") == ["a"] * 2
     assert count("train") == ["a"] * 4

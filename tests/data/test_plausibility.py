@@ -9,11 +9,11 @@ import torch
 
 from motion_grpo.data import read_mocap_pack
 from motion_grpo.data.clips import resample
-from motion_grpo.data.importers.bvh import read_bvh
-from motion_grpo.data.importers.retarget import retarget
-from motion_grpo.data.importers.rigs import MIXAMO
 from motion_grpo.data.plausibility import doubts
+from motion_grpo.io.bvh import read_bvh
 from motion_grpo.motion import Motion
+from motion_grpo.retargeting.retarget import retarget
+from motion_grpo.retargeting.rigs import MIXAMO
 from tests.conftest import shared_path
 from tests.data.importers.skeletons import NAMES, rotation, t_pose, walk, write_bvh
 from tests.tiny import moving_motion

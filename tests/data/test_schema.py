@@ -22,7 +22,7 @@ from motion_grpo.data import (
     row_to_clip,
 )
 from motion_grpo.data.schema import COLUMN_NOTES, check_clip, frame_views, rows_to_table
-from motion_grpo.rotations import wxyz_to_matrix
+from motion_grpo.geometry.rotations import wxyz_to_matrix
 from tests.tiny import moving_clip
 
 ROUNDING = {"rtol": 0, "atol": 2e-6}

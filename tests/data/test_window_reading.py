@@ -27,11 +27,11 @@ from motion_grpo.data import (
     row_to_clip,
     row_to_trajectory,
 )
+from motion_grpo.data.batches import training_batch
 from motion_grpo.data.loading import evenly
 from motion_grpo.data.schema import rows_to_table
 from motion_grpo.motion import Motion
 from motion_grpo.training import DenoisingConfig, DenoisingTrainer
-from motion_grpo.training.batches import training_batch
 from tests.tiny import head_trajectory, moving_clip, moving_motion, tiny_denoiser, write_shard
 
 LENGTHS = [40, 7, 33, 64, 20]

@@ -10,7 +10,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "examples" / "README.md", *(ROOT / "docs").glob("*.md")]
-CODE = ("src", "trainers", "pipelines", "benchmarks", "hub_cards", "examples", "tests")
+CODE = ("src", "trainers", "pipelines", "benchmarks", "studies", "tools", "hub_cards", "examples", "tests")
 FILES = re.compile(r"[\w./-]+\.(py|yaml|md|jinja|safetensors)")
 USERS_FILES = re.compile(r"[\w.*/-]+\.(amc|asf|bin|bvh|csv|json|jsonl|npz|parquet|pkl)")
 MODULE = re.compile(r"motion_grpo(\.\w+)+")
@@ -129,7 +129,7 @@ def test_what_does_not_exist_is_found(names, members):
     ):  # fmt: skip
         assert missing(text, names, members), text
     for text in (
-        "MotionGRPOTrainer.training_step", "training/grpo.py", "grpo_small.yaml", "num_sampling_steps",
+        "MotionGRPOTrainer.training_step", "training/grpo/trainer.py", "grpo_small.yaml", "num_sampling_steps",
         "motion_grpo.data.FEATURES", "HeadTrajectory.from_matrices(T_world_cpf, fps=30)", "sde_window_size: 0",
     ):  # fmt: skip
         assert not missing(text, names, members), text

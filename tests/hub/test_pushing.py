@@ -9,7 +9,7 @@ import torch
 from huggingface_hub import CommitOperationAdd
 
 from motion_grpo import EgoMotionDenoiser, EgoMotionPipeline, EgoMotionSDEScheduler, hub
-from motion_grpo.hub import check_folder, check_repo, push_folder
+from motion_grpo.hub import check_folder, check_repo, client, push_folder
 from tests.hub.processes.digests import weights
 from tests.tiny import tiny_denoiser
 
@@ -198,8 +198,8 @@ class TestOnTheWay:
     def test_files_are_compared_with_their_digests_once(self, online, pipeline, monkeypatch):
         """Not at every load: only what came anew, or was written since."""
         compared = []
-        is_whole = hub._is_whole
-        monkeypatch.setattr(hub, "_is_whole", lambda link: compared.append(link.name) or is_whole(link))
+        is_whole = client._is_whole
+        monkeypatch.setattr(client, "_is_whole", lambda link: compared.append(link.name) or is_whole(link))
         pipeline.push_to_hub("me/walk")
         folder = hub.fetch("me/walk", ["*"])
         assert sorted(compared) == sorted(path.name for path in folder.rglob("*") if path.is_file())

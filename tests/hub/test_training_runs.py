@@ -17,7 +17,7 @@ from huggingface_hub import ModelCard
 from motion_grpo import EgoMotionPipeline, MotionPerceptualModel
 from motion_grpo.hub import PICKLES
 from motion_grpo.rewards import RewardInputs, rotation_error
-from motion_grpo.training.saving import pushed_checkpoint
+from motion_grpo.training.hub_runs import pushed_checkpoint
 from tests.hub.processes.digests import weights
 from tests.hub.training_runs import CRITIC, DENOISER, ROOT, SETTINGS, train, write_pack
 from tests.tiny import head_poses
@@ -228,7 +228,7 @@ class TestBeforeItBegins:
         self.refused(monkeypatch, "pretrain", folder, ValueError, "exists and is public", hub_private_repo=True)
 
     def test_a_card_that_lacks_a_fact(self, online, folder, monkeypatch, script):
-        monkeypatch.setattr("motion_grpo.cards.RUN_FILE", "nobody_wrote_this.json")
+        monkeypatch.setattr("motion_grpo.cards.models.RUN_FILE", "nobody_wrote_this.json")
         missing = "data" if script == "pretrain" else "data|policies"
         monkeypatch.setattr("motion_grpo.cli.train.runs.record_run", lambda *args, **told: None)
         self.refused(monkeypatch, script, folder, ValueError, rf"card of walk needs ({missing})")

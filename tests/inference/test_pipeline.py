@@ -23,8 +23,8 @@ from safetensors.torch import load_file, save_file
 
 from motion_grpo import EgoMotionPipeline, EgoMotionSDEScheduler, HeadTrajectory, Motion
 from motion_grpo.body import cpf_of
+from motion_grpo.geometry.rotations import matrix_to_wxyz
 from motion_grpo.models import EgoMotionDenoiser
-from motion_grpo.rotations import matrix_to_wxyz
 from tests.tiny import GOLDEN, head_poses, head_trajectory, tiny_denoiser
 
 D = 163  # numbers of a frame: 16 betas, 21 rotations of 6, 21 contacts
@@ -255,7 +255,10 @@ class TestCallback:
 
     def test_change_in_the_middle_is_gone_on_from(self, pipe):
         start = torch.randn(1, 9, D, generator=seeded())
-        shift = lambda p, step, t, x: {"latents": x["latents"] + 0.5} if step == 0 else {}  # noqa: E731
+
+        def shift(p, step, t, x):
+            return {"latents": x["latents"] + 0.5} if step == 0 else {}
+
         plain = pipe(head_trajectory(9), eta=0.0, latents=start).latents
         moved = pipe(head_trajectory(9), eta=0.0, latents=start, callback_on_step_end=shift).latents
         assert (plain - moved).abs().max() > 1e-4
@@ -450,7 +453,10 @@ class TestSaving:
         loaded.set_progress_bar_config(disable=True)
         assert loaded.config.stitching == "egoallo"
         head, noise = head_trajectory(40), torch.randn(1, 40, 226)
-        joints = lambda p: p(head, latents=noise, eta=0.0).motion.joints  # noqa: E731
+
+        def joints(p):
+            return p(head, latents=noise, eta=0.0).motion.joints
+
         theirs = joints(loaded)
         loaded.register_to_config(stitching="crossfade")
         assert (joints(loaded) - theirs).abs().max() > 1e-3

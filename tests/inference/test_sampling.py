@@ -5,13 +5,13 @@ import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler
 from safetensors.torch import load_file
 
-from motion_grpo.conditioning import HeadPoses
+from motion_grpo.geometry.rotations import wxyz_to_matrix
 from motion_grpo.inference import recover_state, sample_latents
 from motion_grpo.inference.stitching import StitchedDenoiser
 from motion_grpo.models import EgoMotionDenoiser
 from motion_grpo.motion import MotionState
-from motion_grpo.rotations import wxyz_to_matrix
 from motion_grpo.schedulers import EgoMotionSDEScheduler
+from motion_grpo.trajectory.head_poses import HeadPoses
 from tests.tiny import GOLDEN, head_poses, tiny_denoiser
 
 
@@ -145,7 +145,10 @@ def test_first_order_samplers_of_diffusers_are_ours_without_noise(kind):
     theirs = kind.from_config(ours.config, timestep_spacing="trailing")
     noise = torch.randn(1, 9, 226)
     kept, levels = [], []
-    on_step = lambda index, timestep, latents: kept.append(timestep)  # noqa: E731
+
+    def on_step(index, timestep, latents):
+        return kept.append(timestep)
+
     denoiser.register_forward_pre_hook(lambda module, inputs: levels.append(int(inputs[1])))
     expected = sample_latents(denoiser, ours, head(9), num_inference_steps=5, latents=noise)
     theirs.set_timesteps(5)

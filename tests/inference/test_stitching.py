@@ -7,7 +7,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from motion_grpo.conditioning import HeadPoses
 from motion_grpo.inference.stitching import (
     StitchedDenoiser,
     crossfade_weights,
@@ -16,6 +15,7 @@ from motion_grpo.inference.stitching import (
     window_starts,
 )
 from motion_grpo.models import EgoMotionDenoiser
+from motion_grpo.trajectory.head_poses import HeadPoses
 from tests.tiny import head_poses, tiny_denoiser
 
 
@@ -115,7 +115,10 @@ def test_egoallos_blend_equals_the_loop(frames, window, overlap):
     cond, sample = torch.randn(frames, 154), torch.randn(2, frames, 3)
     network = StitchedDenoiser(Stub(place_in_window), cond, window=window, overlap=overlap, stitching="egoallo")
     starts = range(0, frames, window - overlap)
-    weight = lambda _, place: min(overlap, place + 1, frames - place) / overlap  # noqa: E731
+
+    def weight(_, place):
+        return min(overlap, place + 1, frames - place) / overlap
+
     expected = blended_by_hand(sample, cond, window, starts, weight)
     torch.testing.assert_close(network(sample, 5), expected)
 

@@ -7,12 +7,12 @@ from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler,
 
 from motion_grpo import EgoMotionPipeline, EgoMotionSDEScheduler, HandObservations
 from motion_grpo.body import Skeleton
-from motion_grpo.conditioning import HeadPoses
 from motion_grpo.models import EgoMotionDenoiser
 from motion_grpo.trajectory import HeadTrajectory
+from motion_grpo.trajectory.head_poses import HeadPoses
 from tests.tiny import tiny_pipeline
+from tests.trajectory.readers.test_hands import write_csv
 from tests.trajectory.test_hand_observations import everywhere, poses, recording
-from tests.trajectory.test_hand_readers import write_csv
 
 FRAMES = 40
 LATENT = {"output_type": "latent", "num_inference_steps": 3}

@@ -11,10 +11,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.testing import assert_close
 
-from motion_grpo.conditioning import PARAMETERIZATIONS, HeadPoses
 from motion_grpo.models import EgoMotionDenoiser
+from motion_grpo.models.conditioning import PARAMETERIZATIONS
 from motion_grpo.models.transformer import rotate, sinusoids
 from motion_grpo.motion import MotionState
+from motion_grpo.trajectory.head_poses import HeadPoses
 from tests.body.smplh import Unpickled
 from tests.conftest import shared_path
 from tests.tiny import GOLDEN, head_poses, tiny_denoiser

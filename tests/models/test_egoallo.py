@@ -66,7 +66,9 @@ def test_saved_the_hugging_face_way_it_computes_the_same(tmp_path) -> None:
 
 
 def test_newest_checkpoint_is_taken_unless_one_is_named(tmp_path) -> None:
-    marked = lambda value: {"noise_emb.weight": torch.full((1000, 8), value)}  # noqa: E731
+    def marked(value):
+        return {"noise_emb.weight": torch.full((1000, 8), value)}
+
     checkpoint(tmp_path, 900, **marked(1.0))
     checkpoint(tmp_path, 10_000, **marked(2.0))
     checkpoint(tmp_path, "old", **marked(3.0))

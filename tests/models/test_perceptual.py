@@ -16,8 +16,8 @@ from torch.testing import assert_close
 
 from motion_grpo import Motion
 from motion_grpo.body import PARENTS, cpf_of
-from motion_grpo.models import MotionPerceptualModel, loading, perceptual_inputs
-from motion_grpo.rotations import wxyz_to_matrix, yaw_rotation
+from motion_grpo.geometry.rotations import wxyz_to_matrix, yaw_rotation
+from motion_grpo.models import MotionPerceptualModel, loading, perceptual, perceptual_inputs
 from tests.tiny import head_trajectory, moving_motion
 
 FRAMES = 10
@@ -101,6 +101,24 @@ def test_height_over_the_floor_matters() -> None:
     scores = model(*perceptual_inputs(body_rotmats, joints, R, p)).score
     raised = model(*perceptual_inputs(body_rotmats, joints + up, R, p + up)).score
     assert ((raised - scores).abs() > 1e-3).all()
+
+
+@pytest.mark.parametrize("frames_per_token", [1, 4])
+def test_floor_clearance_is_the_lowest_joint_of_the_frame(frames_per_token: int) -> None:
+    model = tiny_model(frames_per_token=frames_per_token, floor_clearance=True)
+    joints, head = inputs()
+    plain = MotionPerceptualModel(d_latent=16, num_blocks=1, num_heads=2, frames_per_token=frames_per_token)
+    tokens, last = model._tokens(joints), torch.full((3,), FRAMES - 1)
+    size = frames_per_token + 1
+    ours, _ = model._features(joints, head, tokens, last)
+    theirs, _ = plain._features(joints, head, tokens, last)
+    ours, theirs = ours.unflatten(-1, (size, 11)), theirs.unflatten(-1, (size, 10))
+    assert_close(ours[..., :10], theirs)
+    # The cosine transform is orthonormal: its transpose takes it back.
+    back = torch.einsum("kf,btjk->btjf", perceptual._cosine_transform(size), ours[..., 10])
+    lowest = joints[..., 6].amin(-1)[:, tokens.clamp(max=FRAMES - 1)]
+    assert_close(back, lowest[:, :, None].expand_as(back), rtol=0.0, atol=1e-5)
+    assert MotionPerceptualModel(d_latent=4, num_heads=1).config.floor_clearance is False
 
 
 def test_the_sign_of_a_quaternion_does_not_matter() -> None:

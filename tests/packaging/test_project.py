@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import motion_grpo
-from motion_grpo.training.relied_on import RELIED_ON, TESTED
+from motion_grpo.training.grpo.trl_adapter import RELIED_ON, TESTED
 from tests.packaging.environment import FOLDERS, ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

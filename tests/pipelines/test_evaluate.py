@@ -337,7 +337,10 @@ def test_other_settings_are_refused(finished: Path, pack: Path, checkpoint: str)
 def test_steps_and_eta_reach_the_sampler(finished: Path, pack: Path, checkpoint: str, tmp_path: Path) -> None:
     changed = run(pack, tmp_path, checkpoint, split="test", steps=3, eta=0.0)
     assert (changed["settings"]["num_inference_steps"], changed["settings"]["eta"]) == (3, 0.0)
-    jitter = lambda results: results["splits"]["test"]["systems"]["model"]["metrics"]["jitter"]["mean"]  # noqa: E731
+
+    def jitter(results):
+        return results["splits"]["test"]["systems"]["model"]["metrics"]["jitter"]["mean"]
+
     assert jitter(changed) != pytest.approx(jitter(results_in(finished / "results")), rel=1e-3)
 
 
@@ -440,7 +443,10 @@ def test_command_line(pack: Path, checkpoint: str, finished: Path, tmp_path: Pat
     assert result.exit_code == 0
     assert "pa_mpjpe" in result.stdout
     ours, whole = results_in(tmp_path), results_in(finished / "results")
-    model = lambda results: results["splits"]["test"]["systems"]["model"]  # noqa: E731
+
+    def model(results):
+        return results["splits"]["test"]["systems"]["model"]
+
     assert model(ours) == model(whole)
     assert CliRunner().invoke(app, [checkpoint]).exit_code == 2
 

@@ -8,8 +8,8 @@ import torch
 from motion_grpo.cli import evaluate_critic as module
 
 from motion_grpo import EgoMotionPipeline, EgoMotionSDEScheduler
-from motion_grpo.artefacts import ARTEFACTS
 from motion_grpo.models import MotionPerceptualModel
+from motion_grpo.motion.artefacts import ARTEFACTS
 from tests.tiny import moving_motion, tiny_denoiser, write_shard
 
 SMALL = {"window": 16, "min_frames": 8, "artefact_windows": 3}
@@ -77,7 +77,9 @@ def test_results_say_everything_and_no_path(finished: Path, places) -> None:
                 assert of["total"] == total
                 assert of["percent"] == pytest.approx(100 * (1 - of["wrong"] / total))
                 assert of["lo"] <= of["percent"] <= of["hi"]
-        for part in ("id_test", "test"):
+        for part, total in (("id_test", 5), ("test", 4)):
+            assert list(method["noticed"][part]) == ["lifted_5cm", "shorter_10cm"]
+            assert {of["total"] for of in method["noticed"][part].values()} == {total}
             assert list(method["severity"][part]) == list(ARTEFACTS)
             assert {of["windows"] for of in method["severity"][part].values()} == {3}
 
@@ -88,9 +90,11 @@ def test_tables_and_picture_show_the_results(finished: Path) -> None:
     header = "| method | smooth, id_test (5 pairs) | smooth, test (4 pairs) | rough, id_test (5 pairs) | rough, test (4"
     assert header in text
     of = results["methods"]["baseline"]["accuracy"]["rough"]["test"]
-    (row,) = [line for line in text.splitlines() if line.startswith("| baseline") and "wrong" in line]
+    row = next(line for line in text.splitlines() if line.startswith("| baseline") and "wrong" in line)
     assert row.endswith(f"{of['percent']:.2f} [{of['lo']:.2f}, {of['hi']:.2f}], {of['wrong']} wrong |")
-    assert f"| method | {' | '.join(ARTEFACTS)} |" in text
+    assert "| method | lifted_5cm, id_test | shorter_10cm, id_test | lifted_5cm, test | shorter_10cm, test |" in text
+    rows = [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| ")]
+    assert [row.removeprefix("| ") for row in rows if row.removeprefix("| ") in ARTEFACTS] == 2 * list(ARTEFACTS)
     curve = results["methods"]["ours"]["severity"]["test"]["jitter"]
     assert f"{curve['spearman']:.3f} [{curve['lo']:.3f}, {curve['hi']:.3f}] ({curve['pooled_spearman']:.3f})" in text
     assert f"({100 * results['methods']['ours']['cost']['smooth']['ratio']:.1f}%)" in text
@@ -101,7 +105,7 @@ def test_pairs_and_scores_repeat(finished: Path, places, tmp_path) -> None:
     first, again = json.loads((finished / "results.json").read_text()), run(places, tmp_path)
     assert again["policies"] == first["policies"]
     for name, method in first["methods"].items():
-        for part in ("accuracy", "severity", "state_dict_sha256"):
+        for part in ("accuracy", "noticed", "severity", "state_dict_sha256"):
             assert again["methods"][name][part] == method[part]
 
 

@@ -40,7 +40,7 @@ def test_every_argument_is_an_option_of_the_commands():
 
 
 def test_no_message_about_trajectories_leaves_an_argument_untranslated():
-    source = "".join(path.read_text() for path in Path(motion_grpo.trajectory.__file__).parent.glob("*.py"))
+    source = "".join(path.read_text() for path in Path(motion_grpo.trajectory.__file__).parent.rglob("*.py"))
     calls = re.findall(r"load_trajectory\(path, (\w+)=", source) + re.findall(r'giving\(f?["\'](\w+)=', source)
     assert len(calls) > 5
     assert set(calls) <= set(head_options._OPTIONS)

@@ -12,8 +12,8 @@ from motion_grpo.body import Skeleton, cpf_of
 from motion_grpo.models import loading
 from tests.tiny import tiny_pipeline
 from tests.trajectory.helpers import aria_csv, csv_of, in_axes, walk
+from tests.trajectory.readers.test_hands import write_csv
 from tests.trajectory.test_hand_observations import everywhere, recording
-from tests.trajectory.test_hand_readers import write_csv
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from motion_grpo import Motion, load_trajectory
+from motion_grpo.inference.scoring import score_motion
 from motion_grpo.models import MotionPerceptualModel
-from motion_grpo.scoring import score_motion
 from tests.pipelines.test_recover import EXAMPLES, run
 from tests.trajectory.helpers import csv_of, in_axes, walk
 

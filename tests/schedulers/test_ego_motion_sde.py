@@ -405,10 +405,13 @@ def test_half_precision_networks_get_float32_densities(dtype: torch.dtype) -> No
 def test_a_seed_fixes_the_step_and_a_list_of_seeds_each_row() -> None:
     scheduler = scheduler_with(10)
     original, state = states()
-    seeded = lambda seed: torch.Generator().manual_seed(seed)  # noqa: E731
-    draw = lambda generator, rows=slice(None): (  # noqa: E731
-        scheduler.step(original[rows], scheduler.timesteps[1], state[rows], generator=generator).prev_sample
-    )
+
+    def seeded(seed):
+        return torch.Generator().manual_seed(seed)
+
+    def draw(generator, rows=slice(None)):
+        return scheduler.step(original[rows], scheduler.timesteps[1], state[rows], generator=generator).prev_sample
+
     assert torch.equal(draw(seeded(5)), draw(seeded(5)))
     assert not torch.equal(draw(seeded(5)), draw(seeded(6)))
     together = draw([seeded(s) for s in range(4)])

@@ -16,7 +16,7 @@ from transformers import HfArgumentParser
 from motion_grpo import EgoMotionPipeline
 from motion_grpo.rewards import RewardInputs
 from motion_grpo.viz.curves import logged_curves
-from tests.training.grpo_setup import SETTINGS, pipeline
+from tests.training.grpo.setup import SETTINGS, pipeline
 
 ROOT = Path(__file__).parents[2]
 RUN = SETTINGS | {

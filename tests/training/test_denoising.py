@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file
 
 from motion_grpo.data import MotionWindows
+from motion_grpo.data.batches import training_batch
 from motion_grpo.models import EgoMotionDenoiser
 from motion_grpo.training import DenoisingConfig, DenoisingTrainer
-from motion_grpo.training.batches import training_batch
 from tests.tiny import moving_clip, tiny_denoiser
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -62,7 +62,10 @@ def test_overfits_one_window(tmp_path):
     assert len(history) == 40
     terms = {"betas", "body_rotmats", "contacts", "position", "velocity", "foot_contact", "wrist"}
     assert {f"loss/{name}" for name in terms} == {name for name in history[0] if "loss/" in name}
-    mean = lambda name, logs: sum(log[name] for log in logs) / len(logs)  # noqa: E731
+
+    def mean(name, logs):
+        return sum(log[name] for log in logs) / len(logs)
+
     for name in ("loss", "loss/position", "loss/body_rotmats"):
         assert mean(name, history[-10:]) < 0.5 * mean(name, history[:3]), name
     # The logged terms are those of the loss, by the weights asked for.

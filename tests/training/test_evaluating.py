@@ -15,7 +15,7 @@ from motion_grpo.data import MotionWindows
 from motion_grpo.training.output_folder import prepare_output
 from tests.tiny import moving_clip
 from tests.training import test_denoising, test_perceptual
-from tests.training.grpo_setup import config, trainer
+from tests.training.grpo.setup import config, trainer
 
 MAKERS = {
     "denoising": lambda folder, **settings: test_denoising.trainer_of(folder, **settings),

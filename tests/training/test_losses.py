@@ -6,10 +6,9 @@ import torch
 from safetensors.torch import load_file
 
 from motion_grpo.body import FOOT_JOINTS, Skeleton
-from motion_grpo.conditioning import HeadPoses
+from motion_grpo.geometry.rotations import wxyz_to_matrix
 from motion_grpo.models import EgoMotionDenoiser
 from motion_grpo.motion import MotionState, StateLayout
-from motion_grpo.rotations import wxyz_to_matrix
 from motion_grpo.schedulers import EgoMotionSDEScheduler
 from motion_grpo.training.losses import (
     MODALITY_WEIGHTS,
@@ -19,6 +18,7 @@ from motion_grpo.training.losses import (
     noise_level_weights,
     sample_noise_levels,
 )
+from motion_grpo.trajectory.head_poses import HeadPoses
 from tests.tiny import GOLDEN
 
 FPS = 30.0
@@ -114,7 +114,9 @@ class TestNoiseLevels:
         assert levels.dtype == torch.int64
 
     def test_seed(self):
-        draw = lambda: sample_noise_levels(50, 1000, favour_high=True, generator=torch.Generator().manual_seed(1))  # noqa: E731
+        def draw():
+            return sample_noise_levels(50, 1000, favour_high=True, generator=torch.Generator().manual_seed(1))
+
         assert torch.equal(draw(), draw())
         assert 1 <= draw().min() <= draw().max() <= 1000
 

@@ -5,10 +5,10 @@ import roma
 import torch
 
 from motion_grpo.body import HEAD, Skeleton
-from motion_grpo.conditioning import HeadPoses
 from motion_grpo.data import MotionWindows
-from motion_grpo.training.batches import TrainingBatch, training_batch
+from motion_grpo.data.batches import TrainingBatch, training_batch
 from motion_grpo.training.observation import DeviceErrors, Observation, WristPatterns, observe
+from motion_grpo.trajectory.head_poses import HeadPoses
 from tests.tiny import moving_clip
 
 SKELETON = Skeleton.default()

@@ -17,12 +17,13 @@ from torch import Tensor, nn
 
 from motion_grpo.body import Skeleton
 from motion_grpo.data import MotionWindows, StreamedWindows, collate_windows
+from motion_grpo.geometry.rotations import matrix_to_wxyz
+from motion_grpo.inference.rollout import rollout
 from motion_grpo.models import MotionPerceptualModel, MotionPerceptualModelOutput
 from motion_grpo.motion import MotionState
-from motion_grpo.rotations import matrix_to_wxyz
+from motion_grpo.motion.artefacts import ARTEFACTS
 from motion_grpo.training import PerceptualConfig, PerceptualTrainer
 from motion_grpo.training import perceptual as perceptual_module
-from motion_grpo.training.rollout import rollout
 from tests.tiny import moving_clip, tiny_perceptual_model, tiny_pipeline
 
 ROOT = Path(__file__).parents[2]
@@ -116,7 +117,10 @@ class TestLoss:
         trainer.fit_input_statistics()
         trainer.train()
         logs = [log for log in trainer.state.log_history if "loss" in log]
-        mean = lambda name, part: sum(log[name] for log in part) / len(part)  # noqa: E731
+
+        def mean(name, part):
+            return sum(log[name] for log in part) / len(part)
+
         assert len(logs) == 20
         assert logs[0]["loss"] == pytest.approx(math.log(4), abs=0.6)  # nothing known of four motions
         assert mean("loss", logs[-8:]) < 0.3
@@ -233,7 +237,10 @@ class TestNegatives:
     def test_noise_has_the_stated_spread(self, tmp_path, scale):
         trainer = trainer_of(tmp_path, policies=[], negatives="gt_noise", noise_scale=scale, num_negatives=15)
         contrast = trainer._make_contrast(batch_of(trainer, *range(6)))
-        rotvecs = lambda joints: roma.unitquat_to_rotvec(joints[..., [1, 2, 3, 0]])  # noqa: E731
+
+        def rotvecs(joints):
+            return roma.unitquat_to_rotvec(joints[..., [1, 2, 3, 0]])
+
         noise = rotvecs(contrast.made_up[0]) - rotvecs(contrast.joints)[:, None]
         assert float(noise.std()) == pytest.approx(scale, rel=0.02)
         # Every parameter of every joint, independently.
@@ -250,15 +257,25 @@ class TestNegatives:
         truth = trainer._truth(batch_of(trainer, 0, 1, 2))
         recorded = perceptual_module._recorded(truth)
         changed_heads = 0
-        for _ in range(12):
-            ladder = trainer._ladder(truth)
+        for artefact in ARTEFACTS.values():
+            ladder = trainer._ladder(truth, artefact)
             assert ladder[0].shape == (3, 3, 12, 21, 7)
             far = sum((x - y[:, None]).abs().flatten(2).mean(-1) for x, y in zip(ladder, recorded, strict=True))
             assert (far > 0).all()
             # Noise of another size, or another share of the way: farther on the whole, if not in every row and number.
             assert (far.diff(dim=1) > 0).float().mean() > 0.6
             changed_heads += bool((ladder[1] - recorded[1][:, None]).abs().max() > 1e-3)
-        assert 0 < changed_heads < 12
+        assert changed_heads == 6  # sinks, hovers, slides, goes too far, not far enough, or is another's
+
+    def test_ladders_of_a_use_are_of_different_kinds(self, tmp_path):
+        trainer = trainer_of(tmp_path, num_negatives=8, artefact_negatives=8, artefact_rungs=2)
+        uses = [trainer._kinds() for _ in range(60)]
+        assert all(len(set(kinds)) == len(kinds) == 4 for kinds in uses)
+        counts = Counter(name for kinds in uses for name in kinds)
+        assert set(counts) == set(ARTEFACTS)
+        assert max(counts.values()) < 40  # 16 each
+        more = trainer_of(tmp_path, num_negatives=40, artefact_negatives=40, artefact_rungs=2)
+        assert set(Counter(more._kinds()).values()) == {1, 2}
 
     def test_ladders_take_their_share(self, tmp_path):
         trainer = trainer_of(tmp_path, num_negatives=5, artefact_negatives=4, artefact_rungs=2)
@@ -291,8 +308,12 @@ class TestNegatives:
         loss = trainer.compute_loss(trainer.model, batch_of(trainer, 0, 1))
         s = scores.double() / trainer.args.temperature
         expected = (s.logsumexp(1) - s[:, 0]).mean()
-        pairs = s[:, 2:].reshape(4, 2)
-        expected = expected + (pairs.logsumexp(1) - pairs[:, 0]).mean()
+        # Two ladders for each of two recordings; the recording is above both of their rungs.
+        for row in s:
+            for rungs in (row[2:4], row[4:6]):
+                ladder = torch.cat([row[:1], rungs])
+                order = [ladder[first:].logsumexp(0) - ladder[first] for first in range(2)]
+                expected = expected + sum(order) / 2 / 4
         assert float(loss) == pytest.approx(float(expected), rel=1e-5)
 
     def test_policies_stay_as_they_are(self, tmp_path):

@@ -15,7 +15,7 @@ from motion_grpo.training.settings import (
     WITHOUT_EFFECT_PERCEPTUAL,
     mapping,
 )
-from tests.training.grpo_setup import config
+from tests.training.grpo.setup import config
 
 USED = {
     "accelerator_config", "activation_checkpointing", "adam_beta1", "adam_beta2", "adam_epsilon",

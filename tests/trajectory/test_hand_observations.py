@@ -6,7 +6,7 @@ import roma
 import torch
 
 from motion_grpo.body import WRIST_JOINTS, Skeleton, cpf_of
-from motion_grpo.rotations import matrix_to_wxyz
+from motion_grpo.geometry.rotations import matrix_to_wxyz
 from motion_grpo.trajectory import CONVENTIONS, HandObservations, HeadTrajectory
 from tests.tiny import moving_motion
 

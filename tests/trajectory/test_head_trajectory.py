@@ -70,7 +70,10 @@ def test_resample_interpolates_by_time_not_by_count():
     # Irregular times; the head moves 1 m/s along x and turns 1 rad/s about z, so any time's pose is known.
     times = np.array([0.0, 0.1, 0.13, 0.4, 0.41, 0.8, 1.0])
     start = torch.tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], dtype=torch.float64)
-    turned = lambda t: roma.rotvec_to_rotmat(torch.as_tensor(t)[:, None] * torch.tensor([0.0, 0.0, 1.0])) @ start  # noqa: E731
+
+    def turned(t):
+        return roma.rotvec_to_rotmat(torch.as_tensor(t)[:, None] * torch.tensor([0.0, 0.0, 1.0])) @ start
+
     positions = np.stack([times, 0 * times, 0 * times + 1.6], axis=1)
     trajectory = HeadTrajectory.from_rotations(turned(times), positions, timestamps=times)
     resampled = trajectory.resample(25)

@@ -27,7 +27,10 @@ def still(frames: int = 1, betas: torch.Tensor | None = None) -> Motion:
 
 def posed(seed: int, frames: int = 2) -> Motion:
     generator = torch.Generator().manual_seed(seed)
-    draw = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator)
+
     betas = torch.cat([draw(10), torch.zeros(6)])
     return replace(
         still(frames, betas),

@@ -99,7 +99,10 @@ class Skeleton:
         weight = np.array(_EYES_IN_HEAD_BOX)
         eyes = (1 - weight) * head_box[0] + weight * head_box[1]
         eye_dirs = (1 - weight)[:, None] * head_box_dirs[0] + weight[:, None] * head_box_dirs[1]
-        pad = lambda a: np.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, NUM_BETAS - a.shape[-1])])  # noqa: E731
+
+        def pad(a):
+            return np.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, NUM_BETAS - a.shape[-1])])
+
         return Skeleton(
             J0=torch.tensor(joints[keep], dtype=torch.float32),
             J1=torch.tensor(pad(joint_dirs[keep]), dtype=torch.float32),
@@ -151,7 +154,10 @@ class Skeleton:
         J0 = regressor @ template
         J1 = np.einsum("jv,vcb->jcb", regressor, directions)
         eyes = list(_SMPLH_EYE_VERTICES)
-        tensor = lambda a: torch.tensor(a, dtype=torch.float32)  # noqa: E731
+
+        def tensor(a):
+            return torch.tensor(a, dtype=torch.float32)
+
         return Skeleton(
             J0=tensor(J0),
             J1=tensor(J1),

@@ -5,8 +5,6 @@ wrap-around, so that they compress well.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +13,15 @@ import roma
 import torch
 
 from motion_grpo.body import Skeleton
-from motion_grpo.data.clips import TOE_HEIGHT, Clip, with_contacts
-from motion_grpo.data.importers.retarget import on_default_body
-from motion_grpo.data.importing import Job
+from motion_grpo.data.clips import Clip
 from motion_grpo.motion import Motion
+from motion_grpo.motion.contacts import TOE_HEIGHT, with_contacts
+from motion_grpo.retargeting.retarget import on_default_body
 
 _COLUMNS = {"clip_id", "source", "num_frames", "fps", "betas", "poses_i16", "trans_i32"}
 _FREE = "free for all uses, with attribution (mocap.cs.cmu.edu)"
 _LICENSES = {"bandai1": "cc-by-nc-4.0", "bandai2": "cc-by-nc-4.0", "cmu": _FREE, "cmu2": _FREE}
-_SPLITS = ("train", "val", "test", "id_test")
-_CLIPS_PER_JOB = 64
+SPLITS = ("train", "val", "test", "id_test")
 # The pack's floor is where the sole stands: the toe joint of a standing foot is this far above it, metres. (Its lower
 # toe joint is 18 mm above; both feet of the symmetric body stand between that one and the other.)
 _PACK_TOE_HEIGHT = 0.0165
@@ -34,7 +31,7 @@ def read_mocap_pack(folder: str | Path, split: str, sources: Sequence[str] | Non
     """Yields the clips of one split on the default body, contacts labelled.
 
     The pack was made on the body of mannequin-x, whose sides differ. Pelvis and ankles stay where they are there, so
-    that planted feet stay planted (:func:`~motion_grpo.data.importers.retarget.on_default_body`).
+    that planted feet stay planted (:func:`~motion_grpo.retargeting.retarget.on_default_body`).
 
     Args:
         folder: holds ``SOURCE_SPLIT.parquet`` files.
@@ -52,9 +49,9 @@ def read_mocap_pack(folder: str | Path, split: str, sources: Sequence[str] | Non
         missing = _COLUMNS - set(pq.read_schema(shard).names)
         if missing:
             raise ValueError(f"{shard} is no shard of open_mocap_smplh: it has no column {', '.join(sorted(missing))}.")
-        for batch in pq.ParquetFile(shard).iter_batches(64, columns=_columns(shard)):
+        for batch in pq.ParquetFile(shard).iter_batches(64, columns=columns_of(shard)):
             for row in batch.to_pylist():
-                yield _clip(row, split)
+                yield clip_of(row, split)
 
 
 def pack_shards(folder: str | Path, split: str, sources: Sequence[str] | None = None) -> list[Path]:
@@ -78,54 +75,18 @@ def source_of(shard: Path) -> str:
 
 def is_mocap_pack(folder: str | Path) -> bool:
     """Whether ``folder`` holds a shard of this format."""
-    shards = (path for split in _SPLITS for path in pack_shards(folder, split))
+    shards = (path for split in SPLITS for path in pack_shards(folder, split))
     return any(pq.read_schema(shard).names.count("poses_i16") for shard in shards)
 
 
-@dataclass(frozen=True)
-class MocapPackImporter:
-    """Rewrites packs as one data set of the schema, through :func:`~motion_grpo.data.run_import`."""
-
-    folders: tuple[Path, ...]
-    splits: tuple[str, ...] = _SPLITS
-    sources: tuple[str, ...] | None = None
-    exclude: tuple[str, ...] = ()
-    """Patterns of ids to leave out, ``cmu/05_*`` for instance."""
-    name: str = "open_mocap_smplh"
-
-    def jobs(self) -> list[Job]:
-        """Up to 64 clips of a shard each.
-
-        Raises:
-            FileNotFoundError: a folder without a shard of any of the splits.
-            ValueError: two folders hold a shard of the same name.
-        """
-        jobs = {}
-        for folder in self.folders:
-            found = [(path, split) for split in self.splits for path in pack_shards(folder, split, self.sources)]
-            if not found:
-                raise FileNotFoundError(f"{folder} holds no shard of {', '.join(self.splits)}.")
-            for path, split in found:
-                for start in range(0, pq.read_metadata(path).num_rows, _CLIPS_PER_JOB):
-                    job = Job(f"{path.stem}/{start}", path, split, {"start": start})
-                    if job.id in jobs:
-                        raise ValueError(f"{jobs[job.id].path} and {path} have the same name; give one of them.")
-                    jobs[job.id] = job
-        return list(jobs.values())
-
-    def convert(self, job: Job) -> list[Clip]:
-        """The clips of the job."""
-        table = pq.read_table(job.path, columns=_columns(job.path)).slice(job.extra["start"], _CLIPS_PER_JOB)
-        rows = (row for row in table.to_pylist() if not any(fnmatch(row["clip_id"], p) for p in self.exclude))
-        return [_clip(row, job.split) for row in rows]
-
-
-def _columns(shard: Path) -> list[str]:
+def columns_of(shard: Path) -> list[str]:
+    """The columns of a shard that are read; some packs have more of them than others."""
     present = set(pq.read_schema(shard).names)
     return sorted(_COLUMNS | (present & {"subject", "content"}))
 
 
-def _clip(row: dict, split: str) -> Clip:
+def clip_of(row: dict, split: str) -> Clip:
+    """One row as a clip on the default body, contacts labelled."""
     frames = row["num_frames"]
 
     def undo(column: str, dtype: type, channels: int) -> np.ndarray:

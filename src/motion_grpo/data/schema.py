@@ -11,8 +11,8 @@ from jaxtyping import Float
 
 from motion_grpo.body import Skeleton, cpf_of, forward_kinematics
 from motion_grpo.data.clips import Clip
+from motion_grpo.geometry.rotations import matrix_to_wxyz, wxyz_to_matrix
 from motion_grpo.motion import Motion
-from motion_grpo.rotations import matrix_to_wxyz, wxyz_to_matrix
 
 SCHEMA_VERSION = "1.1"
 """Of the columns; stands in the metadata of every Parquet file under ``motion_grpo_schema``, and in the card."""

@@ -65,7 +65,7 @@ class MotionWindows(Dataset):
     and local; and ``betas`` (16,), ``mask`` (length,) True for frames that exist, ``has_previous`` (). Rotations are
     ``rotmats`` (length + 1, 22, 3, 3) where clips were given; where rows were given they stay the quaternions (wxyz)
     that are stored, ``root_wxyz`` (length + 1, 4) and ``body_wxyz`` (length + 1, 21, 4), for
-    :func:`~motion_grpo.training.batches.training_batch` to convert on the device. Frames beyond a window's or a clip's
+    :func:`~motion_grpo.data.batches.training_batch` to convert on the device. Frames beyond a window's or a clip's
     end repeat its last frame.
 
     With ``DataLoader(windows, batch_size, collate_fn=collate_windows)`` a window is copied once, from the file's pages

@@ -10,11 +10,12 @@ from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
 from motion_grpo.body import BODY_JOINT_NAMES, NUM_BETAS, NUM_BODY_JOINTS, Skeleton
-from motion_grpo.conditioning import HeadPoses, head_features
 from motion_grpo.data import Clip
 from motion_grpo.evaluation.clips import System, head_trajectory
+from motion_grpo.geometry.rotations import heading, project_to_rotation, yaw_rotation
+from motion_grpo.models.conditioning import head_features
 from motion_grpo.motion import Motion
-from motion_grpo.rotations import heading, project_to_rotation, yaw_rotation
+from motion_grpo.trajectory.head_poses import HeadPoses
 
 
 def ground_truth(clip: Clip) -> list[Motion]:
@@ -67,9 +68,10 @@ def mean_pose(train: Iterable[Clip]) -> System:
 class NearestNeighbour:
     """The training motion under the most similar head, chunk by chunk, hung from the true head.
 
-    Features are those of :func:`~motion_grpo.conditioning.head_features` ("ours", no Fourier encoding), standardised
-    over the training frames; the nearest window has the least squared distance, summed over its frames. Joints jump
-    between chunks. Betas are the mean over the frames that were found. Memory: about 1.7 kB a training frame.
+    Features are those of :func:`~motion_grpo.models.conditioning.head_features` ("ours", no Fourier encoding),
+    standardized over the training frames; the nearest window has the least squared distance, summed over its frames.
+    Joints jump between chunks. Betas are the mean over the frames that were found. Memory: about 1.7 kB a training
+    frame.
 
     Args:
         train: clips to look in.

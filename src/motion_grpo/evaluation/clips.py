@@ -1,6 +1,5 @@
 """What is evaluated, and how one clip is scored."""
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from motion_grpo.data.loading import evenly
 from motion_grpo.inference import EgoMotionPipeline
 from motion_grpo.metrics import JOINT_GROUPS, motion_metrics, mpjpe, spread
 from motion_grpo.motion import FPS, Motion
+from motion_grpo.seeding import generator_of
 from motion_grpo.trajectory import HeadTrajectory
 
 MIN_FRAMES = 4
@@ -82,8 +82,11 @@ def read_clips(
             "source: rename or remove one."
         )
     clips = [clips[i] for i in evenly(len(clips), limit)]
+
     # A clip that is too short goes through, to be named by the check that refuses it.
-    other_rate = lambda clip: len(clip.motion) >= MIN_FRAMES and abs(clip.motion.fps - FPS) > 1e-3  # noqa: E731
+    def other_rate(clip):
+        return len(clip.motion) >= MIN_FRAMES and abs(clip.motion.fps - FPS) > 1e-3
+
     return [replace(c, motion=resample(c.motion, FPS)) if other_rate(c) else c for c in clips]
 
 
@@ -193,9 +196,7 @@ def clip_generators(clip: Clip, seeds: Sequence[int]) -> list[torch.Generator]:
 
     So a result depends neither on which other clips are evaluated nor on the process, and no two clips share noise.
     """
-    keys = [json.dumps([seed, clip.source, clip.id]) for seed in seeds]
-    digests = [hashlib.sha256(key.encode()).digest() for key in keys]
-    return [torch.Generator().manual_seed(int.from_bytes(digest[:7], "big")) for digest in digests]
+    return [generator_of(json.dumps([seed, clip.source, clip.id])) for seed in seeds]
 
 
 @dataclass(frozen=True)

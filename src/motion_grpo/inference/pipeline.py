@@ -17,7 +17,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from motion_grpo.body import Skeleton
-from motion_grpo.conditioning import HeadPoses
 from motion_grpo.hub import PICKLES, HubMixin, fetch_pipeline, refuse_damaged
 from motion_grpo.inference.lora import LoraMixin
 from motion_grpo.inference.sampling import sample_latents
@@ -27,6 +26,7 @@ from motion_grpo.models import EgoMotionDenoiser
 from motion_grpo.motion import FPS, Motion, MotionState
 from motion_grpo.schedulers import EgoMotionSDEScheduler, refuse_incompatible
 from motion_grpo.trajectory import HandObservations, HeadTrajectory, load_trajectory
+from motion_grpo.trajectory.head_poses import HeadPoses
 
 Recording = HeadTrajectory | str | os.PathLike | np.ndarray | Tensor
 """What a head trajectory comes as: itself, a file, or an array of poses."""

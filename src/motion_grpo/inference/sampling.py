@@ -10,11 +10,12 @@ from diffusers.utils.torch_utils import randn_tensor
 from jaxtyping import Float
 from torch import Tensor
 
-from motion_grpo.conditioning import HeadPoses, WristPoses
 from motion_grpo.inference.stitching import StitchedDenoiser, Stitching
 from motion_grpo.models import EgoMotionDenoiser
+from motion_grpo.models.conditioning import WristPoses
 from motion_grpo.motion import MotionState
 from motion_grpo.schedulers import noise_level, refuse_incompatible
+from motion_grpo.trajectory.head_poses import HeadPoses
 
 StepCallback = Callable[
     [int, int, Float[Tensor, "samples frames d_state"]], Float[Tensor, "samples frames d_state"] | None

@@ -9,10 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from motion_grpo.body import NUM_BETAS, Skeleton
-from motion_grpo.conditioning import HeadPoses, WristPoses
 from motion_grpo.models import EgoMotionDenoiser
+from motion_grpo.models.conditioning import WristPoses
 from motion_grpo.trajectory import HandObservations, HeadTrajectory, load_hands
 from motion_grpo.trajectory.checks import ArrayLike, as_float64
+from motion_grpo.trajectory.head_poses import HeadPoses
 
 _USUAL_BETA = 3.0
 """Beyond this many standard deviations a shape space describes nobody well."""

@@ -14,9 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from motion_grpo.conditioning import (
+from motion_grpo.models.conditioning import (
     PARAMETERIZATIONS,
-    HeadPoses,
     WristPoses,
     body_features,
     condition_dim,
@@ -27,6 +26,7 @@ from motion_grpo.models.egoallo import read_egoallo, without_rotary
 from motion_grpo.models.loading import MotionModelMixin, fetches_weights
 from motion_grpo.models.transformer import TransformerBlock, sinusoids
 from motion_grpo.motion import StateLayout
+from motion_grpo.trajectory.head_poses import HeadPoses
 
 _ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU}
 _CHOICES = {
@@ -69,7 +69,7 @@ class EgoMotionDenoiser(MotionModelMixin, ModelMixin, ConfigMixin, PeftAdapterMi
         noise_conditioning: ``token`` prepends the noise embedding to both sequences, ``film`` scales and shifts the
             feed-forward layers.
         xattn_mode: which side of the cross-attention asks.
-        include_canonicalized_cpf_rotation_in_cond: see :func:`~motion_grpo.conditioning.head_features`.
+        include_canonicalized_cpf_rotation_in_cond: see :func:`~motion_grpo.models.conditioning.head_features`.
         include_hands: whether the state holds 15 joints a hand.
         cond_param: parameterisation of the head features.
         include_hand_positions_cond: whether wrist positions relative to the CPF are part of the features (EgoAllo's
@@ -345,7 +345,10 @@ class EgoMotionDenoiser(MotionModelMixin, ModelMixin, ConfigMixin, PeftAdapterMi
             x = self._run(layer, x, token_mask, noise, encoded)
         if self.noise_emb_token_proj is not None:
             x = x[:, 1:]
-        unpatch = lambda y: y.unflatten(-1, (self.config.frames_per_token, -1)).flatten(1, 2)[:, :frames]  # noqa: E731
+
+        def unpatch(y):
+            return y.unflatten(-1, (self.config.frames_per_token, -1)).flatten(1, 2)[:, :frames]
+
         output = torch.cat([unpatch(decoder(x)) for decoder in self.decoders.values()], dim=-1)
         if self.config.output_low_pass:
             output = _low_pass(output, self.config.output_low_pass, mask)

@@ -16,14 +16,15 @@ from transformers import TrainerCallback, TrainingArguments
 
 from motion_grpo.body import Skeleton
 from motion_grpo.data import Clip, MotionWindows, collate_windows
+from motion_grpo.data.batches import Augmentation, TrainingBatch, training_batch
 from motion_grpo.inference import EgoMotionPipeline
 from motion_grpo.inference.sampling import recover_state
 from motion_grpo.metrics import jitter, mpjpe, mpjve
 from motion_grpo.models import EgoMotionDenoiser
 from motion_grpo.motion import FPS, MotionState
 from motion_grpo.schedulers import EgoMotionSDEScheduler
-from motion_grpo.training.batches import Augmentation, TrainingBatch, training_batch
 from motion_grpo.training.callbacks import TellEpoch
+from motion_grpo.training.hub_runs import DiffusersTrainer, clips_to_evaluate
 from motion_grpo.training.losses import (
     GeometricWeights,
     denoising_loss,
@@ -32,7 +33,6 @@ from motion_grpo.training.losses import (
     sample_noise_levels,
 )
 from motion_grpo.training.observation import DeviceErrors, Observation, WristPatterns, observe
-from motion_grpo.training.saving import DiffusersTrainer, clips_to_evaluate
 from motion_grpo.training.settings import WITHOUT_EFFECT_DENOISING, refuse_without_effect
 
 _STATISTICS_WINDOWS = 512

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from motion_grpo.body import FOOT_JOINTS, WRIST_JOINTS, Skeleton
-from motion_grpo.conditioning import HeadPoses
 from motion_grpo.motion import MotionState, StateLayout
+from motion_grpo.trajectory.head_poses import HeadPoses
 
 MODALITY_WEIGHTS = {"betas": 0.1, "body_rotmats": 1.0, "contacts": 0.1, "hand_rotmats": 0.01}
 """EgoAllo's weights of the modalities."""

@@ -10,10 +10,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from motion_grpo.body import HEAD, WRIST_JOINTS, Skeleton
-from motion_grpo.conditioning import HeadPoses, WristPoses
+from motion_grpo.data.batches import TrainingBatch
+from motion_grpo.geometry.rotations import interpolate_rotations
+from motion_grpo.models.conditioning import WristPoses
 from motion_grpo.motion import FPS, MotionState
-from motion_grpo.rotations import interpolate_rotations
-from motion_grpo.training.batches import TrainingBatch
+from motion_grpo.trajectory.head_poses import HeadPoses
 
 
 @dataclass(frozen=True)

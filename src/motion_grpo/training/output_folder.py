@@ -7,7 +7,7 @@ from pathlib import Path
 from accelerate.utils import broadcast_object_list
 from transformers import TrainingArguments
 
-from motion_grpo.cards import CURVES_FILE, RESULTS
+from motion_grpo.cards.models import CURVES_FILE, RESULTS
 from motion_grpo.runs import LOG_FILE, RUN_FILE, SESSIONS_FILE
 
 _TELLS = {RUN_FILE, LOG_FILE, *RESULTS.values()}

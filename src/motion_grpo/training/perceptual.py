@@ -15,20 +15,20 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 from transformers import TrainerCallback, TrainingArguments
 from trl.trainer.utils import RepeatSampler
 
-from motion_grpo.artefacts import ARTEFACTS
 from motion_grpo.body import Skeleton
-from motion_grpo.conditioning import HeadPoses
 from motion_grpo.data import MotionWindows, StreamedWindows, collate_windows
+from motion_grpo.data.batches import Augmentation, TrainingBatch, training_batch
 from motion_grpo.inference import EgoMotionPipeline
+from motion_grpo.inference.rollout import rollout, transitions
 from motion_grpo.models import MotionPerceptualModel, perceptual_inputs
 from motion_grpo.motion import MotionState
+from motion_grpo.motion.artefacts import ARTEFACTS, Artefact
 from motion_grpo.schedulers import EgoMotionSDEScheduler
-from motion_grpo.training.batches import Augmentation, TrainingBatch, training_batch
 from motion_grpo.training.callbacks import TellEpoch
+from motion_grpo.training.hub_runs import DiffusersTrainer
 from motion_grpo.training.losses import info_nce, ranking_loss
-from motion_grpo.training.rollout import rollout, transitions
-from motion_grpo.training.saving import DiffusersTrainer
 from motion_grpo.training.settings import WITHOUT_EFFECT_PERCEPTUAL, refuse_without_effect
+from motion_grpo.trajectory.head_poses import HeadPoses
 
 NEGATIVES = ("rollout", "gt_noise")
 _STATISTICS_WINDOWS = 256
@@ -74,8 +74,8 @@ class PerceptualConfig(TrainingArguments):
     artefact_negatives: int = field(
         default=0,
         metadata={
-            "help": "How many of the N are recorded motions with an artefact made by hand (motion_grpo.artefacts), in "
-            "ladders of growing severity that the scores have to fall along. Beyond the paper; 0 is the paper's."
+            "help": "How many of the N are recordings with an artefact made by hand (motion_grpo.motion.artefacts), "
+            "in ladders of growing severity that the scores have to fall along. Beyond the paper; 0 is the paper's."
         },
     )
     artefact_rungs: int = field(default=4, metadata={"help": "Motions of a ladder; divides artefact_negatives."})
@@ -107,7 +107,8 @@ class PerceptualTrainer(DiffusersTrainer):
 
     ``artefact_negatives`` of the N go beyond the paper: the same recorded motion with an artefact of growing severity,
     made anew at each use. What the policies make up teaches nothing about faults that they do not have, and InfoNCE
-    nothing about which of two bad motions is worse; along such a ladder a ranking loss asks for falling scores.
+    nothing about which of two bad motions is worse; from the recording down such a ladder a ranking loss asks for
+    falling scores.
 
     Negatives are drawn on the fly for the head trajectories of the batch, by one batched sampling call a policy, and
     ``replay`` steps in a row share them. With several policies each makes its share of the N for every trajectory.
@@ -195,7 +196,8 @@ class PerceptualTrainer(DiffusersTrainer):
         scores = self._scores(model, self._contrast)
         loss = info_nce(scores, self.args.temperature)
         if self.args.artefact_negatives:
-            ladders = scores[:, -self.args.artefact_negatives :].unflatten(1, (-1, self.args.artefact_rungs))
+            rungs = scores[:, -self.args.artefact_negatives :].unflatten(1, (-1, self.args.artefact_rungs))
+            ladders = torch.cat([scores[:, None, :1].expand(-1, rungs.shape[1], -1), rungs], dim=2)
             loss = loss + ranking_loss(ladders.flatten(0, 1), self.args.temperature)
         with torch.no_grad():
             self._terms["accuracy"].append((scores[:, :1] > scores[:, 1:]).float().mean())
@@ -210,8 +212,8 @@ class PerceptualTrainer(DiffusersTrainer):
         row, column = torch.arange(batch, device=choice.device)[:, None], torch.arange(negatives, device=choice.device)
         joints = [contrast.joints[:, None], contrast.made_up[choice, row, column]]
         heads = [contrast.head[:, None].expand(-1, 1 + negatives, -1, -1)]
-        for _ in range(self.args.artefact_negatives // self.args.artefact_rungs):
-            spoilt, spoilt_head = self._ladder(contrast.truth)
+        for name in self._kinds():
+            spoilt, spoilt_head = self._ladder(contrast.truth, ARTEFACTS[name])
             joints.append(spoilt)
             heads.append(spoilt_head)
         joints, heads = torch.cat(joints, dim=1), torch.cat(heads, dim=1)
@@ -251,7 +253,10 @@ class PerceptualTrainer(DiffusersTrainer):
     ) -> Float[Tensor, "choices batch count frames 21 7"]:
         """``count`` samples of the policy for every head: the clean states predicted at each of the last steps."""
         denoiser, device = policy.denoiser, truth.mask.device
-        repeat = lambda x: x.repeat_interleave(count, dim=0)  # noqa: E731
+
+        def repeat(x):
+            return x.repeat_interleave(count, dim=0)
+
         cond = denoiser.condition(truth.head)
         encoded = None if denoiser.config.noise_in_encoder else repeat(denoiser.encode(cond, None, truth.mask))
         mask = repeat(truth.mask)
@@ -279,23 +284,31 @@ class PerceptualTrainer(DiffusersTrainer):
         self, truth: TrainingBatch, count: int, generator: torch.Generator | None = None
     ) -> Float[Tensor, "1 batch count frames 21 7"]:
         """Table 4's weaker negatives: recorded poses, every axis-angle parameter plus Gaussian noise."""
-        repeat = lambda x: x.repeat_interleave(count, dim=0)  # noqa: E731
+
+        def repeat(x):
+            return x.repeat_interleave(count, dim=0)
+
         rotvecs = repeat(roma.rotmat_to_rotvec(truth.state.body_rotmats))
         noise = _normal(rotvecs.shape, rotvecs.device, generator)
         noisy = roma.rotvec_to_rotmat(rotvecs + self.args.noise_scale * noise)
         joints = self._hung(noisy, repeat(truth.state.betas), HeadPoses(*map(repeat, truth.head)))
         return joints.unflatten(0, (-1, count))[None]
 
+    def _kinds(self) -> list[str]:
+        """Artefacts of a use's ladders: all are different, as long as there are enough."""
+        names = list(ARTEFACTS)
+        order = torch.randperm(len(names)).tolist()
+        ladders = self.args.artefact_negatives // self.args.artefact_rungs
+        return [names[order[ladder % len(names)]] for ladder in range(ladders)]
+
     @torch.no_grad()
     def _ladder(
-        self, truth: TrainingBatch
+        self, truth: TrainingBatch, artefact: Artefact
     ) -> tuple[Float[Tensor, "batch rungs frames 21 7"], Float[Tensor, "batch rungs frames 7"]]:
-        """Recorded motions with an artefact of one random kind, and their heads: the same artefact, growing.
+        """Recorded motions with an artefact, and their heads: the same artefact, growing.
 
         The severities run from barely visible to gross, one in each of as many equal parts of their logarithm.
         """
-        kinds = list(ARTEFACTS.values())
-        artefact = kinds[int(torch.randint(len(kinds), ()))]
         low, high = artefact.severities[1], artefact.severities[-1]
         rungs, batch, device = self.args.artefact_rungs, len(truth.mask), truth.mask.device
         place = (torch.arange(rungs, device=device) + torch.rand(batch, rungs, device=device)) / rungs

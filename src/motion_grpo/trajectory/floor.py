@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.signal import find_peaks
 from scipy.spatial import cKDTree
 
-from motion_grpo.trajectory.tables import read_table
+from motion_grpo.trajectory.readers.tables import read_table
 
 STANDING_EYE_HEIGHT = 1.57
 """Metres: mean of the standing eye heights of men (1.63) and women (1.52) in ANSUR (Gordon et al. 1989), which vary by

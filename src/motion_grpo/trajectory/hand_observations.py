@@ -7,9 +7,7 @@ import torch
 from jaxtyping import Bool, Float32, Float64
 from torch import Tensor
 
-from motion_grpo.rotations import interpolate_rotations
-from motion_grpo.trajectory.aria import check_extrinsic
-from motion_grpo.trajectory.aria_hands import SIDES, nearest
+from motion_grpo.geometry.rotations import interpolate_rotations
 from motion_grpo.trajectory.checks import (
     ArrayLike,
     Origin,
@@ -20,6 +18,8 @@ from motion_grpo.trajectory.checks import (
 )
 from motion_grpo.trajectory.conventions import CONVENTIONS
 from motion_grpo.trajectory.head_trajectory import HeadTrajectory
+from motion_grpo.trajectory.readers.aria import check_extrinsic
+from motion_grpo.trajectory.readers.aria_hands import SIDES, nearest
 
 MATCH_WITHIN = 1 / 30
 """Seconds between a frame and the observation nearest to it, over which the wrists count as not seen."""

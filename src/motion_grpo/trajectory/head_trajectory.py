@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float32, Float64
 from torch import Tensor
 
-from motion_grpo.rotations import interpolate_rotations, matrix_to_wxyz
+from motion_grpo.geometry.resampling import Between
+from motion_grpo.geometry.rotations import matrix_to_wxyz
 from motion_grpo.timing import median_rate
 from motion_grpo.trajectory.checks import (
     ArrayLike,
@@ -122,7 +123,7 @@ class HeadTrajectory:
         floor_height: float | int | None = None,
         floor_source: str = "given",
         points: ArrayLike | None = None,
-        origin: Origin = Origin("array"),  # noqa: B008 - frozen
+        origin: Origin = Origin("array"),  # noqa: B008  (frozen)
         source_frame: str = "cpf",
         axes_checked: bool = False,
         T_device_cpf: Float64[Tensor, "4 4"] | None = None,
@@ -225,12 +226,9 @@ class HeadTrajectory:
                 f"{self.source} spans {self.timestamps[0]:.3f} to {self.timestamps[-1]:.3f} s; one or more times "
                 "within it are needed."
             )
-        before = (torch.searchsorted(self.timestamps, times, right=True) - 1).clamp(max=len(self) - 2)
-        start, end = self.timestamps[before], self.timestamps[before + 1]
-        weight = (times - start) / (end - start)
-        R, p = self.R_world_cpf.double(), self.p_world_cpf.double()
-        R_at = interpolate_rotations(R[before], R[before + 1], weight)
-        p_at = torch.lerp(p[before], p[before + 1], weight[:, None])
+        between = Between.of(self.timestamps, times)
+        R_at = between.rotations(self.R_world_cpf.double())
+        p_at = between.points(self.p_world_cpf.double())
         return replace(self, R_world_cpf=R_at.float(), p_world_cpf=p_at.float(), timestamps=times)
 
     def above_floor(self) -> "HeadTrajectory":

@@ -7,7 +7,7 @@ import roma
 import torch
 
 from motion_grpo.body import Skeleton
-from motion_grpo.data.importers.preprocess import Recording
+from motion_grpo.data.preprocessing import Recording
 from motion_grpo.motion import Motion
 
 UPRIGHT = (math.pi / 2, 0.0, 0.0)

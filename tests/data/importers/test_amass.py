@@ -10,10 +10,12 @@ import roma
 import torch
 
 from motion_grpo.body import Skeleton
+from motion_grpo.body.betas import load_skeleton
+from motion_grpo.data.clips import ClipError
 from motion_grpo.data.importers.amass import SPLITS, AmassImporter
-from motion_grpo.data.importers.betas import load_skeleton
-from motion_grpo.data.importers.preprocess import Recording
-from motion_grpo.data.importing import ClipError, Job, run_import
+from motion_grpo.data.importers.base import Job
+from motion_grpo.data.importers.runner import run_import
+from motion_grpo.data.preprocessing import Recording
 from motion_grpo.data.schema import row_to_clip
 from tests.data.importers.recordings import kicking, standing
 

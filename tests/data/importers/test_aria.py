@@ -13,6 +13,7 @@ from datasets import load_dataset
 from pyarrow import parquet
 
 from motion_grpo.body import JOINT_NAMES
+from motion_grpo.data.clips import ClipError
 from motion_grpo.data.head_clip import HeadClip, row_to_trajectory
 from motion_grpo.data.importers import aria
 from motion_grpo.data.importers.aria import (
@@ -21,7 +22,7 @@ from motion_grpo.data.importers.aria import (
     find_adt_skeleton,
     read_adt_joints,
 )
-from motion_grpo.data.importing import ClipError, run_import
+from motion_grpo.data.importers.runner import run_import
 from motion_grpo.data.schema import FEATURES, rows_to_table
 from motion_grpo.trajectory import default_T_device_cpf, load_trajectory
 from tests.conftest import shared_path

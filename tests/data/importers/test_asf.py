@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from motion_grpo.data.importers.asf import AsfImporter, read_asf_amc, skeleton_of
-from motion_grpo.data.importers.bvh import read_bvh
-from motion_grpo.data.importers.retarget import retarget
-from motion_grpo.data.importers.rigs import CMU_ASF, CMU_BVH, CMU_UNIT, find_rig
+from motion_grpo.data.importers.asf import AsfImporter
+from motion_grpo.io.asf import read_asf_amc, skeleton_of
+from motion_grpo.io.bvh import read_bvh
+from motion_grpo.retargeting.retarget import retarget
+from motion_grpo.retargeting.rigs import CMU_ASF, CMU_BVH, CMU_UNIT, find_rig
 from tests.conftest import shared_path
 from tests.data.importers.reference import reference
 from tests.data.importers.skeletons import rotation, write_bvh
@@ -96,7 +97,10 @@ def test_positions_and_rotations_by_hand(files: tuple[Path, Path]) -> None:
 def test_radians_and_the_order_of_bones(files: tuple[Path, Path]) -> None:
     asf, amc = files
     degrees = read_asf_amc(asf, amc)
-    to_radians = lambda text: " ".join(str(float(w) * torch.pi / 180) for w in text.split())  # noqa: E731
+
+    def to_radians(text):
+        return " ".join(str(float(w) * torch.pi / 180) for w in text.split())
+
     asf.write_text(ASF.replace("angle deg", "angle rad").replace("axis 0 0 20", f"axis {to_radians('0 0 20')}"))
     amc.write_text(
         AMC.replace("10 20 30", to_radians("10 20 30"))
@@ -177,7 +181,10 @@ def test_the_bvh_conversion_of_a_take_gives_the_same_motion(tmp_path: Path) -> N
     folder = shared_path("samples/cmu_asfamc")
     source = read_asf_amc(folder / "02.asf", folder / "02_01.amc")
     local = torch.cat([source.rotmats[:, :1], source.rotmats[:, source.parents[1:]].mT @ source.rotmats[:, 1:]], dim=1)
-    name = lambda j: BVH_NAMES.get(source.names[j], source.names[j])  # noqa: E731
+
+    def name(j):
+        return BVH_NAMES.get(source.names[j], source.names[j])
+
     skeleton = [
         (name(j), name(parent) if parent >= 0 else "", (source.offsets[j] / CMU_UNIT).numpy())
         for j, parent in enumerate(source.parents)

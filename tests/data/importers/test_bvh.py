@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from motion_grpo.data.importers.bvh import BvhImporter, joint_names, read_bvh, read_joint_map
-from motion_grpo.data.importers.rigs import MIXAMO, Halfway
-from motion_grpo.data.importing import ClipError, run_import
+from motion_grpo.data.clips import ClipError
+from motion_grpo.data.importers.bvh import BvhImporter
+from motion_grpo.data.importers.runner import run_import
+from motion_grpo.io.bvh import joint_names, read_bvh
+from motion_grpo.retargeting.rigs import MIXAMO, Halfway, read_joint_map
 from tests.conftest import shared_path
 from tests.data.importers.reference import reference
 from tests.data.importers.skeletons import FIGURE, rotation, t_pose, write_bvh

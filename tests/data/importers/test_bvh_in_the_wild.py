@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from motion_grpo.data.importers.bvh import BvhImporter, joint_names, read_bvh
-from motion_grpo.data.importers.rigs import LAFAN1, RIGS, SOMA77, find_rig
-from motion_grpo.data.importing import ImportReport, run_import
+from motion_grpo.data.importers.bvh import BvhImporter
+from motion_grpo.data.importers.runner import ImportReport, run_import
+from motion_grpo.io.bvh import joint_names, read_bvh
 from motion_grpo.motion import Motion
+from motion_grpo.retargeting.rigs import LAFAN1, RIGS, SOMA77, find_rig
 from tests.data.importers.skeletons import FIGURE, NAMES, folded, rotation, t_pose, turned, walk, write_bvh
 
 HEAD, NECK = 15, 12
@@ -117,7 +118,10 @@ def test_prefixed_names_are_the_rigs(walker: Path, prefix: str) -> None:
 
 def test_spelling_does_not_count(walker: Path) -> None:
     expected = motion_of(walker).joints
-    spell = lambda m: f"{m[1]} {(m[2] or '').lower()}_{m[3]}"  # noqa: E731
+
+    def spell(m):
+        return f"{m[1]} {(m[2] or '').lower()}_{m[3]}"
+
     spelled = re.sub("(ROOT|JOINT) (Left|Right)?(.*)", spell, walker.read_text())
     walker.write_text(spelled)
     assert torch.equal(motion_of(walker).joints, expected)

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from motion_grpo.body import PosedBody, Skeleton, cpf_of, forward_kinematics
-from motion_grpo.data.importers.betas import load_skeleton
+from motion_grpo.body.betas import load_skeleton
+from motion_grpo.data.clips import ClipError
 from motion_grpo.data.importers.egoallo_hdf5 import EgoAlloHdf5Importer
-from motion_grpo.data.importers.preprocess import prepare
-from motion_grpo.data.importing import ClipError
+from motion_grpo.data.preprocessing import prepare
+from motion_grpo.geometry.rotations import matrix_to_wxyz
 from motion_grpo.motion import Motion
-from motion_grpo.rotations import matrix_to_wxyz
 from tests.data.importers.recordings import kicking
 
 h5py = pytest.importorskip("h5py")

@@ -6,9 +6,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from motion_grpo.data.clips import ClipError
 from motion_grpo.data.importers.cmu_subjects import CONTENTS, SUBJECTS
 from motion_grpo.data.importers.open_mocap import OpenMocapImporter, split_of
-from motion_grpo.data.importing import ClipError
 from tests.conftest import shared_path
 from tests.data.importers.reference import reference
 

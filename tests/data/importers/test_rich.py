@@ -13,13 +13,14 @@ from smplx.lbs import batch_rigid_transform
 from torch import Tensor
 
 from motion_grpo.body import NUM_BETAS, PARENTS, Skeleton
+from motion_grpo.body.smplx import load_smplx
+from motion_grpo.data.clips import ClipError
 from motion_grpo.data.importers.rich import RichImporter
 from motion_grpo.data.importers.rich_scene import find_scene, read_scan
-from motion_grpo.data.importers.smplx_body import load_smplx
-from motion_grpo.data.importing import ClipError, run_import
+from motion_grpo.data.importers.runner import run_import
 from motion_grpo.data.schema import row_to_clip
+from motion_grpo.geometry.rotations import yaw_rotation
 from motion_grpo.motion import Motion
-from motion_grpo.rotations import yaw_rotation
 from tests.data.importers.recordings import kicking
 
 # A camera at 1.5 m that looks down a little: y down, z forward. World points are rows: p_world = c * p_camera @ R + t.
@@ -238,7 +239,10 @@ def test_with_body_models_shape_hands_and_pelvis_are_the_fitted_ones(tmp_path, b
 
     write_fits(folder, "017", person(), female.J0[0])
     [clip] = convert(tmp_path, body_models=bodies)
-    bones = lambda joints: joints[1:22] - joints[list(PARENTS[1:22])]  # noqa: E731
+
+    def bones(joints):
+        return joints[1:22] - joints[list(PARENTS[1:22])]
+
     default = Skeleton.default()
     error = bones(default.rest_joints(clip.motion.betas)) - bones(default.rest_joints(tall))
     assert error.norm(dim=-1).max() < 4e-3

@@ -13,10 +13,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from motion_grpo.body import NUM_BETAS, NUM_BODY_JOINTS, Skeleton
-from motion_grpo.data.clips import Clip
-from motion_grpo.data.importers.betas import Gender, fit_betas, gender_to_neutral, load_skeleton
-from motion_grpo.data.importers.preprocess import Recording, prepare
-from motion_grpo.data.importing import ClipError, Job, source_files
+from motion_grpo.body.betas import Gender, fit_betas, gender_to_neutral, load_skeleton
+from motion_grpo.data.clips import Clip, ClipError
+from motion_grpo.data.importers.base import Job
+from motion_grpo.data.preprocessing import Recording, prepare
+from motion_grpo.files import source_files
 
 LICENSE = "AMASS: non-commercial scientific research, no redistribution (amass.is.tue.mpg.de/license.html)"
 
@@ -36,7 +37,12 @@ _LATER_NAMES = {
     "MoSh": "MPI_mosh", "PosePrior": "MPI_Limits", "SSM": "SSM_synced", "TCDHands": "TCD_handMocap",
     "Transitions": "Transitions_mocap",
 }  # fmt: skip
-_plain = lambda name: re.sub(r"[\W_]", "", name.lower())  # noqa: E731
+
+
+def _plain(name):
+    return re.sub(r"[\W_]", "", name.lower())
+
+
 _SUBSETS = {_plain(name): name for names in SPLITS.values() for name in names}
 _SUBSETS |= {_plain(later): name for later, name in _LATER_NAMES.items()}
 _SPLIT_OF = {name: split for split, names in SPLITS.items() for name in names}

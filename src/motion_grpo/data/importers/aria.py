@@ -17,12 +17,15 @@ from jaxtyping import Float32, Float64
 from torch import Tensor
 
 from motion_grpo.body import JOINT_NAMES
+from motion_grpo.data.clips import ClipError
 from motion_grpo.data.head_clip import HeadClip
-from motion_grpo.data.importing import ClipError, Job, is_hidden, source_files
+from motion_grpo.data.importers.base import Job
+from motion_grpo.files import is_hidden, source_files
+from motion_grpo.geometry.rotations import rotation_to_z
 from motion_grpo.motion import FPS
 from motion_grpo.trajectory import HeadTrajectory, default_T_device_cpf, read_aria, vrs_T_device_cpf
-from motion_grpo.trajectory.aria import rotation_to_z, world_uids
-from motion_grpo.trajectory.aria_hands import find_hand_tracking, read_hand_tracking, recording_folder
+from motion_grpo.trajectory.readers.aria import world_uids
+from motion_grpo.trajectory.readers.aria_hands import find_hand_tracking, read_hand_tracking, recording_folder
 
 ADT_LICENSE = "Aria Digital Twin: non-commercial research (projectaria.com/datasets/adt/license)"
 # Nymeria's recording_lwrist and recording_rwrist, and what others call them.

@@ -1,244 +1,21 @@
-"""BVH (Biovision Hierarchy): a reader, and the importer of a folder of such files.
+"""The importer of a folder of BVH files."""
 
-Own reader because none on PyPI copes with what is found in the wild: pybvh 0.9 refuses position channels on joints
-other than the root (Bandai-Namco's files), bvhTools 1.6 fails on tabs, and bvhio 1.5 never returns from a truncated
-file.
-"""
-
-import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-import roma
 import torch
-import yaml
 from jaxtyping import Float
 from torch import Tensor
 
 from motion_grpo.data.clips import Clip
-from motion_grpo.data.importers.cutting import cut
-from motion_grpo.data.importers.retarget import SourceMotion, retarget, t_pose_from_frame, zero_pose_up
-from motion_grpo.data.importers.rigs import RIGS, Halfway, Rig, find_rig
-from motion_grpo.data.importing import ClipError, Job, source_files
-from motion_grpo.motion import FPS
-
-_CHANNELS = {f"{axis}{kind}" for axis in "XYZ" for kind in ("position", "rotation")}
-_Z_TO_Y_UP = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]], dtype=torch.float64)
-_WORD = re.compile(r"[{}]|[^\s{}]+")
-_COMMENT = re.compile(r"(^|\s)(#|//).*")
-_NAMESPACE = re.compile(r".*[:|]")
-_HEADER = re.compile(
-    r"\s*frames\s*:?\s*(?P<frames>\d+)\s+frame\s*time\s*:?\s*(?P<seconds>(\d+\.?\d*|\.\d+)(e[+-]?\d+)?)\s*",
-    re.IGNORECASE,
-)
-
-
-@dataclass
-class _Joint:
-    name: str
-    parent: int
-    offset: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
-    channels: list[str] = field(default_factory=list)
-
-
-def read_bvh(
-    path: str | Path, *, metres_per_unit: float = 0.01, root_offset_added: bool = False, up: Literal["y", "z"] = "y"
-) -> SourceMotion:
-    """Reads a BVH: any order of rotations, position channels on any joint (they replace its OFFSET), any layout.
-
-    Braces, blanks, tabs, empty lines and comments (``#``, ``//``) may stand anywhere, keywords be of either case.
-    Namespaces before a colon (``mixamorig:Hips``) are taken off the names. Frame times are often cut off: a rate within
-    0.02% of a whole number is that number. One row more than announced is read too; fewer are refused.
-
-    Args:
-        metres_per_unit: of offsets and positions.
-        root_offset_added: the root's position channels count from its OFFSET (iClone) instead of replacing it.
-        up: axis that points up in the file.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: no or a broken hierarchy, no MOTION, rows that are missing or of a wrong length, values that are not
-            finite; names the line.
-    """
-    lines, start = _read_lines(path)
-    joints = _read_hierarchy(path, lines[:start])
-    values, fps = _read_motion(path, lines, start, [f"{j.name} {c}" for j in joints for c in j.channels])
-
-    rotmats = torch.eye(3, dtype=torch.float64).repeat(len(values), len(joints), 1, 1)
-    positions = torch.zeros(len(values), len(joints), 3, dtype=torch.float64)
-    column = 0
-    for index, joint in enumerate(joints):
-        channels = values[:, column : column + len(joint.channels)]
-        column += len(joint.channels)
-        is_root = joint.parent < 0
-        offset = torch.tensor(joint.offset, dtype=torch.float64).repeat(len(values), 1)
-        for i, channel in enumerate(joint.channels):
-            if channel.endswith("position"):
-                axis = "XYZ".index(channel[0])
-                offset[:, axis] = channels[:, i] + (offset[:, axis] if is_root and root_offset_added else 0.0)
-        order = [i for i, channel in enumerate(joint.channels) if channel.endswith("rotation")]
-        local = rotmats[:, index]
-        if order:
-            convention = "".join(joint.channels[i][0] for i in order)
-            local = roma.euler_to_rotmat(convention, channels[:, order], degrees=True)
-        if is_root:
-            rotmats[:, index], positions[:, index] = local, offset
-        else:
-            R_parent = rotmats[:, joint.parent]
-            rotmats[:, index] = R_parent @ local
-            positions[:, index] = positions[:, joint.parent] + (R_parent @ offset[..., None])[..., 0]
-    if up == "z":
-        rotmats, positions = _Z_TO_Y_UP @ rotmats, positions @ _Z_TO_Y_UP.mT
-    return SourceMotion(
-        names=tuple(joint.name for joint in joints),
-        parents=tuple(joint.parent for joint in joints),
-        rotmats=rotmats,
-        positions=positions * metres_per_unit,
-        fps=fps,
-    )
-
-
-def joint_names(path: str | Path) -> list[str]:
-    """Names of a BVH's joints; its motion is not looked at.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: no or a broken hierarchy.
-    """
-    lines, start = _read_lines(path)
-    return [joint.name for joint in _read_hierarchy(path, lines[:start])]
-
-
-def _read_lines(path: str | Path) -> tuple[list[str], int]:
-    """The file's lines without comments, and which of them says MOTION."""
-    text = Path(path).read_text(encoding="utf-8-sig", errors="replace")
-    lines = [_COMMENT.sub("", line) for line in text.splitlines()]
-    start = next((i for i, line in enumerate(lines) if line.strip().upper() == "MOTION"), None)
-    if start is None:
-        raise ValueError(f"{path} is no whole BVH file: it has no line MOTION.")
-    return lines, start
-
-
-def _read_hierarchy(path: str | Path, lines: list[str]) -> list[_Joint]:
-    # Words and not lines: a brace may stand beside a name, below it, or with all of an end site on one line.
-    words = [(word, number) for number, line in enumerate(lines, 1) for word in _WORD.findall(line)]
-    joints: list[_Joint] = []
-    open_blocks: list[int] = []  # index of the joint, -1 for an end site
-    at = 0
-
-    def take(count: int) -> list[str]:
-        nonlocal at
-        taken = [word for word, _ in words[at : at + count]]
-        if len(taken) < count or {"{", "}"} & set(taken):
-            raise ValueError("something is missing")
-        at += count
-        return taken
-
-    while at < len(words):
-        word, number = words[at]
-        at += 1
-        try:
-            match word.upper():
-                case "HIERARCHY":
-                    pass
-                case "ROOT" | "JOINT" | "END" | "ENDSITE" as kind:
-                    name = take(next((i for i, (w, _) in enumerate(words[at:]) if w in "{}"), 0))
-                    if words[at : at + 1] and words[at][0] == "}":
-                        raise ValueError("no { follows")
-                    at += 1
-                    parent = open_blocks[-1] if open_blocks else -1
-                    if kind in ("END", "ENDSITE"):
-                        open_blocks.append(-1)
-                        continue
-                    if (kind == "ROOT") != (not joints) or (kind == "JOINT" and parent < 0) or not name:
-                        raise ValueError(f"{kind} {' '.join(name)} at this place")
-                    open_blocks.append(len(joints))
-                    joints.append(_Joint(_NAMESPACE.sub("", " ".join(name)), parent))
-                case "}":
-                    open_blocks.pop()
-                case "OFFSET":
-                    offset = [float(value) for value in take(3)]
-                    if open_blocks[-1] >= 0:
-                        joints[open_blocks[-1]].offset = offset
-                case "CHANNELS":
-                    channels = [c[0].upper() + c[1:].lower() for c in take(int(take(1)[0]))]
-                    if not _CHANNELS.issuperset(channels):
-                        raise ValueError("channels are miscounted or unknown")
-                    joints[open_blocks[-1]].channels = channels
-                case _:
-                    raise ValueError("not part of a hierarchy")
-        except (ValueError, IndexError) as error:
-            line = lines[number - 1].strip()[:60]
-            raise ValueError(f"{path}, line {number}: '{line}' cannot be read ({error}).") from error
-    if open_blocks or not joints:
-        raise ValueError(
-            f"{path} is no whole BVH file: its hierarchy {'ends within a joint' if joints else 'is empty'}."
-        )
-    names = [joint.name for joint in joints]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"{path} has several joints named {', '.join(twice)}; rename them.")
-    return joints
-
-
-def _read_motion(
-    path: str | Path, lines: list[str], start: int, channels: list[str]
-) -> tuple[Float[Tensor, "frames channels"], float]:
-    """Values of the rows below MOTION, and frames per second."""
-    filled = [(number, line) for number, line in enumerate(lines[start + 1 :], start + 2) if line.strip()]
-    header = next((m for n in (2, 1) if (m := _HEADER.fullmatch(" ".join(line for _, line in filled[:n])))), None)
-    if header is None:
-        raise ValueError(f"{path}, line {start + 2}: 'Frames: N' and 'Frame Time: SECONDS' have to follow MOTION.")
-    frames, frame_time = int(header["frames"]), float(header["seconds"])
-    if not 1e-4 < frame_time < 10:
-        raise ValueError(f"{path}, line {filled[1][0]}: a frame time of {frame_time:g} s is not one.")
-    filled = filled[1 if _HEADER.fullmatch(filled[0][1]) else 2 :]
-    rows = [line.split() for _, line in filled]
-    for (number, _), row in zip(filled, rows, strict=True):
-        if len(row) != len(channels):
-            raise ValueError(
-                f"{path}, line {number}: {len(row)} values for {len(channels)} channels; the file is truncated or "
-                "broken."
-            )
-    # Some exporters (Rokoko's among them) count frames from 0 and announce one too few; they are read in full.
-    if len(rows) not in (frames, frames + 1) or not rows:
-        raise ValueError(f"{path} announces {frames} frames and holds {len(rows)}; it is truncated or broken.")
-    try:
-        values = np.array(rows, dtype=np.float64)
-    except ValueError as error:
-        raise ValueError(f"{path}: a row of the motion holds what is no number ({error}).") from error
-    if not np.isfinite(values).all():
-        row, column = np.argwhere(~np.isfinite(values))[0]
-        raise ValueError(
-            f"{path}, line {filled[row][0]}: {channels[column]} is {values[row, column]}, not a finite number."
-        )
-    fps = 1 / frame_time
-    return torch.from_numpy(values), float(round(fps)) if abs(fps - round(fps)) < 2e-4 * fps else fps
-
-
-def read_joint_map(path: str | Path) -> Rig:
-    """A rig from a YAML or JSON file: one line an SMPL-H joint with the name of the source joint that drives it.
-
-    ``neck: [Neck, Neck1]`` is driven by the rotation halfway between two. The zero pose has to be a T- or A-pose unless
-    a frame with one is named at import.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a map of joint names.
-    """
-    content = yaml.safe_load(Path(path).read_text())
-    joints = {}
-    for joint, driver in content.items() if isinstance(content, dict) else ():
-        joints[joint] = Halfway(*driver) if isinstance(driver, list) and len(driver) == 2 else driver
-    unknown = sorted(set(map(str, joints)) - {joint for joint in RIGS["lafan1"].joints})
-    if not joints or unknown or not all(isinstance(d, str | Halfway) for d in joints.values()):
-        raise ValueError(
-            f"{path} is no joint map: it needs lines like 'L_hip: LeftUpLeg' for {', '.join(RIGS['lafan1'].joints)}"
-            f"{'; it has ' + ', '.join(unknown) if unknown else ''}."
-        )
-    return Rig(name=Path(path).name, joints=joints)
+from motion_grpo.data.importers.base import Job
+from motion_grpo.data.importers.source_clips import clips_of
+from motion_grpo.files import source_files
+from motion_grpo.io.bvh import Z_TO_Y_UP, joint_names, read_bvh
+from motion_grpo.io.source_motion import SourceMotion
+from motion_grpo.retargeting.retarget import t_pose_from_frame, zero_pose_up
+from motion_grpo.retargeting.rigs import RIGS, Rig, find_rig, read_joint_map
 
 
 @dataclass(frozen=True)
@@ -317,7 +94,7 @@ class BvhImporter:
         # has a zero pose that stands along y.
         hips = (source.p(rig.bone("L_hip")) + source.p(rig.bone("R_hip"))) / 2
         trunk = torch.nn.functional.normalize(source.p(rig.bone("head")) - hips, dim=-1).mean(0)
-        trunk, up = (trunk, 1) if self.up == "y" else (_Z_TO_Y_UP.mT @ trunk, 2)
+        trunk, up = (trunk, 1) if self.up == "y" else (Z_TO_Y_UP.mT @ trunk, 2)
         if zero_pose[up] > 0.5 or trunk @ zero_pose < max(0.7, float(trunk[up])):
             return
         axis = f"{'-' if zero_pose.min() < 0 else '+'}{'xyz'[int(zero_pose.abs().argmax())]}"
@@ -329,42 +106,3 @@ class BvhImporter:
 
     def _no_rig(self) -> None:
         raise ValueError(f"rig {self.rig} is neither a joint map's file nor one of auto, {', '.join(RIGS)}.")
-
-
-def clips_of(
-    job: Job,
-    source: SourceMotion,
-    rig: Rig,
-    min_seconds: float,
-    *,
-    source_name: str,
-    license: str,
-    subject: str = "",
-    content: str = "",
-    stature: float | None = None,
-    betas0: float | None = None,
-) -> list[Clip]:
-    """Retargets a recording and cuts it into clips; ids of several pieces end in ``+0``, ``+1`` and so on.
-
-    Raises:
-        ClipError: nothing of ``min_seconds`` is left.
-        ValueError: as :func:`retarget`.
-    """
-    seconds = len(source) / source.fps
-    if seconds < min_seconds:
-        raise ClipError(f"shorter than {min_seconds:g} s: {seconds:.2f} s ({len(source)} frames)")
-    motions = cut(retarget(source, rig, stature=stature, betas0=betas0), int(min_seconds * FPS))
-    if not motions:
-        raise ClipError(f"no piece of {min_seconds:g} s is left after cutting at breaks")
-    return [
-        Clip(
-            id=job.id if len(motions) == 1 else f"{job.id}+{number}",
-            source=source_name,
-            motion=motion,
-            subject=subject,
-            content=content,
-            split=job.split,
-            license=license,
-        )
-        for number, motion in enumerate(motions)
-    ]

@@ -14,7 +14,7 @@ class Subject:
     floor: float
     """z of the ground after retargeting, metres: the median over the takes, less those on equipment."""
     feet: Mapping[str, tuple[float, float, float]]
-    """Measured while planted, as :attr:`~motion_grpo.data.importers.rigs.Rig.references`."""
+    """Measured while planted, as :attr:`~motion_grpo.retargeting.rigs.Rig.references`."""
 
 
 SUBJECTS: dict[str, Subject] = {

@@ -15,14 +15,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from motion_grpo.body import PARENTS, Skeleton, forward_kinematics
+from motion_grpo.body.betas import fit_betas, load_skeleton
 from motion_grpo.body.joints import LEFT_FOOT, RIGHT_FOOT
-from motion_grpo.data.clips import Clip
+from motion_grpo.data.clips import Clip, ClipError
 from motion_grpo.data.importers.amass import HANDS_MOVE, LICENSE, SPLITS
-from motion_grpo.data.importers.betas import fit_betas, load_skeleton
-from motion_grpo.data.importing import ClipError, Job
+from motion_grpo.data.importers.base import Job
 from motion_grpo.extras import extra
+from motion_grpo.geometry.rotations import wxyz_to_matrix
 from motion_grpo.motion import Motion
-from motion_grpo.rotations import wxyz_to_matrix
 
 FPS = 30.0
 _SPLIT_OF = {subset: split for split, subsets in SPLITS.items() for subset in subsets}

@@ -15,13 +15,16 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-from motion_grpo.data.clips import Clip
-from motion_grpo.data.importers.asf import CMU_LICENSE, read_asf_amc, skeleton_of
-from motion_grpo.data.importers.bvh import clips_of, joint_names, read_bvh
+from motion_grpo.data.clips import Clip, ClipError
+from motion_grpo.data.importers.asf import CMU_LICENSE
+from motion_grpo.data.importers.base import Job
 from motion_grpo.data.importers.cmu_subjects import CONTENTS, LEFT_OUT, ON_EQUIPMENT, SUBJECTS
-from motion_grpo.data.importers.retarget import SourceMotion
-from motion_grpo.data.importers.rigs import BANDAI, CC_BASE, CMU_ASF, Rig
-from motion_grpo.data.importing import ClipError, Job, source_files
+from motion_grpo.data.importers.source_clips import clips_of
+from motion_grpo.files import source_files
+from motion_grpo.io.asf import read_asf_amc, skeleton_of
+from motion_grpo.io.bvh import joint_names, read_bvh
+from motion_grpo.io.source_motion import SourceMotion
+from motion_grpo.retargeting.rigs import BANDAI, CC_BASE, CMU_ASF, Rig
 
 BANDAI_LICENSE = (
     "CC BY-NC 4.0 (non-commercial), (c) 2022 Bandai Namco Research Inc.; changed: retargeted to SMPL-H. Kobayashi et "

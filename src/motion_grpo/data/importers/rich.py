@@ -18,15 +18,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from motion_grpo.body import HEAD, NUM_BETAS, NUM_BODY_JOINTS, Skeleton, forward_kinematics
+from motion_grpo.body.betas import fit_betas
 from motion_grpo.body.joints import LEFT_FOOT, RIGHT_FOOT
-from motion_grpo.data.clips import TOE_HEIGHT, Clip, label_contacts, speeds
-from motion_grpo.data.importers.betas import fit_betas
-from motion_grpo.data.importers.preprocess import floor_from_toes
-from motion_grpo.data.importers.restricted_pickle import load_pickled_arrays
+from motion_grpo.body.smplx import SmplxBody, load_smplx
+from motion_grpo.data.clips import Clip, ClipError
+from motion_grpo.data.importers.base import Job
 from motion_grpo.data.importers.rich_scene import RichScene, find_scene, read_scan
-from motion_grpo.data.importers.smplx_body import SmplxBody, load_smplx
-from motion_grpo.data.importing import ClipError, Job, is_hidden
+from motion_grpo.data.preprocessing import floor_from_toes
+from motion_grpo.files import is_hidden
+from motion_grpo.io.restricted_pickle import load_pickled_arrays
 from motion_grpo.motion import Motion
+from motion_grpo.motion.contacts import TOE_HEIGHT, label_contacts, speeds
 from motion_grpo.trajectory import floor_from_points
 
 LICENSE = "RICH: non-commercial scientific research, no redistribution (rich.is.tue.mpg.de/license.html)"

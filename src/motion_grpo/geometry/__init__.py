@@ -1,0 +1,1 @@
+"""Rotations and resampling: mathematics that knows nothing of bodies."""

@@ -1,0 +1,121 @@
+"""AMASS npz files (SMPL-H, 52 joints): what smplx and Blender add-ons read, ours or other people's."""
+
+import warnings
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import roma
+import torch
+from torch import Tensor
+
+from motion_grpo.body import NUM_BETAS, NUM_BODY_JOINTS, NUM_JOINTS, Skeleton
+from motion_grpo.files import whole_file
+from motion_grpo.motion.motion import Motion
+from motion_grpo.motion.state import FPS
+
+_POSES = 3 * NUM_JOINTS
+# "mocap_frame_rate" is the name in the releases of AMASS for SMPL-X.
+_KEYS = (
+    "poses", "trans", "betas", "mocap_framerate", "mocap_frame_rate", "contacts", "timestamps", "floor_height",
+    "skeleton",
+)  # fmt: skip
+
+
+def write_amass(motion: Motion, path: Path) -> None:
+    """Writes poses (axis-angle), trans, betas, gender and mocap_framerate, and beside these what AMASS does not have:
+    contacts, timestamps, floor_height and the name of the skeleton."""
+    arrays = {
+        "poses": roma.rotmat_to_rotvec(motion.local_rotmats).flatten(1).numpy().astype(np.float32),
+        "trans": motion.trans.numpy().astype(np.float32),
+        "betas": motion.betas.numpy().astype(np.float32),
+        "gender": np.array("neutral"),
+        "mocap_framerate": np.array(motion.fps),
+        "contacts": motion.contacts.numpy().astype(np.float32),
+        "timestamps": motion.timestamps.numpy(),
+        "floor_height": np.array(motion.floor_height),
+        "skeleton": np.array(motion.body.name),
+    }
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def read_amass(path: str | Path, skeleton: Skeleton | None = None) -> Motion:
+    """Reads an AMASS npz (156 pose columns), ours or anybody's.
+
+    Args:
+        path: of the file.
+        skeleton: body that the file's betas refer to. When None it is the default body, or mannequin-x where the file
+            says so, as motions of this library did before the default body was made symmetric.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not an AMASS npz; names what is missing or misshapen.
+    """
+    arrays = _read(Path(path))
+    poses, trans = arrays["poses"], arrays["trans"]
+    fps = float(arrays.get("mocap_framerate", arrays.get("mocap_frame_rate", FPS)))
+    if not fps > 0:
+        raise ValueError(f"{path}: mocap_framerate is {fps}; frames per second must be positive.")
+    body = _body_of(path, str(arrays.get("skeleton", "")), skeleton)
+    given = _float(arrays["betas"]).flatten()[:NUM_BETAS]
+    betas = torch.zeros(NUM_BETAS)
+    betas[: len(given)] = given
+    rotmats = roma.rotvec_to_rotmat(_float(poses).unflatten(1, (NUM_JOINTS, 3)))
+    timestamps = arrays.get("timestamps", np.arange(len(poses)) / fps)
+    hands_move = bool(np.abs(poses[:, 66:]).max(initial=0) > 1e-6)
+    return Motion(
+        root_rotmats=rotmats[:, 0],
+        root_positions=_float(trans) + body.rest_joints(betas)[0],
+        body_rotmats=rotmats[:, 1:22],
+        betas=betas,
+        contacts=_float(arrays.get("contacts", np.zeros((len(poses), NUM_BODY_JOINTS)))),
+        timestamps=torch.tensor(timestamps, dtype=torch.float64),
+        hand_rotmats=rotmats[:, 22:] if hands_move else None,
+        floor_height=float(arrays.get("floor_height", 0.0)),
+        skeleton=None if body is Skeleton.default() else body,
+    )
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    """The arrays that are needed, of the right shapes."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            # Other people's files hold object arrays beside these: what is not needed is not read.
+            arrays = {key: file[key] for key in _KEYS if key in file}
+    except FileNotFoundError:
+        raise
+    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path} is not a readable npz file: {error}") from error
+    missing = sorted({"poses", "trans", "betas"} - arrays.keys())
+    if missing:
+        raise ValueError(f"{path} is no AMASS motion: it has no {', '.join(missing)}.")
+    poses, trans = arrays["poses"], arrays["trans"]
+    if poses.ndim != 2 or poses.shape[1] != _POSES or trans.shape != (len(poses), 3) or len(poses) == 0:
+        raise ValueError(
+            f"{path}: poses has shape {poses.shape} and trans {trans.shape}; "
+            f"SMPL-H needs (frames, {_POSES}) and (frames, 3)."
+        )
+    for key, shape in (("timestamps", (len(poses),)), ("contacts", (len(poses), NUM_BODY_JOINTS))):
+        if key in arrays and arrays[key].shape != shape:
+            raise ValueError(f"{path}: {key} has shape {arrays[key].shape}; {len(poses)} frames need {shape}.")
+    return arrays
+
+
+def _body_of(path: str | Path, recorded: str, given: Skeleton | None) -> Skeleton:
+    """The body that the betas are read with; warns where the file names another."""
+    if given is None and recorded == Skeleton.mannequin_x().name:
+        return Skeleton.mannequin_x()
+    body = given or Skeleton.default()
+    if recorded and recorded != body.name:
+        warnings.warn(
+            f"{path} was written with the body {recorded!r}, but its betas are read as those of {body.name!r}: "
+            "pass the former as skeleton.",
+            stacklevel=4,
+        )
+    return body
+
+
+def _float(array: np.ndarray) -> Tensor:
+    return torch.tensor(array, dtype=torch.float32)

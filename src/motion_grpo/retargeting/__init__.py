@@ -1,0 +1,1 @@
+"""From other people's skeletons to SMPL-H: rigs, retargeting, cutting of takes."""

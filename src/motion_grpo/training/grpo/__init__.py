@@ -1,0 +1,1 @@
+"""GRPO for the diffusion policy: trainer, config, objective, exploration, conditions."""

@@ -1,0 +1,269 @@
+"""Settings of :class:`~motion_grpo.training.MotionGRPOTrainer`."""
+
+from dataclasses import dataclass, field
+
+from trl import GRPOConfig
+
+from motion_grpo.training.grpo.exploration import EXPLORATION
+from motion_grpo.training.grpo.objective import AGGREGATIONS, CREDITS, REDUCTIONS, STEP_WEIGHTS
+from motion_grpo.training.grpo.perlin import FREQUENCY
+from motion_grpo.training.settings import WITHOUT_EFFECT_GRPO, mapping, refuse_without_effect
+
+NARROWEST_CLIP = {"sequence": 0.0, "frame": 1e-3, "joint": 1e-2}
+"""By credit, the clip range that a rollout of several updates needs under ``mean``: the fewer numbers a ratio is the
+mean of, the further one update moves it."""
+LAST_STEP_CLIP = 0.2
+"""The same where the last step explores: its noise is so small that one update moves the mean by a quarter of it."""
+_CHOICES = {
+    "credit": CREDITS,
+    "exploration": EXPLORATION,
+    "aggregation": AGGREGATIONS,
+    "log_prob_reduction": REDUCTIONS,
+    "step_weights": STEP_WEIGHTS,
+}
+
+
+@dataclass
+class MotionGRPOConfig(GRPOConfig):
+    """Settings beyond those of TRL; the defaults are the paper's where it tells them (Appendix C).
+
+    Batch sizes count samples, as in TRL: ``per_device_train_batch_size`` x processes x
+    ``gradient_accumulation_steps`` = conditions of an update x ``num_generations``.
+
+    Raises:
+        ValueError: settings that contradict each other or have no meaning, and settings of TRL and transformers that
+            have no effect here (:data:`~motion_grpo.training.settings.WITHOUT_EFFECT_GRPO`).
+    """
+
+    learning_rate: float = field(default=1e-5, metadata={"help": "AdamW's."})
+    num_generations: int = field(default=16, metadata={"help": "Samples of a condition, the group size (G)."})
+    per_device_train_batch_size: int = field(
+        default=64, metadata={"help": "Samples of a forward pass of the update, on a device."}
+    )
+    gradient_accumulation_steps: int = field(
+        default=16, metadata={"help": "Such passes an update; the default makes 64 conditions on one device."}
+    )
+    num_generations_eval: int = field(default=1, metadata={"help": "Has no effect."})
+    gradient_checkpointing: bool = field(default=False, metadata={"help": "Less memory for about a third more time."})
+    bf16: bool = field(
+        default=False,
+        metadata={"help": "Forward passes in bfloat16; densities and kinematics stay float32."},
+    )
+    epsilon: float = field(
+        default=1e-4,
+        metadata={"help": "Clip range of the ratio; depends on log_prob_reduction: 0.2 with 'mean' never binds."},
+    )
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay off."})
+
+    window: int = field(default=128, metadata={"help": "Frames of a condition (T)."})
+    num_sampling_steps: int = field(default=10, metadata={"help": "Steps of a rollout (n)."})
+    eta: float = field(default=1.0, metadata={"help": "Stochasticity of a rollout's steps, above 0 to 1."})
+    timestep_spacing: str | None = field(
+        default=None, metadata={"help": "Noise levels of a rollout: quadratic, leading, trailing; the pipeline's own."}
+    )
+    head_noise: float = field(
+        default=0.1, metadata={"help": "Lambda: metres that Perlin noise moves the head the policy sees; 0 is none."}
+    )
+    head_noise_frequency: float = field(default=FREQUENCY, metadata={"help": "Its cells per second."})
+    head_noise_octaves: int = field(default=1, metadata={"help": "Its octaves."})
+    head_noise_per_sample: bool = field(
+        default=False, metadata={"help": "Another perturbation for every sample instead of one a condition."}
+    )
+
+    rewards: list[str] = field(
+        default_factory=lambda: ["visual", "rotation", "position", "aligned_position", "velocity"],
+        metadata={"help": "Names, see motion_grpo.rewards; module:function for one's own."},
+    )
+    reward_weights: list[float] | None = field(
+        default=None,
+        metadata={"help": "Weight of each reward's advantage; 1 for all if unset: the paper weights by omega alone."},
+    )
+    reward_omegas: dict | str | None = field(
+        default_factory=dict,
+        metadata={
+            "help": "Omega by name, as in exp(-omega error); else the paper's: 1, 1, 1, 0.5, 1. On the command line "
+            "'{\"rotation\": 2.0}'."
+        },
+    )
+    reward_smooth_frames: int = field(
+        default=9, metadata={"help": "Frames that a reward per frame is averaged over, for credit 'frame' and 'joint'."}
+    )
+    perceptual_model: str | None = field(
+        default=None, metadata={"help": "Perceptual model that the reward 'visual' asks."}
+    )
+    aggregation: str = field(
+        default="mean", metadata={"help": "mean (Algorithm 1), sum, sum_then_normalize or normalize_then_sum."}
+    )
+    group_std_floor: float = field(
+        default=1e-4, metadata={"help": "A reward whose std in a group is below gives that group no advantage."}
+    )
+    advantage_clip: float | None = field(default=5.0, metadata={"help": "Largest absolute advantage; None: no limit."})
+    credit: str = field(
+        default="sequence",
+        metadata={"help": "sequence (the paper), frame or joint: what gets its own advantage and ratio."},
+    )
+
+    exploration: str = field(
+        default="white",
+        metadata={
+            "help": "white (the paper); smooth_credit: only low frequencies count; smooth: members differ by those."
+        },
+    )
+    exploration_components: int = field(default=8, metadata={"help": "Temporal frequencies that are low."})
+    train_betas: bool = field(
+        default=True, metadata={"help": "Whether betas (body size) have a density; else only shared weights move them."}
+    )
+    last_step_std: float = field(
+        default=0.0,
+        metadata={"help": "Beyond the paper: noise on the clean state, so that the last step is trained too."},
+    )
+    log_prob_reduction: str = field(
+        default="mean", metadata={"help": "mean or sum of the log density over a state's numbers."}
+    )
+    step_weights: str = field(
+        default="raw", metadata={"help": "raw (the paper), or even: every step's score has the same size."}
+    )
+    timestep_fraction: float = field(default=1.0, metadata={"help": "Share of the stochastic steps that is trained."})
+    sde_window_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Only so many steps are stochastic and trained; all but the last if unset. 0: only the last is, by "
+            "last_step_std."
+        },
+    )
+    sde_window_start: int | None = field(
+        default=None, metadata={"help": "First of them, from 0; another at every rollout if unset."}
+    )
+
+    lora_r: int = field(default=0, metadata={"help": "Rank of a LoRA adapter to train; 0 trains all weights."})
+    lora_alpha: int = field(default=32, metadata={"help": "Its scale, over the rank."})
+    ema_decay: float = field(
+        default=0.0, metadata={"help": "Of averaged weights, which are evaluated and shipped then; 0 is none."}
+    )
+    eval_on_start: bool = field(
+        default=True, metadata={"help": "Evaluate the base before the first update, unless eval_strategy is 'no'."}
+    )
+    eval_num_inference_steps: int | None = field(
+        default=None, metadata={"help": "Sampling steps of the evaluation; the pipeline's own if unset."}
+    )
+
+    def __post_init__(self) -> None:
+        refuse_without_effect(self, WITHOUT_EFFECT_GRPO)
+        self.reward_omegas = mapping("reward_omegas", self.reward_omegas or {})
+        for name, omega in self.reward_omegas.items():
+            if isinstance(omega, bool) or not isinstance(omega, int | float) or not 0 < omega < float("inf"):
+                raise ValueError(f"reward_omegas has {omega!r} for {name!r}; an omega is a number above 0.")
+        for name, choices in _CHOICES.items():
+            if (value := vars(self)[name]) not in choices:
+                raise ValueError(f"{name} is {value!r}; choose one of {', '.join(choices)}.")
+        self._check_rollout()
+        self._check_training()
+        super().__post_init__()
+        self.eval_on_start = self.eval_on_start and self.eval_strategy != "no"
+        self._check_batches()
+        self._check_reuse()
+
+    def _check_rollout(self) -> None:
+        if self.num_generations < 2:
+            raise ValueError(
+                f"num_generations is {self.num_generations}; a group needs 2 samples or more to be compared."
+            )
+        if self.num_sampling_steps < 2:
+            raise ValueError(
+                f"num_sampling_steps is {self.num_sampling_steps}; the last step is deterministic, so 2 are needed for "
+                "one that can be trained."
+            )
+        if not 0 < self.eta <= 1:
+            raise ValueError(
+                f"eta is {self.eta}; it must be above 0 (a deterministic step has no density to improve) and at most 1."
+            )
+        if self.window < 4:
+            raise ValueError(f"window is {self.window} frames; at least 4 are needed.")
+        if self.head_noise < 0:
+            raise ValueError(f"head_noise is {self.head_noise} m; it must be 0 or more.")
+        if self.head_noise_frequency <= 0:
+            raise ValueError(f"head_noise_frequency is {self.head_noise_frequency} cells a second; it must be above 0.")
+        if self.head_noise_octaves < 1:
+            raise ValueError(f"head_noise_octaves is {self.head_noise_octaves}; it must be 1 or more.")
+        if not 1 <= self.exploration_components <= self.window:
+            raise ValueError(
+                f"exploration_components is {self.exploration_components}; a window has {self.window} frequencies."
+            )
+        if self.last_step_std < 0:
+            raise ValueError(f"last_step_std is {self.last_step_std}; it must be 0 or more.")
+        stochastic = self.num_sampling_steps - 1
+        if self.sde_window_size is None:
+            if self.sde_window_start is not None:
+                raise ValueError(
+                    f"sde_window_start is {self.sde_window_start}, but sde_window_size is not set; set both or neither."
+                )
+        elif not 0 <= self.sde_window_size <= stochastic - (self.sde_window_start or 0):
+            raise ValueError(
+                f"sde_window_size is {self.sde_window_size} from step {self.sde_window_start or 0} on, but of "
+                f"{self.num_sampling_steps} steps only the first {stochastic} can be stochastic."
+            )
+        elif self.sde_window_size == 0 and self.last_step_std == 0:
+            raise ValueError(
+                "sde_window_size is 0 and so is last_step_std: no step would have a density; set last_step_std above 0 "
+                "to explore at the last step alone, or sde_window_size to 1 or more."
+            )
+        if (self.sde_window_start or 0) < 0:
+            raise ValueError(f"sde_window_start is {self.sde_window_start}; steps count from 0.")
+
+    def _check_training(self) -> None:
+        if not 0 < self.timestep_fraction <= 1:
+            raise ValueError(f"timestep_fraction is {self.timestep_fraction}; it must be above 0 and at most 1.")
+        if self.group_std_floor <= 0:
+            raise ValueError(f"group_std_floor is {self.group_std_floor}; it must be above 0.")
+        if self.advantage_clip is not None and self.advantage_clip <= 0:
+            raise ValueError(f"advantage_clip is {self.advantage_clip}; it must be above 0, or None for no limit.")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay is {self.ema_decay}; it must be in [0, 1).")
+        if self.lora_r < 0:
+            raise ValueError(f"lora_r is {self.lora_r}; it must be 0 (all weights) or more.")
+        if self.reward_smooth_frames < 1:
+            raise ValueError(
+                f"reward_smooth_frames is {self.reward_smooth_frames}; it must be 1 (no smoothing) or more."
+            )
+        if self.beta < 0:
+            raise ValueError(f"beta is {self.beta}; it must be 0 (no KL divergence) or more.")
+        for name in ("epsilon", "epsilon_high"):
+            if (value := vars(self)[name]) is not None and value <= 0:
+                raise ValueError(f"{name} is {value}; it must be above 0, or nothing could be learned.")
+
+    def _check_batches(self) -> None:
+        if (self.steps_per_generation * self.num_iterations) % self.gradient_accumulation_steps:
+            raise ValueError(
+                f"steps_per_generation x num_iterations is {self.steps_per_generation * self.num_iterations} passes, "
+                f"not a multiple of gradient_accumulation_steps {self.gradient_accumulation_steps}: an update would "
+                "mix two rollouts."
+            )
+
+    def _check_reuse(self) -> None:
+        """From a rollout's second update on, ratios have to stay within the clip range for anything to be learned."""
+        updates = self.steps_per_generation * self.num_iterations // self.gradient_accumulation_steps
+        if updates == 1:
+            return
+        reused = (
+            f"A rollout serves {updates} updates (num_iterations {self.num_iterations}, steps_per_generation "
+            f"{self.steps_per_generation}, gradient_accumulation_steps {self.gradient_accumulation_steps})"
+        )
+        once = "set num_iterations to 1 and leave steps_per_generation out"
+        if self.last_step_std > 0 and self.log_prob_reduction == "sum":
+            raise ValueError(
+                f"{reused}, but with last_step_std {self.last_step_std} a single one moves summed log densities by "
+                f"many nats, so that the next would only be clipped; set log_prob_reduction to 'mean', or {once}."
+            )
+        narrowest = NARROWEST_CLIP[self.credit] if self.last_step_std == 0 else LAST_STEP_CLIP
+        epsilon = min(self.epsilon, self.epsilon if self.epsilon_high is None else self.epsilon_high)
+        if self.log_prob_reduction == "mean" and epsilon < narrowest:
+            raise ValueError(
+                f"{reused}, but with credit {self.credit!r} and last_step_std {self.last_step_std} a single one moves "
+                f"ratios beyond the clip range of {epsilon}, so that the next would mostly undo it; set epsilon to "
+                f"{narrowest} or more, or {once}."
+            )
+
+    @property
+    def conditions_per_generation(self) -> int:
+        """Conditions of a rollout, on all processes together."""
+        return self.generation_batch_size // self.num_generations

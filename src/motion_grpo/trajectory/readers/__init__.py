@@ -1,0 +1,1 @@
+"""Readers of head trajectories and of wrists."""
