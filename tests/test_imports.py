@@ -20,6 +20,7 @@ BELOW = {
     "trajectory": ["trajectory"],
     "files": ["io", "hub"],
     "retargeting": ["retargeting"],
+    "guidance": ["guidance"],
     "models": ["models", "schedulers"],
     "inference": ["rewards", "inference"],
     "viz": ["viz", "runs"],

@@ -18,7 +18,7 @@ from motion_grpo.guidance.residuals import (
     velocity_smoothness,
 )
 from motion_grpo.guidance.solver import FrameTerm, JointTerm, Problem, Terms
-from motion_grpo.rotations import wxyz_to_matrix
+from motion_grpo.geometry.rotations import wxyz_to_matrix
 from tests.tiny import GOLDEN
 
 ORDER = [joint - 1 for joint in TRUNK_AND_LEGS]

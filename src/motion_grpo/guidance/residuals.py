@@ -16,6 +16,7 @@ from motion_grpo.body import FOOT_JOINTS, NUM_BODY_JOINTS, WRIST_JOINTS, PosedBo
 from motion_grpo.guidance import so3
 from motion_grpo.guidance.kinematics import position_jacobian, rotation_jacobian
 from motion_grpo.guidance.solver import FrameTerm, JointTerm
+from motion_grpo.guidance.terrain import Terrain
 
 Rotations = Float[Tensor, "3 3 batch frames local"]
 """Local rotations, components first (:mod:`~motion_grpo.guidance.so3`)."""
@@ -29,6 +30,7 @@ FINGERS: tuple[int, ...] = tuple(range(1 + NUM_BODY_JOINTS, 52))
 BODY, HANDS = slice(0, NUM_BODY_JOINTS), slice(NUM_BODY_JOINTS, None)
 KEYPOINTS_OF_HAND: tuple[tuple[int, ...], ...] = ((20, *range(22, 37)), (21, *range(37, 52)))
 """SMPL-H joints that HaMeR's key points without finger tips are: wrist, index, middle, little, ring finger, thumb."""
+GROUND_JOINTS: tuple[int, ...] = (0, 4, 5, *FOOT_JOINTS)
 _NEAREST = 0.05
 """Metres in front of a camera, nearer than which nothing is projected."""
 
@@ -62,6 +64,15 @@ class SeenHands(NamedTuple):
     """Of the wrist, in [0, 1]; 0 where it was not seen."""
     R_world_wrist: Float[Tensor, "frames 2 3 3"]
     p_world_wrist: Float[Tensor, "frames 2 3"]
+    fingers: Float[Tensor, "3 3 frames 30"] | None = None
+    """Local rotations, components first."""
+    fingers_seen: Float[Tensor, "frames 30"] | None = None
+    """1 where fingers were seen, else 0."""
+    image: Float[Tensor, "frames 2 16 2"] | None = None
+    """Key points of each hand (KEYPOINTS_OF_HAND) in the image, in focal lengths from its middle."""
+    image_seen: Float[Tensor, "frames 2"] | None = None
+    R_cpf_camera: Float[Tensor, "3 3"] | None = None
+    p_cpf_camera: Float[Tensor, "3"] | None = None
 
 
 def prior_rotation(anchors: Anchors, R: Rotations, weight: float, joints: slice = BODY) -> JointTerm:
@@ -127,3 +138,43 @@ def wrist_rotation(body: PosedBody, hands: SeenHands, weight: float) -> FrameTer
     jacobian = so3.components_last(jacobian) @ rotation_jacobian(body, WRIST_JOINTS, (*TRUNK_AND_LEGS, *ARMS))
     rows = trust.repeat_interleave(3, -1)
     return FrameTerm(rows * residual.movedim(0, -1).flatten(-2), (rows[..., None] * jacobian.flatten(-3, -2),))
+
+
+def finger_rotation(R: Rotations, hands: SeenHands, weight: float) -> JointTerm:
+    """``log(R^-1 R_seen)`` of the finger joints where they were seen; weight per radian."""
+    seen = weight * hands.fingers_seen
+    target = hands.fingers[:, :, None].expand(-1, -1, R.shape[2], -1, -1)
+    residual, jacobian = so3.log(so3.product_from(R[..., HANDS], target))
+    return JointTerm(seen * residual, (-seen * so3.transposed(jacobian),), HANDS)
+
+
+def reprojection(anchors: Anchors, body: PosedBody, hands: SeenHands, weight: float) -> FrameTerm:
+    """Hand joints in the image, against the key points seen; weight per focal length."""
+    points = [joint for side in KEYPOINTS_OF_HAND for joint in side]
+    R_world_camera = anchors.R_world_cpf @ hands.R_cpf_camera
+    p_world_camera = anchors.p_world_cpf + (anchors.R_world_cpf @ hands.p_cpf_camera)
+    there = (body.joints[..., points, :] - p_world_camera[:, None]) @ R_world_camera
+    depth = there[..., 2:].clamp_min(_NEAREST)
+    image = there[..., :2] / depth
+    seen = hands.image_seen.repeat_interleave(16, dim=-1)[..., None] * (there[..., 2:] > _NEAREST) * weight
+    # Derivative of the projection, (2, 3), in the camera; then turned into the world.
+    inward = torch.eye(2, 3).to(there).expand(*image.shape, 3).clone()
+    inward[..., 2] = -image
+    inward = (seen / depth)[..., None] * inward @ R_world_camera[:, None].mT
+    jacobian = position_jacobian(body, points, (*TRUNK_AND_LEGS, *ARMS, *FINGERS)).unflatten(-2, (-1, 3))
+    return FrameTerm(
+        (seen * (image - hands.image.flatten(-3, -2))).flatten(-2), ((inward @ jacobian).flatten(-3, -2),)
+    )
+
+
+def penetration(body: PosedBody, terrain: Terrain | None, weight: float) -> FrameTerm:
+    """Depth of pelvis, knees and feet below the floor or a terrain; weight per metre. Not one of EgoAllo's."""
+    points = body.joints[..., GROUND_JOINTS, :]
+    jacobian = position_jacobian(body, GROUND_JOINTS, TRUNK_AND_LEGS).unflatten(-2, (-1, 3))
+    height, slope = points.new_zeros(()), points.new_zeros(2)
+    if terrain is not None:
+        height, slope = terrain.at(points[..., :2])
+    depth = height - points[..., 2]
+    rising = (slope[..., None] * jacobian[..., :2, :]).sum(-2) - jacobian[..., 2, :]
+    below = weight * (depth > 0)
+    return FrameTerm(below * depth, (below[..., None] * rising,))

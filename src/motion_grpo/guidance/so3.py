@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from motion_grpo.rotations import matrix_to_wxyz
+from motion_grpo.geometry.rotations import matrix_to_wxyz
 
 
 def components_first(rotmats: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "3 3 *batch"]:
