@@ -13,6 +13,7 @@ from torch import Tensor
 from motion_grpo.body import NUM_BODY_JOINTS, PosedBody, Skeleton, cpf_of, forward_kinematics
 from motion_grpo.data import Clip, is_mocap_pack, load_clips, load_motions, resample
 from motion_grpo.data.loading import evenly
+from motion_grpo.guidance import GuidanceConfig
 from motion_grpo.inference import EgoMotionPipeline
 from motion_grpo.metrics import JOINT_GROUPS, motion_metrics, mpjpe, spread
 from motion_grpo.motion import FPS, Motion
@@ -209,6 +210,13 @@ class PipelineSystem:
     """The pipeline's own when None."""
     eta: float | None = None
     """The scheduler's own when None."""
+    guidance: GuidanceConfig | str | None = None
+    """Of each sample, or ``off``; the pipeline's own when None."""
+
+    @property
+    def used_guidance(self) -> GuidanceConfig | None:
+        """What the samples are optimized by."""
+        return GuidanceConfig.of(self.pipeline.config.get("guidance") if self.guidance is None else self.guidance)
 
     def __call__(self, clip: Clip) -> list[Motion]:
         self.pipeline.set_progress_bar_config(disable=True)
@@ -217,6 +225,7 @@ class PipelineSystem:
             num_samples=len(self.seeds),
             num_inference_steps=self.num_inference_steps,
             eta=self.eta,
+            guidance=self.guidance,
             generator=clip_generators(clip, self.seeds),
         ).motions
 

@@ -67,6 +67,13 @@ class GuidanceConfig:
             if field.type is float and not (isinstance(value, Real) and 0 <= value < float("inf")):
                 raise ValueError(f"{field.name} is {value!r}; give a number that is not negative.")
 
+    def __str__(self) -> str:
+        """The mode, its phases, and what differs from the defaults."""
+        parts = [f"inner {self.inner_iterations}"] * self.inner + [f"post {self.post_iterations}"] * self.post
+        named = ("mode", "inner", "post", "inner_iterations", "post_iterations")
+        changed = [f for f in fields(self) if f.name not in named and getattr(self, f.name) != f.default]
+        return f"{self.mode} ({', '.join(parts + [f'{f.name} {getattr(self, f.name):g}' for f in changed])})"
+
     @property
     def uses_hands(self) -> bool:
         """Whether it needs to know where the wrists were."""
