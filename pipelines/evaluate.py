@@ -22,13 +22,13 @@ import torch
 import typer
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
+from motion_grpo.cli.head_options import guidance_settings
 from rich.console import Console
 from rich.progress import track
 
 import motion_grpo
 from motion_grpo import EgoMotionPipeline, GuidanceConfig, Motion, Skeleton, evaluation
 from motion_grpo.data import Clip, is_mocap_pack, load_motions
-from motion_grpo.cli.head_options import guidance_settings
 from motion_grpo.evaluation import (
     MIN_FRAMES,
     ClipScores,
@@ -182,7 +182,9 @@ def listed(names: str, option: str) -> list[str]:
 def _guidance(mode: str | None, inner: bool, metrics_only: Path | None) -> GuidanceConfig | str | None:
     settings = guidance_settings(mode, inner)
     if settings is not None and metrics_only:
-        raise ValueError("--guidance optimizes what a checkpoint draws, and --metrics-only draws nothing; leave one out.")
+        raise ValueError(
+            "--guidance optimizes what a checkpoint draws, and --metrics-only draws nothing; leave one out."
+        )
     if isinstance(settings, GuidanceConfig) and settings.uses_hands:
         raise ValueError(f"--guidance is {mode}: the clips of a data set say nothing of seen hands; use no_hands.")
     return settings

@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from motion_grpo.geometry.rotations import wxyz_to_matrix
 from motion_grpo.guidance import so3
 from motion_grpo.guidance.residuals import (
     TRUNK_AND_LEGS,
@@ -18,7 +19,6 @@ from motion_grpo.guidance.residuals import (
     velocity_smoothness,
 )
 from motion_grpo.guidance.solver import FrameTerm, JointTerm, Problem, Terms
-from motion_grpo.geometry.rotations import wxyz_to_matrix
 from tests.tiny import GOLDEN
 
 ORDER = [joint - 1 for joint in TRUNK_AND_LEGS]
@@ -82,7 +82,9 @@ def dense(terms: Terms, like: Tensor, order: list[int]) -> tuple[Tensor, Tensor]
         leads = isinstance(term, JointTerm)
         rows = term.residual.shape[-2]
         size = term.residual.numel() // rows
-        J = torch.zeros(rows, size, *like.shape[:1], *like.shape[2:], dtype=like.dtype)  # rows, values, 3, frames, joints
+        J = torch.zeros(
+            rows, size, *like.shape[:1], *like.shape[2:], dtype=like.dtype
+        )  # rows, values, 3, frames, joints
         for i, part in enumerate(term.jacobians):
             for t in range(rows):
                 if leads:

@@ -38,9 +38,13 @@ def seen_hands(
     from_hamer = config.mode.startswith("hamer")
     wrists = with_details if from_hamer else [one for one in hands if one.details is None] or hands
     if not wrists:
-        raise ValueError(f"The guidance mode {config.mode} needs to know where the wrists were: give hands=, or no_hands.")
+        raise ValueError(
+            f"The guidance mode {config.mode} needs to know where the wrists were: give hands=, or no_hands."
+        )
     if config.mode == "aria_hamer" and wrists[0].details is not None:
-        raise ValueError("The guidance mode aria_hamer needs Aria's wrists beside HaMeR's: give hands= a tuple of both.")
+        raise ValueError(
+            "The guidance mode aria_hamer needs Aria's wrists beside HaMeR's: give hands= a tuple of both."
+        )
     seen = wrists[0].timed_by(recording).along(head_trajectory)
     confidence = torch.where(seen.confidence > config.min_confidence, seen.confidence, 0.0)
     details = with_details[0].timed_by(recording).along(head_trajectory) if config.uses_hamer else None

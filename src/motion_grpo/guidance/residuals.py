@@ -162,9 +162,7 @@ def reprojection(anchors: Anchors, body: PosedBody, hands: SeenHands, weight: fl
     inward[..., 2] = -image
     inward = (seen / depth)[..., None] * inward @ R_world_camera[:, None].mT
     jacobian = position_jacobian(body, points, (*TRUNK_AND_LEGS, *ARMS, *FINGERS)).unflatten(-2, (-1, 3))
-    return FrameTerm(
-        (seen * (image - hands.image.flatten(-3, -2))).flatten(-2), ((inward @ jacobian).flatten(-3, -2),)
-    )
+    return FrameTerm((seen * (image - hands.image.flatten(-3, -2))).flatten(-2), ((inward @ jacobian).flatten(-3, -2),))
 
 
 def penetration(body: PosedBody, terrain: Terrain | None, weight: float) -> FrameTerm:

@@ -105,8 +105,8 @@ def levenberg_marquardt(
     damping = torch.full_like(cost, damping)
     growth = torch.full_like(cost, 2.0)
     accepted = torch.zeros_like(cost, dtype=torch.int64)
-    iteration = 0
-    for iteration in range(1, iterations + 1):
+    tried = 0
+    for tried in range(1, iterations + 1):  # noqa: B007
         equations = _NormalEquations(problem, terms, start.shape[2:], damping)
         step = _conjugate_gradients(equations, _Preconditioner(problem, equations))
         # ||r||^2 - ||r + J step||^2, with (J^T J + damping) step = -gradient.
@@ -129,7 +129,7 @@ def levenberg_marquardt(
             cost = torch.where(better, candidate_cost, cost)
             rotations = torch.where(better[:, None, None], candidate, rotations)
             terms = {name: _choose(better, candidate_terms[name], term) for name, term in terms.items()}
-    return Solution(rotations, before, costs(terms), accepted, iteration)
+    return Solution(rotations, before, costs(terms), accepted, tried)
 
 
 def costs(terms: Terms) -> dict[str, Float[Tensor, "batch"]]:
@@ -199,7 +199,7 @@ class _Preconditioner:
     """
 
     def __init__(self, problem: Problem, equations: _NormalEquations) -> None:
-        (batch, frames, joints), coupled = equations.shape, problem.coupled
+        (batch, _, joints), coupled = equations.shape, problem.coupled
         diagonal, upper, second = equations.blocks
         # (1, -2, 1) squared holds 1 4 1 on the diagonal, -2 -2 beside it and 1 two apart; the squares of its changes
         # hold 1 2 1 and -1 -1.
@@ -264,7 +264,9 @@ def _times(
     return (matrices @ vectors[..., None]).squeeze(-1)
 
 
-def _dot(a: Float[Tensor, "3 batch frames joints"], b: Float[Tensor, "3 batch frames joints"]) -> Float[Tensor, "batch"]:
+def _dot(
+    a: Float[Tensor, "3 batch frames joints"], b: Float[Tensor, "3 batch frames joints"]
+) -> Float[Tensor, "batch"]:
     return (a * b).sum((0, 2, 3))
 
 

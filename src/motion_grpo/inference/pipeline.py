@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from motion_grpo.body import Skeleton
-from motion_grpo.guidance import Guide, GuidanceConfig, GuidanceReport, Terrain, seen_hands
+from motion_grpo.guidance import GuidanceConfig, GuidanceReport, Guide, Terrain, seen_hands
 from motion_grpo.hub import PICKLES, HubMixin, fetch_pipeline, refuse_damaged
 from motion_grpo.inference.lora import LoraMixin
 from motion_grpo.inference.sampling import sample_latents

@@ -87,7 +87,10 @@ def test_a_left_and_a_right_hand_in_one_place_are_dropped(trajectory, tmp_path) 
         (lambda f: f.pop("left_mano_hand_pose"), "has no left_mano_hand_pose"),
         (lambda f: f.update(T_cpf_cam=np.eye(4)), r"T_cpf_cam of .* has the shape \(4, 4\); it needs \(7,\)"),
         (lambda f: f["left_keypoints_3d"].__setitem__((0, 0), np.nan), "left_keypoints_3d of .* holds a NaN"),
-        (lambda f: f["left_timestamps_ns"].__iadd__(10**12) + f["right_timestamps_ns"].__iadd__(10**12), "outside of the"),
+        (
+            lambda f: f["left_timestamps_ns"].__iadd__(10**12) + f["right_timestamps_ns"].__iadd__(10**12),
+            "outside of the",
+        ),
     ],
 )
 def test_bad_files(trajectory, tmp_path, change, message) -> None:
