@@ -1,6 +1,7 @@
 """How joints move with the rotations of a body that hangs from its head: derivatives in closed form."""
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from jaxtyping import Float
@@ -35,7 +36,8 @@ def position_jacobian(
     points, joints = list(points), list(joints)
     X, Y, Z = body.rotmats[..., joints, :, :].permute(*range(body.rotmats.dim() - 3), -2, -1, -3).unbind(-3)
     levers = body.joints[..., points, None, :] - body.joints[..., None, joints, :]
-    x, y, z = (levers * _signs(points, joints, levers)[..., None])[..., None, :, :].unbind(-1)
+    signs = _signs(tuple(points), tuple(joints), levers.device, levers.dtype)
+    x, y, z = (levers * signs[..., None])[..., None, :, :].unbind(-1)
     X, Y, Z = (rows[..., None, :, :] for rows in (X, Y, Z))
     return torch.stack([Y * z - Z * y, Z * x - X * z, X * y - Y * x], dim=-3).flatten(-2).flatten(-3, -2)
 
@@ -45,10 +47,15 @@ def rotation_jacobian(
 ) -> Float[Tensor, "*batch points 3 columns"]:
     """Turn of the joints ``points``, in their own frames, with ``R exp(delta)`` of ``joints``; columns likewise."""
     points, joints = list(points), list(joints)
-    axes = body.rotmats[..., None, joints, :, :] * _signs(points, joints, body.joints)[..., None, None]
+    signs = _signs(tuple(points), tuple(joints), body.joints.device, body.joints.dtype)
+    axes = body.rotmats[..., None, joints, :, :] * signs[..., None, None]
     turn = body.rotmats[..., points, None, :, :].mT @ axes
     return turn.movedim(-3, -1).flatten(-2)
 
 
-def _signs(points: Sequence[int], joints: Sequence[int], like: Tensor) -> Float[Tensor, "points joints"]:
-    return like.new_tensor([[TURNED[joint][point] for joint in joints] for point in points])
+@cache
+def _signs(
+    points: tuple[int, ...], joints: tuple[int, ...], device: torch.device, dtype: torch.dtype
+) -> Float[Tensor, "points joints"]:
+    signs = [[TURNED[joint][point] for joint in joints] for point in points]
+    return torch.tensor(signs, device=device, dtype=dtype)
