@@ -105,19 +105,22 @@ def levenberg_marquardt(
     damping = torch.full_like(cost, damping)
     growth = torch.full_like(cost, 2.0)
     accepted = torch.zeros_like(cost, dtype=torch.int64)
+    # A problem that is solved stays as it is while others of its batch go on: its solution depends on it alone.
+    open_ = torch.ones_like(cost, dtype=torch.bool)
     tried = 0
     for tried in range(1, iterations + 1):  # noqa: B007
         equations = _NormalEquations(problem, terms, start.shape[2:], damping)
         step = _conjugate_gradients(equations, _Preconditioner(problem, equations))
         # ||r||^2 - ||r + J step||^2, with (J^T J + damping) step = -gradient.
         predicted = damping * _dot(step, step) - _dot(step, equations.gradient)
-        if bool((predicted <= tolerance * cost).all()):
+        open_ &= ~(predicted <= tolerance * cost)
+        if not bool(open_.any()):
             break
         candidate = so3.product(rotations, so3.exp(step))
         candidate_terms = problem.terms(candidate)
         candidate_cost = sum(costs(candidate_terms).values())
         gain = (cost - candidate_cost) / predicted.clamp_min(_TINY)
-        better = (gain > 0) & candidate_cost.isfinite()
+        better = open_ & (gain > 0) & candidate_cost.isfinite()
         damping = damping * torch.where(better, (1 - (2 * gain - 1) ** 3).clamp(1 / 3, 2.0), growth)
         damping = damping.clamp_max(_MAX_DAMPING)
         growth = torch.where(better, 2.0, growth * 2)
@@ -245,14 +248,16 @@ def _conjugate_gradients(
     direction = z = preconditioner(residual)
     size = _dot(residual, z)
     enough = _CG_TOLERANCE**2 * size
+    open_ = size > enough
     for _ in range(_MAX_CG_STEPS):
         image = equations(direction)
-        length = (size / _dot(direction, image).clamp_min(_TINY))[:, None, None]
+        length = torch.where(open_, size / _dot(direction, image).clamp_min(_TINY), 0.0)[:, None, None]
         x = x + length * direction
         residual = residual - length * image
         z = preconditioner(residual)
         before, size = size, _dot(residual, z)
-        if not bool((size > enough).any()):
+        open_ &= size > enough
+        if not bool(open_.any()):
             break
         direction = z + (size / before.clamp_min(_TINY))[:, None, None] * direction
     return x

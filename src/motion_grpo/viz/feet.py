@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from motion_grpo.body import LEFT_FOOT, RIGHT_FOOT
+from motion_grpo.body.joints import LEFT_FOOT, RIGHT_FOOT
 from motion_grpo.motion import Motion
 from motion_grpo.viz.figures import (
     COLORS,
