@@ -46,9 +46,9 @@ def test_hands_are_where_the_camera_saw_them(trajectory, tmp_path) -> None:
     R_cam = roma.unitquat_to_rotmat(torch.tensor([0.3826834, 0, 0, 0.9238795], dtype=torch.float64))
     for row, frame in enumerate(range(0, FRAMES, 2)):
         in_cpf = R_cam @ torch.tensor(fields["left_keypoints_3d"][row, 0]).double() + torch.tensor(T_CPF_CAM[4:])
-        world = trajectory.p_world_cpf[frame] + trajectory.R_world_cpf[frame] @ in_cpf
+        world = trajectory.p_world_cpf[frame].double() + trajectory.R_world_cpf[frame].double() @ in_cpf
         torch.testing.assert_close(hands.p_world_wrist[row, 0], world.float(), rtol=0, atol=1e-5)
-    R = trajectory.R_world_cpf[0] @ R_cam @ torch.tensor(fields["right_mano_hand_global_orient"][0]).double()
+    R = trajectory.R_world_cpf[0].double() @ R_cam @ torch.tensor(fields["right_mano_hand_global_orient"][0]).double()
     torch.testing.assert_close(hands.R_world_wrist[0, 1], R.float(), rtol=0, atol=1e-5)
     assert torch.equal(hands.details.finger_rotmats[:, 1], torch.tensor(fields["right_mano_hand_pose"]))
     assert torch.equal(hands.details.keypoints[:, 0], torch.tensor(fields["left_keypoints_3d"]))
