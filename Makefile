@@ -1,6 +1,8 @@
 # Everything sets itself up: Python >= 3.11 and pip are all that has to be there.
 #   make demo    recover the example trajectories and draw them next to the truth
 #   make test    the whole test suite
+#   make lint    style, and which part imports which
+#   make types   pyright; the number of its errors may only fall
 # PyTorch is installed in a step of its own, so that you can choose the build for your hardware, and nothing else replaces it:
 #   make demo TORCH="torch==2.11.0"        or TORCH=path/to/torch.whl
 PYTHON ?= python3
@@ -12,7 +14,7 @@ PIP = PYTHONWARNINGS=ignore $(VENV)/bin/python -m pip install --quiet
 RUN = OMP_NUM_THREADS=$(THREADS) OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1 $(VENV)/bin/python
 THREADS ?= 2
 
-.PHONY: demo test lint install clean
+.PHONY: demo test lint types install clean
 
 demo: $(VENV)/.demo
 	$(RUN) pipelines/demo.py
@@ -21,7 +23,10 @@ test: $(VENV)/.test
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest -n 2 --durations=10
 
 lint: $(VENV)/.test
-	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/lint-imports
+
+types: $(VENV)/.test
+	$(VENV)/bin/python tools/check_types.py
 
 install: $(VENV)/.demo
 

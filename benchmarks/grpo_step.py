@@ -26,6 +26,7 @@ from transformers import PrinterCallback, TrainerCallback
 from motion_grpo import EgoMotionPipeline, load_trajectory
 from motion_grpo.data import Clip, MotionWindows
 from motion_grpo.training import MotionGRPOConfig, MotionGRPOTrainer
+from motion_grpo.training.grpo.experience import path
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "walk_turns.csv"
 PASSES = 3
@@ -61,7 +62,7 @@ def forward_passes(trainer: MotionGRPOTrainer, options: argparse.Namespace) -> d
     """A forward pass of as many samples as a rollout has, in both ways."""
     denoiser, device = trainer.denoiser, trainer.args.device
     numbers = list(range(options.conditions))
-    truth = trainer._conditions(numbers)
+    truth = trainer.conditions(numbers)
     rows = torch.arange(options.conditions, device=device).repeat_interleave(options.num_generations)
     cond, mask = denoiser.condition(truth.head), truth.mask
     latents = torch.randn(len(rows), trainer.args.window, denoiser.state_layout.dim, device=device)
@@ -104,7 +105,7 @@ def measure(device: str, options: argparse.Namespace) -> None:
             perceptual_model=options.perceptual_model,
         )
         trainer = MotionGRPOTrainer(pipeline, args, MotionWindows(walks, args.window, seed=0), callbacks=[stopwatch])
-        trainer._now = now
+        trainer.now = now
         trainer.remove_callback(PrinterCallback)
         seconds: dict[str, list[float]] = {"plain": [], "shared": []}
 
@@ -128,7 +129,7 @@ def measure(device: str, options: argparse.Namespace) -> None:
         for name in ("rollout_seconds", "reward_seconds")
     )
     whole = statistics.median(stopwatch.seconds[1:])
-    n, trained = options.num_sampling_steps, len(trainer._buffered_inputs[0].trained)
+    n, trained = options.num_sampling_steps, len(path(args, trainer.rollout_scheduler, 0)[2])
     if device == "cpu":
         peak, kind = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2, "of the process"
     else:

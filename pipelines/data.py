@@ -103,7 +103,7 @@ def _describe(output: Path, report: "ImportReport", repo_id: str | None, private
         repo_type="dataset",
         private=private,
         commit_message=f"{report.clips} clips of {report.importer}",
-        allow_patterns=["README.md", "*/*.parquet"],
+        allow_patterns=["README.md", "eval.yaml", "*/*.parquet"],
         delete_patterns=["*/*.parquet"],
     )
     print(f"uploaded to {commit.repo_url}")

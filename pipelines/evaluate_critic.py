@@ -226,7 +226,7 @@ def _named(checkpoints: list[str]) -> dict[str, str]:
 def _model_settings(model: MotionPerceptualModel) -> dict[str, Any]:
     shape = ("d_latent", "num_blocks", "num_heads", "mlp_ratio", "frames_per_token", "floor_clearance")
     return {
-        "checkpoint": Path(model.config._name_or_path).name,
+        "checkpoint": Path(model.config["_name_or_path"]).name,
         "state_dict_sha256": state_dict_digest(model),
         "parameters": model.num_parameters(),
         **{name: model.config[name] for name in shape},

@@ -20,6 +20,12 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "recover": Command("Recover full-body motion from a head trajectory."),
+    "view": Command(
+        "Show motions in the browser: bodies, head path, contacts, floor and errors on one timeline.", extra="view"
+    ),
+    "export": Command("Write a motion for Blender, game engines, avatars, the web, video or tables."),
+    "compare": Command("Say how far two motions of one recording lie apart, and draw both."),
+    "info": Command("Say what a file is, which way is up, how long it is, and what would be done with it."),
     "score": Command("Say how plausible a motion is: 0 is made up, 1 is real."),
     "evaluate": Command("Score recovered motion against recordings.", extra="data"),
     "evaluate-critic": Command("Compare perceptual models: accuracy on pairs, artefacts, cost.", extra="train"),

@@ -27,18 +27,24 @@ from motion_grpo import (
     load_trajectory,
 )
 from motion_grpo.inference.scoring import ScoredMotion, score_motion
-from motion_grpo.motion import check_output_path
+from motion_grpo.motion.formats import check_output_path, numbered
 from motion_grpo.viz.figures import check_picture_path
 from motion_grpo.viz.strip import draw_strip
 
 
 def recover(
     trajectory: Annotated[Path, typer.Argument(help="Aria MPS, ADT, TUM, EuRoC, CSV or npz file, or an MPS folder.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Motion to write (.npz).")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Motion to write; .npz, .bvh, .glb, .mp4 ...")],
     checkpoint: Annotated[str, typer.Option(help="Folder, Hub id, or the name of a shipped checkpoint.")] = "base",
     samples: Annotated[int, typer.Option(min=1, help="Motions to draw; several are numbered _0, _1, ...")] = 1,
     steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps; the checkpoint's own by default.")] = None,
     eta: Annotated[float | None, typer.Option(min=0, help="Stochasticity; the checkpoint's own by default.")] = None,
+    temperature: Annotated[
+        float,
+        typer.Option(
+            min=0.01, help="Scale of the starting noise; 1.5 with --eta 0 --steps 10 for samples that differ."
+        ),
+    ] = 1.0,
     seed: Annotated[int, typer.Option(help="The same seed gives the same motion.")] = 0,
     hands: Annotated[
         Path | None, typer.Option(help="Wrists: MPS hand tracking (file or folder), or a CSV with left_wrist_x ...")
@@ -95,14 +101,23 @@ def recover(
             _say(_described(piece))
             generator = torch.Generator().manual_seed(seed)
             seen = tuple(path for path in (hands, hamer) if path is not None)
-            known = {"hands": seen or None, "stature": stature, "guidance": settings}
-            result = pipe(piece, **known, num_samples=samples, num_inference_steps=steps, eta=eta, generator=generator)
+            result = pipe(
+                piece,
+                hands=seen or None,
+                stature=stature,
+                guidance=settings,
+                num_samples=samples,
+                num_inference_steps=steps,
+                eta=eta,
+                temperature=temperature,
+                generator=generator,
+            )
             if result.guidance is not None:
                 _say(str(result.guidance))
             motions += result.motions
         critic = _installed_critic(torch_device)
         for number, motion in enumerate(motions):
-            path = output if len(motions) == 1 else output.with_stem(f"{output.stem}_{number}")
+            path = output if len(motions) == 1 else numbered(output, number)
             _say(f"wrote {motion.save(path)} ({len(motion)} frames at {motion.fps:.0f} fps)")
             if critic is not None:
                 _say(f"  {_verdict(score_motion(critic, motion))}")

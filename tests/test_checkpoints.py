@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
-from huggingface_hub import ModelCard, parse_eval_result_entries
+from huggingface_hub import ModelCard
 
 import motion_grpo
 from motion_grpo import EgoMotionPipeline, Motion, load_trajectory
@@ -53,13 +52,11 @@ def test_the_card_speaks_of_these_weights(name) -> None:
     card = ModelCard.load(folder / "README.md")
     assert results["settings"]["weights_sha256"] == digest
     assert digest in card.text
-    entries = parse_eval_result_entries(yaml.safe_load((folder / ".eval_results" / "results.yaml").read_text()))
-    told = {entry.task_id: entry.value for entry in entries}
     indexed = {(result.dataset_split, result.metric_type): result.metric_value for result in card.data.eval_results}
     for split in ("id_test", "test"):
         value = results["splits"][split]["systems"]["model"]["metrics"]["mpjpe"]["mean"]
         assert f"| mpjpe | mm | {value:.4g} " in card.text
-        assert told[f"{split}/mpjpe"] == indexed[split, "mpjpe"] == float(f"{value:.4g}")
+        assert indexed[split, "mpjpe"] == float(f"{value:.4g}")
 
 
 @pytest.mark.parametrize("name", CRITICS)
@@ -85,11 +82,9 @@ def test_the_card_is_made_by_the_code(name, tmp_path) -> None:
     before = (folder / "README.md").read_text()
     check_metadata(before)
     (folder / "README.md").unlink()
-    entries = folder / ".eval_results" / "results.yaml"
-    told = entries.read_text()
-    entries.unlink()
     assert write_checkpoint_card(folder).read_text() == before
-    assert entries.read_text() == told
+    # The recordings are no data set on the Hub, so no leaderboard of one could list the results.
+    assert not (folder / ".eval_results").exists()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -5,9 +5,9 @@
 # [tool.uv.sources]
 # motion-grpo = { path = "..", editable = true }
 # ///
-"""Post-trains a pipeline by GRPO on rewards of what it samples (MotionGRPO, Algorithm 1).
+r"""Post-trains a pipeline by GRPO on rewards of what it samples (MotionGRPO, Algorithm 1).
 
-    accelerate launch trainers/grpo.py --config configs/grpo_small.yaml --model_name_or_path base --dataset_name DIR \\
+    accelerate launch trainers/grpo.py --config configs/grpo_small.yaml --model_name_or_path base --dataset_name DIR \
         --output_dir runs/a
 
 A folder that holds another run is left alone: add ``--resume`` to go on from its newest checkpoint, ``--overwrite`` to

@@ -5,11 +5,11 @@
 # [tool.uv.sources]
 # motion-grpo = { path = "..", editable = true }
 # ///
-"""Trains the perceptual model against what a base policy makes up.
+r"""Trains the perceptual model against what a base policy makes up.
 
-    accelerate launch trainers/perceptual.py --config configs/perceptual_small.yaml --dataset_name DIR \\
+    accelerate launch trainers/perceptual.py --config configs/perceptual_small.yaml --dataset_name DIR \
         --output_dir runs/critic
-    accelerate launch trainers/perceptual.py --config configs/perceptual_paper.yaml --dataset_name DIR \\
+    accelerate launch trainers/perceptual.py --config configs/perceptual_paper.yaml --dataset_name DIR \
         --policies me/ego-motion --output_dir runs/critic
 
 ``--negatives gt_noise --noise_scale 0.05`` is the baseline of Table 4. Add ``--resume`` to go on from the newest

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from motion_grpo.schedulers import EgoMotionSDEScheduler
     from motion_grpo.trajectory import HandObservations, HeadTrajectory, load_segments, load_trajectory
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "EgoMotionDenoiser", "EgoMotionPipeline", "EgoMotionPipelineOutput", "EgoMotionSDEScheduler", "GuidanceConfig",

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from motion_grpo.body import FOOT_JOINTS, HEAD, NUM_BODY_JOINTS
+from motion_grpo.geometry.rotations import project_to_rotation
 
 METRIC_UNITS: dict[str, str] = {
     "mpjpe": "mm",
@@ -319,7 +320,7 @@ def _rotation(
     source, target = (points - points.mean(dim=-2, keepdim=True) for points in (source, target))
     # Sums, not matrix products, which autocast and TF32 would round to a millimetre.
     covariance = torch.stack([(target[..., i, None] * source).sum(dim=-2) for i in range(3)], dim=-2)
-    R = roma.special_procrustes(covariance)
+    R = project_to_rotation(covariance)
     return R, (R * covariance).sum(dim=(-2, -1))
 
 
@@ -338,7 +339,8 @@ def _pa_errors(pred: Tensor, true: Tensor, mask: Tensor | None) -> tuple[Tensor,
     """`pa_mpjpe` and `pa_mpjpe_egoallo`, by one rotation."""
     R, overlap = _rotation(pred, true)
     there, back = _aligned(pred, true, R, overlap), _aligned(true, pred, R.mT, overlap)
-    return tuple(_MM * _mean(_distance(moved, true).mean(dim=-1), mask) for moved in (there, back))
+    first, second = (_MM * _mean(_distance(moved, true).mean(dim=-1), mask) for moved in (there, back))
+    return first, second
 
 
 def _positions(positions: Tensor, mask: Tensor | None, joints: Sequence[int] | None) -> Tensor:
@@ -354,7 +356,9 @@ def _distance(a: Tensor, b: Tensor) -> Tensor:
 
 def _runs(mask: Tensor | None, order: int) -> Tensor | None:
     """Where a difference of that order counts: all of its ``order + 1`` successive frames do."""
-    for _ in range(order if mask is not None else 0):
+    if mask is None:
+        return None
+    for _ in range(order):
         mask = mask[..., 1:] & mask[..., :-1]
     return mask
 

@@ -10,6 +10,7 @@ Anybody's function of :class:`RewardInputs` that returns one value a sample is a
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
+from typing import cast
 
 import roma
 import torch
@@ -110,6 +111,7 @@ class VisualReward:
     the 1024 samples of a rollout."""
 
     def __call__(self, inputs: RewardInputs) -> Float[Tensor, "samples"]:
+        """The reward of every sample."""
         head = inputs.head
         body, head = perceptual_inputs(inputs.body_rotmats, inputs.joints, head.R_world_cpf, head.p_world_cpf)
         parts = zip(*(x.split(self.batch_size) for x in (body, head, inputs.mask)), strict=True)
@@ -123,12 +125,12 @@ def rotation_error(inputs: RewardInputs) -> Float[Tensor, "samples frames"]:
     calls the mean geodesic distance: that is taken here. Unlike components of an axis-angle vector or a quaternion it
     depends neither on the axes nor on which of several vectors stands for a rotation.
     """
-    return torch.deg2rad(metrics.mpjre(_runs(inputs.body_rotmats, 1), _runs(inputs.true_body_rotmats, 1)))
+    return torch.deg2rad(metrics.mpjre(_runs(inputs.body_rotmats, 1), _runs(_known(inputs.true_body_rotmats), 1)))
 
 
 def position_error(inputs: RewardInputs) -> Float[Tensor, "samples frames"]:
     """Mean distance of the 22 joints from the true ones, metres (Eq. 12)."""
-    return metrics.mpjpe(_runs(inputs.joints, 1), _runs(inputs.true_joints, 1)) / _MM
+    return metrics.mpjpe(_runs(inputs.joints, 1), _runs(_known(inputs.true_joints), 1)) / _MM
 
 
 def aligned_position_error(inputs: RewardInputs) -> Float[Tensor, "samples frames"]:
@@ -137,35 +139,37 @@ def aligned_position_error(inputs: RewardInputs) -> Float[Tensor, "samples frame
     The text says that R_pos is computed with and R'_pos without alignment, but p' is the position after it: primed is
     aligned here, and has the weight 0.5 of omega'_pos.
     """
-    return metrics.pa_mpjpe(_runs(inputs.joints, 1), _runs(inputs.true_joints, 1)) / _MM
+    return metrics.pa_mpjpe(_runs(inputs.joints, 1), _runs(_known(inputs.true_joints), 1)) / _MM
 
 
 def velocity_error(inputs: RewardInputs) -> Float[Tensor, "samples steps"]:
     """Mean distance of the 22 joints' velocities from the true ones, metres per second (Eq. 14)."""
-    return metrics.mpjve(_runs(inputs.joints, 2), _runs(inputs.true_joints, 2), inputs.fps) / _MM
+    return metrics.mpjve(_runs(inputs.joints, 2), _runs(_known(inputs.true_joints), 2), inputs.fps) / _MM
 
 
 def joint_rotation_error(inputs: RewardInputs) -> Float[Tensor, "samples frames 22"]:
     """What each joint's own angle adds to :func:`rotation_error`, behind their sum."""
-    angle = roma.rotmat_geodesic_distance(inputs.body_rotmats, inputs.true_body_rotmats)
+    angle = roma.rotmat_geodesic_distance(inputs.body_rotmats, _known(inputs.true_body_rotmats))
     share = angle / angle.shape[-1]
     return torch.cat([share.sum(dim=-1, keepdim=True), share], dim=-1)
 
 
 def joint_position_error(inputs: RewardInputs) -> Float[Tensor, "samples frames 22"]:
     """What the joints that one joint's rotation moves under the head add to :func:`position_error`."""
-    return _by_mover(metrics.mpjpe(_each(inputs.joints, 1), _each(inputs.true_joints, 1))) / _JOINT_MM
+    return _by_mover(metrics.mpjpe(_each(inputs.joints, 1), _each(_known(inputs.true_joints), 1))) / _JOINT_MM
 
 
 def joint_aligned_position_error(inputs: RewardInputs) -> Float[Tensor, "samples frames 22"]:
     """The same of :func:`aligned_position_error`; that every joint takes part in the alignment is left out."""
-    aligned = metrics.align_similarity(inputs.joints, inputs.true_joints)
-    return _by_mover(metrics.mpjpe(_each(aligned, 1), _each(inputs.true_joints, 1))) / _JOINT_MM
+    aligned = metrics.align_similarity(inputs.joints, _known(inputs.true_joints))
+    return _by_mover(metrics.mpjpe(_each(aligned, 1), _each(_known(inputs.true_joints), 1))) / _JOINT_MM
 
 
 def joint_velocity_error(inputs: RewardInputs) -> Float[Tensor, "samples steps 22"]:
     """The same of :func:`velocity_error`."""
-    return _by_mover(metrics.mpjve(_each(inputs.joints, 2), _each(inputs.true_joints, 2), inputs.fps)) / _JOINT_MM
+    return (
+        _by_mover(metrics.mpjve(_each(inputs.joints, 2), _each(_known(inputs.true_joints), 2), inputs.fps)) / _JOINT_MM
+    )
 
 
 def ground_penetration_error(inputs: RewardInputs) -> Float[Tensor, "samples frames"]:
@@ -213,8 +217,8 @@ def joint_jitter_error(inputs: RewardInputs) -> Float[Tensor, "samples steps 22"
 
 
 def _planted_speeds(inputs: RewardInputs) -> Float[Tensor, "samples steps 4"]:
-    feet, true_feet = (joints[..., FOOT_JOINTS, :] for joints in (inputs.joints, inputs.true_joints))
-    rests = inputs.true_contacts[..., [joint - 1 for joint in FOOT_JOINTS]]
+    feet, true_feet = (joints[..., FOOT_JOINTS, :] for joints in (inputs.joints, _known(inputs.true_joints)))
+    rests = _known(inputs.true_contacts)[..., [joint - 1 for joint in FOOT_JOINTS]]
     speeds = torch.linalg.vector_norm((feet - true_feet).diff(dim=1), dim=-1) * inputs.fps
     return speeds * rests[:, 1:] * rests[:, :-1]
 
@@ -343,17 +347,19 @@ def check_rewards(values: Mapping[str, object], shape: tuple[int, ...]) -> None:
     Raises:
         ValueError: values that are no tensor, have another shape or are not all finite; the reward is named.
     """
+    tensors: dict[str, Tensor] = {}
     for name, value in values.items():
         if not isinstance(value, Tensor):
             raise ValueError(f"The reward {name!r} returned a {type(value).__name__}; it must return a tensor.")
         if value.shape != shape:
             raise ValueError(f"The reward {name!r} returned the shape {tuple(value.shape)}; it must be {shape}.")
-    if not values:
+        tensors[name] = value
+    if not tensors:
         return
-    finite = torch.stack([value.isfinite().all() for value in values.values()]).tolist()
+    finite = torch.stack([value.isfinite().all() for value in tensors.values()]).tolist()
     for name, good in zip(values, finite, strict=True):
         if not good:
-            sample = int((~values[name].isfinite()).nonzero()[0, 0])
+            sample = int((~tensors[name].isfinite()).nonzero()[0, 0])
             raise ValueError(
                 f"The reward {name!r} is NaN or infinite for sample {sample} of {shape[0]}; a reward must be finite "
                 "for every motion, and a window needs as many frames as the reward looks at together."
@@ -390,7 +396,13 @@ def _imported(name: str) -> Reward:
         raise ImportError(f"The reward {name!r}: module {module} has no {function}.") from error
     if not callable(reward):
         raise ValueError(f"The reward {name!r} is a {type(reward).__name__}; it must be a function of RewardInputs.")
-    return reward
+    return cast(Reward, reward)
+
+
+def _known(true: Tensor | None) -> Tensor:
+    if true is None:
+        raise ValueError("This reward compares with recorded motion, and there is none; give the inputs true_...")
+    return true
 
 
 def _counted(error: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,8 @@
-"""The rate of evenly spaced times."""
+"""Times in a row: their rate, and which of them is the nearest."""
 
 import numpy as np
-from jaxtyping import Float64
+import torch
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
 
@@ -19,6 +20,13 @@ def median_rate(timestamps: Float64[Tensor, "frames"]) -> float:
     """The same of times that need not be evenly spaced: that of the median step."""
     step = float(timestamps.diff().median())
     return _plainest(1.0 / step, step, timestamps)
+
+
+def nearest(times: Float64[Tensor, "observations"], wanted: Float64[Tensor, "frames"]) -> Int64[Tensor, "frames"]:
+    """The time nearest to each wanted one, by its place; the earlier one of two."""
+    after = torch.searchsorted(times, wanted).clamp(max=len(times) - 1)
+    before = (after - 1).clamp(min=0)
+    return torch.where((wanted - times[before]).abs() <= (times[after] - wanted).abs(), before, after)
 
 
 def _plainest(rate: float, span: float, timestamps: Float64[Tensor, "frames"]) -> float:

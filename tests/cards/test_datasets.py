@@ -1,17 +1,21 @@
 """The card counts what lies in the folder, names the splits for the Hub, and refuses to be vague."""
 
+import shutil
 from dataclasses import replace
 
 import datasets
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from huggingface_hub import DatasetCard
 
 from motion_grpo.cards import SourceFacts, write_dataset_card
+from motion_grpo.cards.datasets import size_category
 from motion_grpo.cards.templates import dataset_card
 from motion_grpo.data import FEATURES, SCHEMA_VERSION, clip_to_row
 from motion_grpo.data.schema import rows_to_table
 from motion_grpo.data.splits import name_splits
+from motion_grpo.metrics import METRIC_UNITS
 from tests.tiny import moving_clip
 
 TINY = SourceFacts("tiny", "Tiny Motions", "cc-by-4.0", "Recorded by nobody.", "https://example.org/tiny")
@@ -43,6 +47,8 @@ def test_counts_and_splits(folder):
     assert "**Tiny Motions** (`tiny`, 2 clips, 0.00 hours): **cc-by-4.0**. Recorded by nobody." in card.text
     assert "Cite Someone (2020)." in card.text
     assert 'load_motions("me/motions", "train")' in card.text
+    assert card.data.task_categories == ["other"]
+    assert card.data.size_categories == ["n<1K"]
     for name in FEATURES:
         assert f"| `{name}` | " in card.text
     assert "| `body_quats` | float32 (T, 21, 4) | " in card.text
@@ -90,3 +96,21 @@ def test_nothing_imported(tmp_path):
 def test_missing_fact_is_an_error():
     with pytest.raises(ValueError, match=r"The dataset card of Motions needs clips, .*summary"):
         dataset_card({"license": "other"}, {"title": "Motions"})
+
+
+def test_tasks_are_of_the_splits_that_are_not_trained_on(folder):
+    write_dataset_card(folder, **FACTS)
+    tasks = yaml.safe_load((folder / "eval.yaml").read_text())
+    assert tasks["name"] == "Test motions"
+    assert [task["id"] for task in tasks["tasks"]] == [f"test/{metric}" for metric in METRIC_UNITS]
+    assert {(task["config"], task["split"]) for task in tasks["tasks"]} == {("default", "test")}
+    shutil.rmtree(folder / "test")
+    write_dataset_card(folder, **FACTS)
+    assert not (folder / "eval.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "category"), [(1, "n<1K"), (999, "n<1K"), (1000, "1K<n<10K"), (123_456, "100K<n<1M"), (10**10, "n>1B")]
+)
+def test_the_words_of_the_hub_for_sizes(rows, category):
+    assert size_category(rows) == category

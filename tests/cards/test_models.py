@@ -1,16 +1,17 @@
 """Cards say what is known, name what is missing, and never quote the evaluation of other weights."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
 from motion_grpo import EgoMotionPipeline, EgoMotionSDEScheduler
-from motion_grpo.cards import record_run, write_checkpoint_card, write_run_card
+from motion_grpo.cards import record_run, write_checkpoint_card, write_dataset_card, write_run_card
 from motion_grpo.cards.models import (
     KINDS,
     NOT_EVALUATED,
@@ -27,10 +28,12 @@ from motion_grpo.cards.results import (
     read_pipeline_evaluation,
     state_dict_digest,
     weights_digest,
+    write_entries,
 )
 from motion_grpo.cards.sources import training_data
 from motion_grpo.cards.templates import DataFacts, SourceFacts, check_metadata
-from motion_grpo.data import MotionWindows
+from motion_grpo.data import MotionWindows, clip_to_row
+from motion_grpo.data.schema import rows_to_table
 from motion_grpo.models import MotionPerceptualModel
 from motion_grpo.training import (
     DenoisingConfig,
@@ -256,10 +259,38 @@ def test_an_evaluation_in_the_metadata(checkpoint):
     assert result.dataset_args == {"num_inference_steps": 5, "eta": 1.0, "fps": 30.0, "seeds": [0, 1]}
     assert "| mpjpe | 50 |" in card.text
     assert "Not evaluated" not in card.text
-    entries = parse_eval_result_entries(yaml.safe_load((checkpoint / ".eval_results" / "results.yaml").read_text()))
+    assert not (checkpoint / ".eval_results").exists()
+
+
+def test_results_of_a_data_set_on_the_hub_name_its_tasks(tmp_path, checkpoint):
+    """A leaderboard finds them by the data set's id and the tasks in its eval.yaml."""
+    results = results_of(checkpoint / "denoiser", dataset="me/motions", dataset_revision="0" * 40)
+    evaluate(checkpoint, results)
+    session = {"started": "2026-01-02T03:04:05+00:00"}
+    (checkpoint / "evaluation" / "sessions.jsonl").write_text(json.dumps(session) + "\n")
+    write_checkpoint_card(checkpoint)
+    path = checkpoint / ".eval_results" / "results.yaml"
+    entries = parse_eval_result_entries(yaml.safe_load(path.read_text()))
     assert {entry.task_id: entry.value for entry in entries}["id_test/head_error"] == 0.5
     assert len(entries) == 6
     assert all(entry.notes.startswith(("mm;", "100 m/s^3;")) and "eta 1.0" in entry.notes for entry in entries)
+    assert {(entry.dataset_id, entry.dataset_revision, entry.date) for entry in entries} == {
+        ("me/motions", "0" * 40, session["started"])
+    }
+
+    evaluation = read_pipeline_evaluation(checkpoint / "evaluation" / "results.json", None)
+    write_entries(evaluation, checkpoint, "me/model")
+    entries = parse_eval_result_entries(yaml.safe_load(path.read_text()))
+    source = "https://huggingface.co/me/model/blob/main/evaluation/results.json"
+    assert {entry.source_url for entry in entries} == {source}
+    rows = [clip_to_row(replace(moving_clip(9), split=split)) for split in ("id_test", "test")]
+    for row in rows:
+        (tmp_path / "data" / row["split"]).mkdir(parents=True)
+        pq.write_table(rows_to_table([row]), tmp_path / "data" / row["split"] / "a.parquet")
+    made_up = SourceFacts(rows[0]["source"], "Made up", "cc-by-4.0", "By nobody.", "https://example.org")
+    write_dataset_card(tmp_path / "data", title="Motions", licence="other", summary="Some.", sources=[made_up])
+    listed = yaml.safe_load((tmp_path / "data" / "eval.yaml").read_text())
+    assert {entry.task_id for entry in entries} <= {task["id"] for task in listed["tasks"]}
 
 
 def test_a_folder_tells_what_lies_in_it(checkpoint):
@@ -349,8 +380,7 @@ def test_a_post_trained_checkpoint(checkpoint):
     settings = card_settings(MotionGRPOConfig, {"rewards": ["position", "rotation"], "reward_weights": [1.0, 0.5]})
     remember_facts(checkpoint, remembered("grpo") | {"settings": settings, "base_model": "paper_base"})
     card = ModelCard.load(write_checkpoint_card(checkpoint))
-    assert card.data.base_model == "paper_base"
-    assert card.data.base_model_relation == "finetune"
+    assert card.data.base_model is None  # it is named in the text; on the Hub no such model is known
     assert "| split | metric | unit | paper_base | mine | change |" in card.text
     assert "| id_test | mpjpe | mm | 50 [49, 51] | 45 [44, 46] | -10.0% |" in card.text
     assert "| rotation | 0.5 |" in card.text
@@ -398,7 +428,7 @@ def test_a_run_tells_what_it_knows(tmp_path, pack):
     record_run(args, data={"dataset_name": str(pack), "sources": ["cmu"]}, model={"model_name_or_path": None})
     card = run_card(folder)
     assert card.data.license == "other"
-    assert card.data.datasets == ["open_mocap_smplh"]
+    assert card.data.datasets is None
     assert card.data.base_model is None
     assert "mocap.cs.cmu.edu" in card.text
     assert "Bandai" not in card.text
@@ -454,7 +484,7 @@ def test_a_post_training_run(tmp_path, pack):
     settings = {"rewards": ["position"], "num_generations": 4, "per_device_train_batch_size": 8,
                 "gradient_accumulation_steps": 2}  # fmt: skip
     card = run_card(tmp_path / "run", "grpo", log, dataset=str(pack), base_model="base", settings=settings)
-    assert card.data.base_model == "base"
+    assert card.data.base_model is None
     assert {"grpo", "trl"} <= set(card.data.tags)
     assert "| position | 1.0 |" in card.text
     assert "1 steps of 16 samples, 4 for each of 4 windows, of 128 frames" in card.text

@@ -13,6 +13,7 @@ from torch.testing import assert_close
 from motion_grpo.body import Skeleton
 from motion_grpo.geometry.rotations import project_to_rotation, rotation_6d
 from motion_grpo.motion import Motion, MotionState, StateLayout, check_output_path
+from motion_grpo.motion.formats import FORMATS, numbered
 from tests.body.smplh import Unpickled, smplh_arrays, write_smplh
 from tests.tiny import moving_motion
 
@@ -231,7 +232,7 @@ def test_reads_other_spellings_and_lengths(tmp_path) -> None:
     [
         ({"poses": None, "trans": None}, r"no AMASS motion: it has no poses, trans\."),
         ({"betas": None}, r"has no betas\."),
-        ({"poses": np.zeros((4, 165))}, r"poses has shape \(4, 165\).*SMPL-H needs \(frames, 156\)"),
+        ({"poses": np.zeros((4, 159))}, r"poses has shape \(4, 159\).*SMPL-H needs \(frames, 156\)"),
         ({"poses": np.zeros((4, 52, 3))}, r"\(4, 52, 3\)"),
         ({"trans": np.zeros((5, 3))}, r"trans \(5, 3\)"),
         ({"poses": np.zeros((0, 156)), "trans": np.zeros((0, 3))}, r"\(0, 156\)"),
@@ -283,8 +284,27 @@ def test_missing_file_is_not_a_broken_one(tmp_path) -> None:
 
 @pytest.mark.parametrize("name", ["walk.fbx", "walk", "walk.npz.gz"])
 def test_unknown_suffixes_are_refused(name: str, tmp_path) -> None:
-    with pytest.raises(ValueError, match=rf"{name}: cannot write .*; use \.npz"):
+    with pytest.raises(ValueError, match=rf"{name}: a motion cannot be written as .*; use one of \.npz, \.smplx\.npz"):
         moving_motion(2).save(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_numbers_stand_before_the_whole_suffix(suffix: str) -> None:
+    assert numbered(Path("a/walk.1" + suffix), 3) == Path("a/walk.1_3" + suffix)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_motion_without_frames_or_with_broken_ones_is_not_written(suffix: str, tmp_path) -> None:
+    motion = moving_motion(3)
+    per_frame = ("root_rotmats", "root_positions", "body_rotmats", "contacts", "timestamps")
+    empty = replace(motion, **{name: getattr(motion, name)[:0] for name in per_frame})
+    with pytest.raises(ValueError, match=r"the motion has no frames, so there is nothing to write"):
+        empty.save(tmp_path / f"walk{suffix}")
+    positions = motion.root_positions.clone()
+    positions[1, 2] = torch.nan
+    with pytest.raises(ValueError, match=r"joints that are not finite in frame 1\."):
+        replace(motion, root_positions=positions).save(tmp_path / f"walk{suffix}")
     assert not list(tmp_path.iterdir())
 
 

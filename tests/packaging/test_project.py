@@ -41,7 +41,11 @@ def imported() -> set[str]:
 
 def test_what_is_imported_is_required_and_the_other_way_round():
     optional = names(
-        [requirement for name in ("data", "train", "lora", "aria", "hdf5") for requirement in EXTRAS[name]]
+        [
+            requirement
+            for name in ("data", "train", "lora", "aria", "hdf5", "export", "view")
+            for requirement in EXTRAS[name]
+        ]
     )
     assert imported() == names(PROJECT["dependencies"]) | optional - {"motion-grpo"}
 
@@ -68,9 +72,11 @@ def test_the_licence_of_the_weights_is_beside_them():
     assert [int(number) for number in re.findall(r"^Section (\d) -- ", text, re.MULTILINE)] == list(range(1, 9))
 
 
-def test_the_version_stands_in_one_place():
+def test_all_speak_of_one_version():
     assert PROJECT["dynamic"] == ["version"]
-    assert "version" not in yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    [newest, *_] = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert motion_grpo.__version__ == newest == citation["version"]
 
 
 def test_the_citation_has_what_its_format_requires():

@@ -425,7 +425,7 @@ def test_bad_requests_end_in_one_sentence(pack: Path, checkpoint: str, finished:
 
 
 def test_a_motion_file_of_the_wrong_length_is_named(pack: Path, finished: Path, tmp_path: Path) -> None:
-    clips = [c for c in read_mocap_pack(pack, "test")]
+    clips = list(read_mocap_pack(pack, "test"))
     for clip in clips:
         path = tmp_path / "motions" / f"{clip.id}.npz"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -169,7 +169,7 @@ class TestEvaluation:
         """They are measured after the trainer was made, and no average lags behind them."""
         trainer = trainer_of(tmp_path, network={"normalize_cond": True})
         trainer.fit_condition_statistics()
-        with trainer.averaged():
+        with trainer.ema.in_place():
             assert trainer.denoiser.cond_mean.ne(0).any()
 
     def test_the_truth_would_score_zero(self, tmp_path, monkeypatch):

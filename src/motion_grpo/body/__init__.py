@@ -17,6 +17,7 @@ from motion_grpo.body.joints import (
 )
 from motion_grpo.body.kinematics import PosedBody, cpf_of, forward_kinematics, place_by_head
 from motion_grpo.body.skeleton import STATURES, Skeleton
+from motion_grpo.body.surface import BodySurface, skinned
 
 __all__ = [
     "BODY_JOINT_NAMES",
@@ -33,9 +34,11 @@ __all__ = [
     "PELVIS",
     "STATURES",
     "WRIST_JOINTS",
+    "BodySurface",
     "PosedBody",
     "Skeleton",
     "cpf_of",
     "forward_kinematics",
     "place_by_head",
+    "skinned",
 ]  # fmt: skip

@@ -1,7 +1,5 @@
 """Rest joints of a shaped SMPL-family body, linear in betas, from the default body or from a licensed SMPL-H file."""
 
-import zipfile
-import zlib
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -27,6 +25,7 @@ from motion_grpo.body.joints import (
     RIGHT_WRIST,
 )
 from motion_grpo.body.kinematics import PosedBody, place_by_head
+from motion_grpo.body.model_file import read_model_file
 
 # The CPF of EgoAllo: middle of the eyes, as the mean of these vertices of the SMPL-H mesh.
 _SMPLH_EYE_VERTICES = (6260, 6262, 2800, 2802)
@@ -120,19 +119,7 @@ class Skeleton:
             ValueError: a pickle (``.pkl``), a file of another body model, or arrays that are missing or misshapen.
         """
         path = Path(path)
-        if path.suffix == ".pkl":
-            raise ValueError(
-                f"{path} is a pickle, which is never loaded here; use the npz release of SMPL-H ('extended SMPL+H')."
-            )
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {k: np.asarray(file[k]) for k in ("v_template", "shapedirs", "J_regressor", "kintree_table")}
-        except KeyError as error:
-            raise ValueError(f"{path} is not an SMPL-H file: it has no array {error.args[0].split()[0]}.") from error
-        except FileNotFoundError:
-            raise
-        except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise ValueError(f"{path} cannot be read as an SMPL-H npz without unpickling: {error}") from error
+        arrays = read_model_file(path, ("v_template", "shapedirs", "J_regressor", "kintree_table"))
         template, directions, regressor = (
             arrays[k].astype(np.float64) for k in ("v_template", "shapedirs", "J_regressor")
         )

@@ -8,12 +8,16 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
 
+from motion_grpo.cards.results import task_id
 from motion_grpo.cards.templates import SourceFacts, dataset_card
 from motion_grpo.data.schema import COLUMN_NOTES, FEATURES, SCHEMA_VERSION
-from motion_grpo.data.splits import by_split, split_configs
+from motion_grpo.data.splits import CONFIG, by_split, split_configs
 from motion_grpo.files import write_text
+from motion_grpo.metrics import METRIC_UNITS
 
+TASKS_FILE = "eval.yaml"
 _FACTS = ["source", "split", "skeleton", "fps", "num_frames"]
 
 
@@ -27,7 +31,9 @@ def write_dataset_card(
     repo_id: str | None = None,
     tags: Sequence[str] = (),
 ) -> Path:
-    """Fills hub_cards/dataset.md.jinja from the Parquet files of a folder and writes its README.md.
+    """Writes the README.md of a folder of Parquet files, and ``eval.yaml``: the tasks that its test splits set.
+
+    A model's results on the Hub (``.eval_results/``) name these tasks. Recordings of heads alone set none.
 
     Args:
         folder: what an import wrote, ``SPLIT/*.parquet``.
@@ -57,6 +63,8 @@ def write_dataset_card(
         "license": licence,
         "pretty_name": title,
         "tags": ["motion", "egocentric", "smpl-h", "human-pose", "motion-grpo", *tags],
+        "task_categories": ["other"],
+        "size_categories": [size_category(len(facts))],
         "motion_grpo_schema": SCHEMA_VERSION,
         "configs": split_configs(folder),
     }
@@ -64,7 +72,7 @@ def write_dataset_card(
         "title": title,
         "summary": summary,
         "clips": len(facts),
-        "hours": float(facts["hours"].sum()),
+        "hours": _hours(facts),
         "schema_version": SCHEMA_VERSION,
         "repo_id": repo_id or str(folder),
         "splits": [{"name": name} | _count(part) for name, part in sorted(facts.groupby("split"), key=by_split)],
@@ -76,7 +84,31 @@ def write_dataset_card(
     }
     path = folder / "README.md"
     write_text(path, str(dataset_card(metadata, stated)))
+    _write_tasks(folder, stated)
     return path
+
+
+def _write_tasks(folder: Path, stated: dict[str, Any]) -> None:
+    path = folder / TASKS_FILE
+    splits = [split["name"] for split in stated["splits"] if split["name"] != "train"]
+    if stated["heads_only"] or not splits:
+        path.unlink(missing_ok=True)
+        return
+    tasks = [
+        {"id": task_id(split, metric), "config": CONFIG, "split": split} for split in splits for metric in METRIC_UNITS
+    ]
+    described = f"{stated['summary']} Full-body motion is recovered from the head's trajectory and compared with it."
+    content = {"name": stated["title"], "description": described, "evaluation_framework": "motion-grpo", "tasks": tasks}
+    write_text(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=118))
+
+
+def size_category(rows: int) -> str:
+    """The Hub's word for a number of rows."""
+    bounds = ["1K", "10K", "100K", "1M", "10M", "100M", "1B"]
+    below = next((place for place, power in enumerate(range(3, 10)) if rows < 10**power), len(bounds))
+    if below == 0:
+        return "n<1K"
+    return f"{bounds[below - 1]}<n<{bounds[below]}" if below < len(bounds) else "n>1B"
 
 
 def _read_facts(folder: Path) -> pd.DataFrame:
@@ -85,8 +117,12 @@ def _read_facts(folder: Path) -> pd.DataFrame:
     return facts.assign(hours=facts["num_frames"] / facts["fps"] / 3600)
 
 
+def _hours(clips: pd.DataFrame) -> float:
+    return float(clips["hours"].to_numpy().sum())
+
+
 def _count(clips: pd.DataFrame) -> dict[str, Any]:
-    return {"clips": len(clips), "frames": int(clips["num_frames"].sum()), "hours": float(clips["hours"].sum())}
+    return {"clips": len(clips), "frames": int(clips["num_frames"].to_numpy().sum()), "hours": _hours(clips)}
 
 
 def _type(feature: Any) -> str:

@@ -114,7 +114,7 @@ def told_of_run(run: Mapping[str, Any], sessions: Sequence[Mapping[str, Any]]) -
 
 
 def write_checkpoint_card(folder: str | Path) -> Path:
-    """Writes README.md of a checkpoint folder, and ``.eval_results/`` where it was evaluated.
+    """Writes README.md of a checkpoint folder, and ``.eval_results/`` where it was evaluated on a data set of the Hub.
 
     Args:
         folder: weights, configurations, ``facts.json``, and ``evaluation/`` with ``results.json`` and ``results.md``
@@ -245,7 +245,7 @@ def write_run_card(
     if evaluation != NOT_EVALUATED:
         read = _read_evaluation(kind, Path(evaluation), _weights_folder(folder, kind))
         facts["evaluation"] = _tables(Path(evaluation))
-    return _write(folder, kind, facts, read, tags)
+    return _write(folder, kind, facts, read, tags, args.hub_model_id)
 
 
 def card_settings(config: type[TrainingArguments], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -304,11 +304,16 @@ def without_places(recorded: Any) -> Any:
 
 
 def _write(
-    folder: Path, kind: str, facts: dict[str, Any], evaluation: Evaluation | None, tags: Sequence[str] = ()
+    folder: Path,
+    kind: str,
+    facts: dict[str, Any],
+    evaluation: Evaluation | None,
+    tags: Sequence[str] = (),
+    repo_id: str | None = None,
 ) -> Path:
     card = build_card(kind, facts, evaluation, tags)
     if evaluation is not None:
-        write_entries(evaluation, folder)
+        write_entries(evaluation, folder, repo_id)
     path = folder / "README.md"
     write_text(path, str(card))
     return path

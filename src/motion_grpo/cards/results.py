@@ -10,9 +10,11 @@ import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, eval_result_entries_to_yaml
 from torch import nn
 
+from motion_grpo.cards.templates import is_hub_id
 from motion_grpo.files import write_text
 from motion_grpo.metrics import METRIC_UNITS
 from motion_grpo.provenance import state_dict_digest, weights_digest
+from motion_grpo.runs import read_sessions
 
 MAIN_METRICS = ("mpjpe", "pa_mpjpe", "mpjve", "mpjre", "jitter", "ground_penetration", "foot_skating")
 """What tables that compare, and the model-index, are limited to."""
@@ -64,6 +66,8 @@ class Evaluation:
     values: list[Measured]
     results: dict[str, Any]
     """The whole of ``results.json``."""
+    date: str | None = None
+    """When it was made (ISO 8601), where its folder tells."""
 
     @property
     def main(self) -> list[Measured]:
@@ -93,7 +97,7 @@ def read_pipeline_evaluation(path: Path, weights: Path | None) -> Evaluation:
             f"{path} is the evaluation of another model: of weights with the digest {said[:12]}..., while those in "
             f"{weights} have {digest[:12]}...; evaluate this one."
         )
-    return _evaluation("pipeline", results, values)
+    return _evaluation("pipeline", results, values, _date(path.parent))
 
 
 def read_critic_evaluation(path: Path, model: nn.Module) -> Evaluation:
@@ -147,19 +151,45 @@ def model_index(evaluation: Evaluation) -> list[EvalResult]:
     ]
 
 
-def write_entries(evaluation: Evaluation, folder: Path) -> Path:
-    """Writes ``.eval_results/results.yaml`` beside a card, all values; returns its path."""
+def task_id(split: str, metric: str) -> str:
+    """The name of a task in a data set's ``eval.yaml``, and in the results of it."""
+    return f"{split}/{metric}"
+
+
+def write_entries(evaluation: Evaluation, folder: Path, repo_id: str | None = None) -> Path | None:
+    """Writes ``.eval_results/results.yaml`` beside a card: the values that are tasks of a data set on the Hub.
+
+    A data set's ``eval.yaml`` lists its tasks (:func:`~motion_grpo.cards.write_dataset_card`). Of other recordings, and
+    of what is no task there, the Hub has no leaderboard, and none are written.
+
+    Args:
+        evaluation: what to say.
+        folder: of the card.
+        repo_id: where the folder, with its ``evaluation/``, is on the Hub: the entries' source.
+
+    Returns:
+        The file's path; None where there is none.
+    """
+    path = folder / ENTRIES
+    values = [value for value in evaluation.values if value.metric in METRIC_UNITS]
+    if not values or not is_hub_id(evaluation.dataset):
+        path.unlink(missing_ok=True)
+        return None
+    source = f"https://huggingface.co/{repo_id}/blob/main/evaluation/results.json" if is_hub_id(repo_id) else None
     stated = "; ".join(f"{name} {value}" for name, value in evaluation.settings.items())
     entries = [
         EvalResultEntry(
             dataset_id=evaluation.dataset,
-            task_id=f"{value.split}/{value.metric}",
+            task_id=task_id(value.split, value.metric),
             value=_rounded(value.value),
+            dataset_revision=evaluation.results["settings"].get("dataset_revision"),
+            date=evaluation.date,
+            source_url=source,
+            source_name=source and "motion-grpo evaluate",
             notes=f"{value.unit}; {value.over}; 95% interval {value.lo:.4g} to {value.hi:.4g}; {stated}",
         )
-        for value in evaluation.values
+        for value in values
     ]
-    path = folder / ENTRIES
     path.parent.mkdir(exist_ok=True)
     text = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True, width=1000)
     write_text(path, text)
@@ -213,9 +243,14 @@ def _read(path: Path) -> dict[str, Any]:
     return results
 
 
-def _evaluation(kind: str, results: dict[str, Any], values: list[Measured]) -> Evaluation:
+def _date(folder: Path) -> str | None:
+    sessions = read_sessions(folder)
+    return sessions[-1].get("started") if sessions else None
+
+
+def _evaluation(kind: str, results: dict[str, Any], values: list[Measured], date: str | None = None) -> Evaluation:
     settings = {name: results["settings"][name] for name in _STATED[kind] if name in results["settings"]}
-    return Evaluation(_TASKS[kind], results["settings"]["dataset"], settings, values, results)
+    return Evaluation(_TASKS[kind], results["settings"]["dataset"], settings, values, results, date)
 
 
 def _pipeline_values(results: Mapping[str, Any]) -> list[Measured]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 from huggingface_hub.repocard import metadata_load
@@ -96,7 +97,7 @@ def training_data(name: str | Sequence[str], sources: Sequence[str] | None = Non
         licenses = dict.fromkeys(map(source_of, pack_shards(folder, split)), _NOT_STATED)
         title = "open_mocap_smplh"
     else:
-        rows = load_motions(name, split, sources=sources, streaming=True).select_columns(["source", "license"])
+        rows: Any = load_motions(name, split, sources=sources, streaming=True).select_columns(["source", "license"])
         title, licenses = _title(folder) or name, {row["source"]: row["license"] for row in rows}
     licenses = {source: terms for source, terms in licenses.items() if sources is None or source in sources}
     if not licenses:

@@ -129,35 +129,47 @@ def check_metadata(content: str) -> None:
     metadata = yaml.safe_load(found[1]) if found else None
     if not isinstance(metadata, dict):
         raise ValueError("A card begins with metadata, YAML between two lines of ---; there are none.")
+    if "license" not in metadata:
+        raise ValueError("The metadata name no license.")
+    _check_types(metadata)
+    _check_ids(metadata)
+    for model in metadata.get("model-index", []):
+        for result in model["results"]:
+            _check_result(result)
+
+
+def _check_types(metadata: dict[str, Any]) -> None:
     for field in ("license", "pipeline_tag", "library_name", "pretty_name", "license_name", "base_model_relation"):
         if not isinstance(metadata.get(field, ""), str):
             raise ValueError(f"{field} is {metadata[field]!r}; it must be a text.")
-    if "license" not in metadata:
-        raise ValueError("The metadata name no license.")
     for field in ("tags", "datasets", "metrics", "language"):
         values = metadata.get(field, [])
         if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
             raise ValueError(f"{field} is {values!r}; it must be a list of texts.")
+
+
+def _check_ids(metadata: dict[str, Any]) -> None:
     base = metadata.get("base_model", [])
     for name in [*metadata.get("datasets", []), *(base if isinstance(base, list) else [base])]:
         if not is_hub_id(name):
-            raise ValueError(f"{name!r} is no id of a repository on the Hub.")
-    for model in metadata.get("model-index", []):
-        for result in model["results"]:
-            absent = [f"{part}.{key}" for part, key in _REQUIRED if key not in result.get(part, {})]
-            absent += ["metrics"] if not result.get("metrics") else []
-            absent += [f"metrics.{key}" for m in result["metrics"] for key in ("type", "value") if key not in m]
-            if absent:
-                raise ValueError(f"A result of the model-index lacks {', '.join(absent)}.")
+            raise ValueError(f"{name!r} is no id of a repository on the Hub; give namespace/name, or leave it out.")
+
+
+def _check_result(result: dict[str, Any]) -> None:
+    absent = [f"{part}.{key}" for part, key in _REQUIRED if key not in result.get(part, {})]
+    absent += ["metrics"] if not result.get("metrics") else []
+    absent += [f"metrics.{key}" for m in result["metrics"] for key in ("type", "value") if key not in m]
+    if absent:
+        raise ValueError(f"A result of the model-index lacks {', '.join(absent)}.")
 
 
 def is_hub_id(name: Any) -> bool:
-    """Whether it could name a repository (``name`` or ``namespace/name``)."""
+    """Whether it could name a repository, which is ``namespace/name``."""
     try:
         validate_repo_id(name)
     except HFValidationError:
         return False
-    return isinstance(name, str)
+    return isinstance(name, str) and "/" in name
 
 
 _REQUIRED = (("task", "type"), ("dataset", "type"), ("dataset", "name"))

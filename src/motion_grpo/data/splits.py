@@ -8,6 +8,8 @@ from huggingface_hub.repocard import metadata_load
 
 from motion_grpo.files import write_text
 
+CONFIG = "default"
+"""The one configuration of a data set."""
 _SPLIT_ORDER = {name: place for place, name in enumerate(("train", "val", "validation", "test"))}
 
 
@@ -32,7 +34,7 @@ def split_configs(folder: Path) -> list[dict[str, Any]]:
     if not splits:
         raise FileNotFoundError(f"{folder} holds no SPLIT/*.parquet: nothing was imported into it.")
     files = [{"split": split, "path": f"{split}/*.parquet"} for split in splits]
-    return [{"config_name": "default", "data_files": files}]
+    return [{"config_name": CONFIG, "data_files": files}]
 
 
 def by_split(named: tuple) -> tuple[int, str]:

@@ -146,8 +146,7 @@ class MotionWindows(Dataset):
         return WindowBatch(_gather(spans, self.length))
 
     def _plan(self, indices: Sequence[int]) -> Iterator[tuple[int, tuple[float, float]]]:
-        """For each place of the epoch the item that stands there, and two numbers in [0, 1): where its window lies,
-        how long it is."""
+        """The item at each place of the epoch, and two numbers in [0, 1): where its window lies, how long it is."""
         if not self.random:
             return zip(indices, repeat((0.0, 0.0)))
         if self.seed is None:

@@ -104,6 +104,7 @@ class NearestNeighbour:
         self.squares = self.windows.square().sum(1)
 
     def __call__(self, clip: Clip) -> list[Motion]:
+        """The motion whose chunks are the nearest of the training clips."""
         frames, chunk = len(clip.motion), self.chunk
         first = torch.arange(0, frames, chunk)
         starts = first.clamp(max=max(frames - chunk, 0))

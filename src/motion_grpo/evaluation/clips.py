@@ -210,6 +210,8 @@ class PipelineSystem:
     """The pipeline's own when None."""
     eta: float | None = None
     """The scheduler's own when None."""
+    temperature: float = 1.0
+    """Of the starting noise."""
     guidance: GuidanceConfig | str | None = None
     """Of each sample, or ``off``; the pipeline's own when None."""
 
@@ -219,6 +221,7 @@ class PipelineSystem:
         return GuidanceConfig.of(self.pipeline.config.get("guidance") if self.guidance is None else self.guidance)
 
     def __call__(self, clip: Clip) -> list[Motion]:
+        """One motion a seed."""
         self.pipeline.set_progress_bar_config(disable=True)
         return self.pipeline(
             head_trajectory(clip),
@@ -226,6 +229,7 @@ class PipelineSystem:
             num_inference_steps=self.num_inference_steps,
             eta=self.eta,
             guidance=self.guidance,
+            temperature=self.temperature,
             generator=clip_generators(clip, self.seeds),
         ).motions
 

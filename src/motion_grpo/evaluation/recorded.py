@@ -66,6 +66,7 @@ class RecordedMotions:
         self.skeleton = skeleton
 
     def __call__(self, clip: Clip) -> list[Motion]:
+        """The clip's motions, cut to its window where their files hold the whole clip."""
         motions = []
         for path in self.files[_key(clip)]:
             motion = Motion.load(path, self.skeleton)

@@ -1,5 +1,7 @@
 """The few rotation operations the library shares; conversions come from roma."""
 
+from typing import cast
+
 import roma
 import torch
 from jaxtyping import Float, Float64
@@ -43,7 +45,8 @@ def rotation_from_6d(values: Float[Tensor, "*batch 6"]) -> Float[Tensor, "*batch
 
     Parallel columns and zeros give a matrix that is finite, so that one bad frame spoils no gradient, but no rotation.
     """
-    return roma.special_gramschmidt(values.unflatten(-1, (3, 2)), epsilon=1e-8)
+    pairs = values.unflatten(-1, (3, 2))
+    return roma.special_gramschmidt(pairs, epsilon=1e-8)  # pyright: ignore[reportArgumentType]  (roma says int)
 
 
 def interpolate_rotations(
@@ -66,7 +69,7 @@ def project_to_rotation(
     if allow_reflection:
         U, _, Vh = torch.linalg.svd(matrices)
         return U @ Vh
-    return roma.special_procrustes(matrices)
+    return cast(Tensor, roma.special_procrustes(matrices))
 
 
 def heading(R_world_cpf: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch"]:

@@ -23,22 +23,22 @@ def components_last(rotmats: Float[Tensor, "3 3 *batch"]) -> Float[Tensor, "*bat
 
 
 def product(A: Float[Tensor, "3 3 *batch"], B: Float[Tensor, "3 3 *batch"]) -> Float[Tensor, "3 3 *batch"]:
-    """``A B``."""
+    """The products ``A B``."""
     return A[:, 0, None] * B[0] + A[:, 1, None] * B[1] + A[:, 2, None] * B[2]
 
 
 def product_from(A: Float[Tensor, "3 3 *batch"], B: Float[Tensor, "3 3 *batch"]) -> Float[Tensor, "3 3 *batch"]:
-    """``A^T B``: B as seen from A."""
+    """The products ``A^T B``: B as seen from A."""
     return A[0, :, None] * B[0] + A[1, :, None] * B[1] + A[2, :, None] * B[2]
 
 
 def times(A: Float[Tensor, "3 3 *batch"], v: Float[Tensor, "3 *batch"]) -> Float[Tensor, "3 *batch"]:
-    """``A v``."""
+    """The vectors ``A v``."""
     return A[:, 0] * v[0] + A[:, 1] * v[1] + A[:, 2] * v[2]
 
 
 def transposed(A: Float[Tensor, "3 3 *batch"]) -> Float[Tensor, "3 3 *batch"]:
-    """``A^T``."""
+    """The transposes ``A^T``."""
     return A.transpose(0, 1)
 
 

@@ -25,7 +25,9 @@ _MAX_DAMPING = 1e8
 
 
 class JointTerm(NamedTuple):
-    """A residual of each joint by itself, of one to three successive frames: row ``t`` is of frames ``t, t + 1, ...``
+    """A residual of each joint by itself, of one to three successive frames.
+
+    Row ``t`` is of the frames ``t, t + 1, ...``.
 
     A perturbation ``R exp(delta)`` of a joint's rotation in frame ``t + i`` changes row ``t`` by
     ``jacobians[i] @ delta``. Components lead (:mod:`~motion_grpo.guidance.so3`).

@@ -18,6 +18,9 @@ class HubMixin:
     diffusers' own put the Hub's card, or an empty one, in the place of the folder's, and upload whatever lies there.
     """
 
+    config: Any
+    """diffusers' ``FrozenDict``, whose entries are attributes too."""
+
     def push_to_hub(self, repo_id: str, *, subfolder: str = "", **options: Any) -> CommitInfo:
         """Uploads it to the Hub.
 

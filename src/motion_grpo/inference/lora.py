@@ -40,6 +40,8 @@ class LoraMixin(LoraBaseMixin):
     All need the extra ``lora``.
     """
 
+    denoiser: Any
+    """The network; an :class:`EgoMotionDenoiser`, which takes adapters."""
     _lora_loadable_modules = ["denoiser"]  # noqa: RUF012  (diffusers' name)
 
     @classmethod

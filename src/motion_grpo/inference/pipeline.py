@@ -192,6 +192,7 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
         num_samples: int = 1,
         num_inference_steps: int | None = None,
         eta: float | None = None,
+        temperature: float = 1.0,
         generator: torch.Generator | list[torch.Generator] | None = None,
         latents: Float[Tensor, "samples frames d_state"] | list[Tensor] | None = None,
         window_batch_size: int = 32,
@@ -220,6 +221,9 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
             num_samples: motions to draw, of each recording.
             num_inference_steps: sampling steps; the pipeline's own number when None.
             eta: stochasticity, 0 (deterministic given the start) to 1 (ancestral); the scheduler's own when None.
+            temperature: scale of the starting noise. Above 1 samples differ more, and each is further off: with 1.5,
+                eta 0 and 10 steps those of ``base`` differ by a quarter of their error (docs/pretraining.md). Without
+                effect on ``latents``.
             generator: a sample depends on the generator and its own number only, neither on how many are drawn nor on
                 the batching. A list gives each sample one; for a list of recordings it gives each recording one, used
                 as a call with that recording alone uses it. The global generator when None.
@@ -238,16 +242,21 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
             raise ValueError(f"num_samples is {num_samples}; draw at least 1.")
         if window_batch_size < 1:
             raise ValueError(f"window_batch_size is {window_batch_size}; at least 1 window has to be denoised at once.")
+        if not temperature > 0:
+            raise ValueError(
+                f"temperature must be positive, got {temperature}; 1 is the network's own, 1.5 spreads more."
+            )
         if num_inference_steps is None:
             num_inference_steps = self.config.num_inference_steps
         if output_type not in ("motion", "latent"):
             raise ValueError(f"output_type is {output_type!r}; choose 'motion' or 'latent'.")
-        options = dict(
+        options: dict[str, Any] = dict(
             guidance=GuidanceConfig.of(self.config.get("guidance") if guidance is None else guidance),
             terrain=terrain,
             num_samples=num_samples,
             num_inference_steps=num_inference_steps,
             eta=eta,
+            temperature=temperature,
             window_batch_size=window_batch_size,
             output_type=output_type,
             callback_on_step_end=callback_on_step_end,
@@ -295,6 +304,7 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
         num_samples: int,
         num_inference_steps: int,
         eta: float | None,
+        temperature: float,
         generator: torch.Generator | list[torch.Generator] | None,
         latents: Float[Tensor, "samples frames d_state"] | None,
         window_batch_size: int,
@@ -348,6 +358,7 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
                 num_samples=num_samples,
                 num_inference_steps=num_inference_steps,
                 eta=eta,
+                temperature=temperature,
                 generator=_one_generator_per_sample(generator, num_samples),
                 latents=latents,
                 window=self.config.window,

@@ -32,6 +32,7 @@ def sample_latents(
     num_samples: int = 1,
     num_inference_steps: int = 30,
     eta: float | None = None,
+    temperature: float = 1.0,
     generator: torch.Generator | list[torch.Generator] | None = None,
     latents: Float[Tensor, "samples frames d_state"] | None = None,
     window: int = 128,
@@ -55,6 +56,7 @@ def sample_latents(
         num_inference_steps: sampling steps.
         eta: stochasticity, 0 (deterministic) to 1 (ancestral); the scheduler's own when None. Schedulers without one
             ignore it.
+        temperature: scale of the starting noise; above 1, samples differ more. Without effect on ``latents``.
         generator: one for all samples, or one a sample.
         latents: state to start from; drawn when None.
         window: frames the network sees at once.
@@ -95,7 +97,8 @@ def sample_latents(
     scheduler.set_timesteps(num_inference_steps, device=device)
     batches = network.num_batches(num_samples) * len(scheduler.timesteps)
     if latents is None:
-        latents = randn_tensor(shape, generator, device=device, dtype=torch.float32) * scheduler.init_noise_sigma
+        latents = randn_tensor(shape, generator, device=device, dtype=torch.float32)
+        latents *= scheduler.init_noise_sigma * temperature
     # diffusers' schedulers do not agree on what step() takes; this is how its own pipelines ask.
     accepted = inspect.signature(scheduler.step).parameters
     options = {"generator": generator} if "generator" in accepted else {}

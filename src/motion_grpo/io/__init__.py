@@ -1,1 +1,1 @@
-"""File formats, read and written: AMASS, BVH, ASF/AMC."""
+"""File formats, read and written: AMASS, SMPL-X npz, BVH, ASF/AMC, tables."""

@@ -1,4 +1,4 @@
-"""AMASS npz files (SMPL-H, 52 joints): what smplx and Blender add-ons read, ours or other people's."""
+"""AMASS npz files (SMPL-H, 52 joints): what smplx and Blender add-ons read, ours or other people's; and SMPL-X's."""
 
 import warnings
 import zipfile
@@ -16,6 +16,8 @@ from motion_grpo.motion.motion import Motion
 from motion_grpo.motion.state import FPS
 
 _POSES = 3 * NUM_JOINTS
+_SMPLX_POSES, _FACE = _POSES + 9, slice(66, 75)  # jaw and eyes stand between body and hands
+_NUM_SMPLX_BETAS = 10  # of the default body; the other six are zero
 # "mocap_frame_rate" is the name in the releases of AMASS for SMPL-X.
 _KEYS = (
     "poses", "trans", "betas", "mocap_framerate", "mocap_frame_rate", "contacts", "timestamps", "floor_height",
@@ -24,8 +26,10 @@ _KEYS = (
 
 
 def write_amass(motion: Motion, path: Path) -> None:
-    """Writes poses (axis-angle), trans, betas, gender and mocap_framerate, and beside these what AMASS does not have:
-    contacts, timestamps, floor_height and the name of the skeleton."""
+    """Writes poses (axis-angle), trans, betas, gender and mocap_framerate, and what AMASS does not have.
+
+    That is contacts, timestamps, floor_height and the name of the skeleton.
+    """
     arrays = {
         "poses": roma.rotmat_to_rotvec(motion.local_rotmats).flatten(1).numpy().astype(np.float32),
         "trans": motion.trans.numpy().astype(np.float32),
@@ -37,12 +41,43 @@ def write_amass(motion: Motion, path: Path) -> None:
         "floor_height": np.array(motion.floor_height),
         "skeleton": np.array(motion.body.name),
     }
+    _write(path, arrays)
+
+
+def write_smplx(motion: Motion, path: Path) -> None:
+    """Writes AMASS's layout for SMPL-X: 165 pose columns, jaw and eyes at rest, the floor at z = 0.
+
+    The default body has SMPL-X's shape space, so its betas are written as they are. A body of another shape space is
+    written with the SMPL-X betas of its stature; poses are the same in both.
+    """
+    motion = motion.above_floor()
+    body = Skeleton.mannequin_x()
+    if motion.body.name in (body.name, Skeleton.default().name):
+        betas = motion.betas
+    else:
+        betas = body.betas_of_stature(float(motion.body.stature(motion.betas)))
+    body_poses, hand_poses = roma.rotmat_to_rotvec(motion.local_rotmats).split([22, 30], dim=1)
+    face = torch.zeros(len(motion), 3, 3)
+    poses = torch.cat([body_poses, face, hand_poses], dim=1).flatten(1)
+    trans = motion.root_positions - body.rest_joints(betas)[0]
+    arrays = dict(
+        surface_model_type=np.array("smplx"),
+        gender=np.array("neutral"),
+        mocap_frame_rate=np.array(motion.fps),
+        poses=poses.numpy().astype(np.float32),
+        trans=trans.numpy().astype(np.float32),
+        betas=torch.nn.functional.pad(betas[:_NUM_SMPLX_BETAS], (0, NUM_BETAS - _NUM_SMPLX_BETAS)).numpy(),
+    )
+    _write(path, arrays)
+
+
+def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
     with whole_file(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)
 
 
 def read_amass(path: str | Path, skeleton: Skeleton | None = None) -> Motion:
-    """Reads an AMASS npz (156 pose columns), ours or anybody's.
+    """Reads an AMASS npz (156 pose columns; 165 of SMPL-X, less the face), ours or anybody's.
 
     Args:
         path: of the file.
@@ -91,6 +126,8 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     missing = sorted({"poses", "trans", "betas"} - arrays.keys())
     if missing:
         raise ValueError(f"{path} is no AMASS motion: it has no {', '.join(missing)}.")
+    if arrays["poses"].ndim == 2 and arrays["poses"].shape[1] == _SMPLX_POSES:
+        arrays["poses"] = np.delete(arrays["poses"], _FACE, axis=1)
     poses, trans = arrays["poses"], arrays["trans"]
     if poses.ndim != 2 or poses.shape[1] != _POSES or trans.shape != (len(poses), 3) or len(poses) == 0:
         raise ValueError(

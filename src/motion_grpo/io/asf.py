@@ -78,59 +78,105 @@ def read_asf_amc(
     )
 
 
+@dataclass
+class _Skeleton:
+    bones: dict[str, _Bone] = field(default_factory=lambda: {"root": _Bone()})
+    unit: float = 1.0
+    """Length of an inch in the file's unit."""
+    degrees: bool = True
+    latest: _Bone = field(default_factory=_Bone)
+    """The one that lines of ``:bonedata`` are about."""
+
+    def read(self, section: str, words: list[str]) -> None:
+        match section:
+            case ":units":
+                self._read_unit(words)
+            case ":root":
+                self._read_root(words)
+            case ":bonedata":
+                self._read_bone(words)
+            case ":hierarchy" if words[0] not in ("begin", "end"):
+                for child in words[1:]:
+                    self.bones[child].parent = words[0]
+
+    def _read_unit(self, words: list[str]) -> None:
+        match words:
+            case ["length", value]:
+                self.unit = float(value)
+            case ["angle", value]:
+                self.degrees = value.startswith("deg")
+
+    def _read_root(self, words: list[str]) -> None:
+        match words:
+            case ["order", *dof]:
+                self.bones["root"].dof = tuple(d.lower() for d in dof)
+            case ["axis", order]:
+                self.bones["root"].order = order.lower()
+
+    def _read_bone(self, words: list[str]) -> None:
+        bone = self.latest
+        match words:
+            case ["begin"]:
+                self.latest = _Bone()
+            case ["name", name]:
+                self.bones[name] = bone
+            case ["direction", *xyz]:
+                bone.direction = torch.tensor([float(v) for v in xyz], dtype=torch.float64)
+            case ["length", value]:
+                bone.length = float(value)
+            case ["axis", x, y, z, order]:
+                angles = torch.tensor([float(x), float(y), float(z)], dtype=torch.float64)
+                bone.order = order.lower()
+                bone.axis = roma.euler_to_rotmat(bone.order, angles, degrees=self.degrees)
+            case ["dof", *dof]:
+                bone.dof = tuple(d.lower() for d in dof)
+
+
 def _read_skeleton(path: str | Path) -> tuple[dict[str, _Bone], float, bool]:
     """Bones, parents first; length of an inch in the file's unit; whether angles are degrees."""
-    bones = {"root": _Bone()}
-    unit, degrees, section, current = 1.0, True, "", _Bone()
+    skeleton, section = _Skeleton(), ""
     for number, line in enumerate(Path(path).read_text(errors="replace").splitlines(), 1):
         words = line.split("#")[0].split()
+        if not words:
+            continue
+        if words[0].startswith(":"):
+            section = words[0]
+            continue
         try:
-            match words:
-                case []:
-                    pass
-                case [name, *_] if name.startswith(":"):
-                    section = name
-                case ["length", value] if section == ":units":
-                    unit = float(value)
-                case ["angle", value] if section == ":units":
-                    degrees = value.startswith("deg")
-                case ["order", *dof] if section == ":root":
-                    bones["root"].dof = tuple(d.lower() for d in dof)
-                case ["axis", order] if section == ":root":
-                    bones["root"].order = order.lower()
-                case ["begin"] if section == ":bonedata":
-                    current = _Bone()
-                case ["name", name] if section == ":bonedata":
-                    bones[name] = current
-                case ["direction", *xyz] if section == ":bonedata":
-                    current.direction = torch.tensor([float(v) for v in xyz], dtype=torch.float64)
-                case ["length", value] if section == ":bonedata":
-                    current.length = float(value)
-                case ["axis", x, y, z, order] if section == ":bonedata":
-                    angles = torch.tensor([float(x), float(y), float(z)], dtype=torch.float64)
-                    current.order = order.lower()
-                    current.axis = roma.euler_to_rotmat(current.order, angles, degrees=degrees)
-                case ["dof", *dof] if section == ":bonedata":
-                    current.dof = tuple(d.lower() for d in dof)
-                case [parent, *children] if section == ":hierarchy" and parent not in ("begin", "end"):
-                    for child in children:
-                        bones[child].parent = parent
+            skeleton.read(section, words)
         except (ValueError, KeyError, RuntimeError) as error:
             raise ValueError(f"{path}, line {number}: '{line.strip()[:60]}' cannot be read ({error!r}).") from error
+    bones = skeleton.bones
     if len(bones) < 2 or sorted(bones["root"].dof) != ["rx", "ry", "rz", "tx", "ty", "tz"]:
         raise ValueError(f"{path} is no whole ASF file: it needs :root with an order of six, and :bonedata.")
+    return _parents_first(path, bones), skeleton.unit, skeleton.degrees
+
+
+def _parents_first(path: str | Path, bones: dict[str, _Bone]) -> dict[str, _Bone]:
     ordered = {"root": bones["root"]}
     while len(ordered) < len(bones):
         ready = [name for name, bone in bones.items() if name not in ordered and bone.parent in ordered]
         if not ready:
             raise ValueError(f"{path}: bones {', '.join(sorted(set(bones) - set(ordered)))} hang on no other bone.")
         ordered |= {name: bones[name] for name in ready}
-    return ordered, unit, degrees
+    return ordered
 
 
 def _read_motion(path: str | Path, bones: dict[str, _Bone]) -> tuple[dict[str, Float[Tensor, "frames dof"]], int]:
     """(frames, degrees of freedom) values of every bone that moves, and the number of frames."""
     moving = {name: bone.dof for name, bone in bones.items() if bone.dof}
+    frames = _read_frames(path, moving)
+    if not frames:
+        raise ValueError(f"{path} is no AMC file: it has no frame.")
+    for index, frame in enumerate(frames):
+        if len(frame) != len(moving):
+            lacking = ", ".join(name for name in moving if name not in frame)
+            raise ValueError(f"{path}: frame {index} lacks {lacking}; the file is truncated or of another skeleton.")
+    return {name: _numbers(path, name, [frame[name] for frame in frames]) for name in moving}, len(frames)
+
+
+def _read_frames(path: str | Path, moving: dict[str, tuple[str, ...]]) -> list[dict[str, list[str]]]:
+    """Of every frame the words of its bones."""
     frames: list[dict[str, list[str]]] = []
     for number, line in enumerate(Path(path).read_text(errors="replace").splitlines(), 1):
         words = line.split()
@@ -145,22 +191,17 @@ def _read_motion(path: str | Path, bones: dict[str, _Bone]) -> tuple[dict[str, F
             )
         else:
             frames[-1][words[0]] = words[1:]
-    if not frames:
-        raise ValueError(f"{path} is no AMC file: it has no frame.")
-    for index, frame in enumerate(frames):
-        if len(frame) != len(moving):
-            lacking = ", ".join(name for name in moving if name not in frame)
-            raise ValueError(f"{path}: frame {index} lacks {lacking}; the file is truncated or of another skeleton.")
-    motion = {}
-    for name in moving:
-        try:
-            values = np.array([frame[name] for frame in frames], dtype=np.float64)
-        except ValueError as error:
-            raise ValueError(f"{path}: {name} holds what is no number ({error}).") from error
-        if not np.isfinite(values).all():
-            raise ValueError(f"{path}: frame {np.argwhere(~np.isfinite(values))[0][0]} of {name} is not finite.")
-        motion[name] = torch.from_numpy(values)
-    return motion, len(frames)
+    return frames
+
+
+def _numbers(path: str | Path, bone: str, rows: list[list[str]]) -> Float[Tensor, "frames dof"]:
+    try:
+        values = np.array(rows, dtype=np.float64)
+    except ValueError as error:
+        raise ValueError(f"{path}: {bone} holds what is no number ({error}).") from error
+    if not np.isfinite(values).all():
+        raise ValueError(f"{path}: frame {np.argwhere(~np.isfinite(values))[0][0]} of {bone} is not finite.")
+    return torch.from_numpy(values)
 
 
 def _to_degrees(values: Float[Tensor, "frames dof"], dof: tuple[str, ...]) -> Float[Tensor, "frames dof"]:

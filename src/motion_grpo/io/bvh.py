@@ -1,4 +1,4 @@
-"""BVH (Biovision Hierarchy).
+"""BVH (Biovision Hierarchy), read and written.
 
 Own reader because none on PyPI copes with what is found in the wild: pybvh 0.9 refuses position channels on joints
 other than the root (Bandai-Namco's files), bvhTools 1.6 fails on tabs, and bvhio 1.5 never returns from a truncated
@@ -16,10 +16,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from motion_grpo.body import HEAD, JOINT_NAMES, NUM_JOINTS, PARENTS
+from motion_grpo.body.joints import LEFT_WRIST, RIGHT_WRIST
+from motion_grpo.files import write_text
 from motion_grpo.io.source_motion import SourceMotion
+from motion_grpo.io.y_up import Z_TO_Y_UP, to_y_up
+from motion_grpo.motion import Motion
 
+UNITS_PER_METRE = 100.0
+"""Centimetres, which most programs take a BVH to be in."""
+_POSITION, _ROTATION = "Xposition Yposition Zposition", "Zrotation Yrotation Xrotation"
+_BODY = 22
+_CROWN = 0.18  # metres over the head joint
+_TIP = 0.8  # length of the last bone of a finger or a foot as a share of the one before
+_MIDDLE_FINGERS = {LEFT_WRIST: JOINT_NAMES.index("L_middle1"), RIGHT_WRIST: JOINT_NAMES.index("R_middle1")}
 _CHANNELS = {f"{axis}{kind}" for axis in "XYZ" for kind in ("position", "rotation")}
-Z_TO_Y_UP = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]], dtype=torch.float64)
 _WORD = re.compile(r"[{}]|[^\s{}]+")
 _COMMENT = re.compile(r"(^|\s)(#|//).*")
 _NAMESPACE = re.compile(r".*[:|]")
@@ -115,58 +126,78 @@ def _read_lines(path: str | Path) -> tuple[list[str], int]:
     return lines, start
 
 
-def _read_hierarchy(path: str | Path, lines: list[str]) -> list[_Joint]:
-    # Words and not lines: a brace may stand beside a name, below it, or with all of an end site on one line.
-    words = [(word, number) for number, line in enumerate(lines, 1) for word in _WORD.findall(line)]
-    joints: list[_Joint] = []
-    open_blocks: list[int] = []  # index of the joint, -1 for an end site
-    at = 0
+class _Hierarchy:
+    """Reads the joints, word by word.
 
-    def take(count: int) -> list[str]:
-        nonlocal at
-        taken = [word for word, _ in words[at : at + count]]
+    Words and not lines: a brace may stand beside a name, below it, or with all of an end site on one line.
+    """
+
+    def __init__(self, lines: list[str]) -> None:
+        self.words = [(word, number) for number, line in enumerate(lines, 1) for word in _WORD.findall(line)]
+        self.at = 0
+        self.joints: list[_Joint] = []
+        self.open_blocks: list[int] = []  # index of the joint, -1 for an end site
+
+    def read_part(self, keyword: str) -> None:
+        match keyword:
+            case "HIERARCHY":
+                pass
+            case "ROOT" | "JOINT" | "END" | "ENDSITE":
+                self._open(keyword)
+            case "}":
+                self.open_blocks.pop()
+            case "OFFSET":
+                self._read_offset()
+            case "CHANNELS":
+                self._read_channels()
+            case _:
+                raise ValueError("not part of a hierarchy")
+
+    def _take(self, count: int) -> list[str]:
+        taken = [word for word, _ in self.words[self.at : self.at + count]]
         if len(taken) < count or {"{", "}"} & set(taken):
             raise ValueError("something is missing")
-        at += count
+        self.at += count
         return taken
 
-    while at < len(words):
-        word, number = words[at]
-        at += 1
+    def _open(self, kind: str) -> None:
+        name = self._take(next((i for i, (word, _) in enumerate(self.words[self.at :]) if word in "{}"), 0))
+        if self.words[self.at : self.at + 1] and self.words[self.at][0] == "}":
+            raise ValueError("no { follows")
+        self.at += 1
+        parent = self.open_blocks[-1] if self.open_blocks else -1
+        if kind in ("END", "ENDSITE"):
+            self.open_blocks.append(-1)
+            return
+        if (kind == "ROOT") != (not self.joints) or (kind == "JOINT" and parent < 0) or not name:
+            raise ValueError(f"{kind} {' '.join(name)} at this place")
+        self.open_blocks.append(len(self.joints))
+        self.joints.append(_Joint(_NAMESPACE.sub("", " ".join(name)), parent))
+
+    def _read_offset(self) -> None:
+        offset = [float(value) for value in self._take(3)]
+        if self.open_blocks[-1] >= 0:
+            self.joints[self.open_blocks[-1]].offset = offset
+
+    def _read_channels(self) -> None:
+        channels = [c[0].upper() + c[1:].lower() for c in self._take(int(self._take(1)[0]))]
+        if not _CHANNELS.issuperset(channels):
+            raise ValueError("channels are miscounted or unknown")
+        self.joints[self.open_blocks[-1]].channels = channels
+
+
+def _read_hierarchy(path: str | Path, lines: list[str]) -> list[_Joint]:
+    hierarchy = _Hierarchy(lines)
+    joints = hierarchy.joints
+    while hierarchy.at < len(hierarchy.words):
+        word, number = hierarchy.words[hierarchy.at]
+        hierarchy.at += 1
         try:
-            match word.upper():
-                case "HIERARCHY":
-                    pass
-                case "ROOT" | "JOINT" | "END" | "ENDSITE" as kind:
-                    name = take(next((i for i, (w, _) in enumerate(words[at:]) if w in "{}"), 0))
-                    if words[at : at + 1] and words[at][0] == "}":
-                        raise ValueError("no { follows")
-                    at += 1
-                    parent = open_blocks[-1] if open_blocks else -1
-                    if kind in ("END", "ENDSITE"):
-                        open_blocks.append(-1)
-                        continue
-                    if (kind == "ROOT") != (not joints) or (kind == "JOINT" and parent < 0) or not name:
-                        raise ValueError(f"{kind} {' '.join(name)} at this place")
-                    open_blocks.append(len(joints))
-                    joints.append(_Joint(_NAMESPACE.sub("", " ".join(name)), parent))
-                case "}":
-                    open_blocks.pop()
-                case "OFFSET":
-                    offset = [float(value) for value in take(3)]
-                    if open_blocks[-1] >= 0:
-                        joints[open_blocks[-1]].offset = offset
-                case "CHANNELS":
-                    channels = [c[0].upper() + c[1:].lower() for c in take(int(take(1)[0]))]
-                    if not _CHANNELS.issuperset(channels):
-                        raise ValueError("channels are miscounted or unknown")
-                    joints[open_blocks[-1]].channels = channels
-                case _:
-                    raise ValueError("not part of a hierarchy")
+            hierarchy.read_part(word.upper())
         except (ValueError, IndexError) as error:
             line = lines[number - 1].strip()[:60]
             raise ValueError(f"{path}, line {number}: '{line}' cannot be read ({error}).") from error
-    if open_blocks or not joints:
+    if hierarchy.open_blocks or not joints:
         raise ValueError(
             f"{path} is no whole BVH file: its hierarchy {'ends within a joint' if joints else 'is empty'}."
         )
@@ -210,3 +241,59 @@ def _read_motion(
         )
     fps = 1 / frame_time
     return torch.from_numpy(values), float(round(fps)) if abs(fps - round(fps)) < 2e-4 * fps else fps
+
+
+def write_bvh(motion: Motion, path: Path) -> None:
+    """Writes a BVH: y up, centimetres, floor at y = 0; joints are named as in :data:`~motion_grpo.body.JOINT_NAMES`.
+
+    The skeleton has the bones of the motion's own body and stands in SMPL's T-pose, facing +z, where every channel is
+    zero. The root has a position and a rotation, every other joint a rotation. Hands that are not known are left out.
+    """
+    poses = to_y_up(motion)
+    count = _BODY if motion.hand_rotmats is None else NUM_JOINTS
+    rest = motion.body.rest_joints(motion.betas)
+    # Channels stand in the order of the blocks: every joint before its limb, limb after limb.
+    angles = roma.rotmat_to_euler("ZYX", poses.local_rotmats[:, _below(0, count)], degrees=True)
+    channels = torch.cat([UNITS_PER_METRE * poses.root_positions, angles.flatten(1)], dim=1)
+    lines = ["HIERARCHY", *_block(0, count, rest), "MOTION", f"Frames: {len(motion)}"]
+    lines += [f"Frame Time: {1 / motion.fps:.8f}"]
+    lines += [" ".join(f"{value:.5f}" for value in row) for row in channels.tolist()]
+    write_text(path, "\n".join([*lines, ""]))
+
+
+def _block(joint: int, count: int, rest: Float[Tensor, "52 3"]) -> list[str]:
+    """The block of a joint and of all below it."""
+    # The root's position channels replace its OFFSET in some programs and are added to it in others: a zero suits both.
+    offset = rest[joint] - rest[PARENTS[joint]] if joint else torch.zeros(3)
+    children = _children(joint, count)
+    inside = [_offset(offset), f"CHANNELS {3 if joint else 6} {_ROTATION if joint else f'{_POSITION} {_ROTATION}'}"]
+    for child in children:
+        inside += _block(child, count, rest)
+    if not children:
+        inside += ["End Site", "{", f"  {_offset(_end(joint, rest))}", "}"]
+    return [f"{'JOINT' if joint else 'ROOT'} {JOINT_NAMES[joint]}", "{", *(f"  {line}" for line in inside), "}"]
+
+
+def _children(joint: int, count: int) -> list[int]:
+    return [child for child in range(joint + 1, count) if PARENTS[child] == joint]
+
+
+def _below(joint: int, count: int) -> list[int]:
+    """A joint and all below it, in the order of their blocks."""
+    return [joint, *(other for child in _children(joint, count) for other in _below(child, count))]
+
+
+def _end(joint: int, rest: Float[Tensor, "52 3"]) -> Float[Tensor, "3"]:
+    """From the last joint of a limb to its end, metres: some programs drop bones without length."""
+    if joint == HEAD:
+        return torch.tensor([0.0, _CROWN, 0.0])
+    if joint in _MIDDLE_FINGERS:
+        return rest[_MIDDLE_FINGERS[joint]] - rest[joint]
+    bone = rest[joint] - rest[PARENTS[joint]]
+    if joint < _BODY:  # a toe base, whose bone comes down from the ankle
+        bone = bone * torch.tensor([0.0, 0.0, 1.0])
+    return _TIP * bone
+
+
+def _offset(metres: Float[Tensor, "3"]) -> str:
+    return f"OFFSET {' '.join(f'{value:.6f}' for value in (UNITS_PER_METRE * metres).tolist())}"

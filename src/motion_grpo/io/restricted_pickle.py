@@ -13,7 +13,7 @@ import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 
@@ -98,7 +98,7 @@ class _Array:
         self.value = _numbers(raw, dtype, shape, "F" if fortran else "C")
 
 
-def _numbers(raw: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
+def _numbers(raw: Any, dtype: Any, shape: Any, order: Literal["C", "F"]) -> np.ndarray:
     if isinstance(raw, str):  # bytes of Python 2
         raw = raw.encode("latin1")
     if not isinstance(raw, bytes | bytearray) or not isinstance(dtype, _DType):

@@ -25,9 +25,11 @@ class SourceMotion:
         return len(self.rotmats)
 
     def R(self, name: str) -> Float[Tensor, "frames 3 3"]:
+        """R_world_joint of one joint."""
         return self.rotmats[:, self.names.index(name)]
 
     def p(self, name: str) -> Float[Tensor, "frames 3"]:
+        """Position of one joint, metres."""
         return self.positions[:, self.names.index(name)]
 
     @property

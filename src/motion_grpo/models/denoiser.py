@@ -345,11 +345,8 @@ class EgoMotionDenoiser(MotionModelMixin, ModelMixin, ConfigMixin, PeftAdapterMi
             x = self._run(layer, x, token_mask, noise, encoded)
         if self.noise_emb_token_proj is not None:
             x = x[:, 1:]
-
-        def unpatch(y):
-            return y.unflatten(-1, (self.config.frames_per_token, -1)).flatten(1, 2)[:, :frames]
-
-        output = torch.cat([unpatch(decoder(x)) for decoder in self.decoders.values()], dim=-1)
+        tokens = [decoder(x).unflatten(-1, (self.config.frames_per_token, -1)) for decoder in self.decoders.values()]
+        output = torch.cat([y.flatten(1, 2)[:, :frames] for y in tokens], dim=-1)
         if self.config.output_low_pass:
             output = _low_pass(output, self.config.output_low_pass, mask)
         return EgoMotionDenoiserOutput(output) if return_dict else (output,)

@@ -1,13 +1,16 @@
 """What the networks share beside diffusers' mixins: loading that leaves nothing to chance, statistics in float32."""
 
+import json
 import logging
 import os
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from diffusers import ModelMixin
+from diffusers.configuration_utils import FrozenDict
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
@@ -35,13 +38,33 @@ def fetches_weights(method: Callable[..., Any]) -> Callable[..., Any]:
     return fetching
 
 
-class MotionModelMixin(HubMixin):
+class NetworkConfig(FrozenDict):
+    """A network's configuration with the two methods of transformers' that callbacks for trackers call."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its entries."""
+        return dict(self)
+
+    def to_json_string(self) -> str:
+        """Its entries as JSON."""
+        return json.dumps(dict(self), indent=2, default=str) + "\n"
+
+
+if TYPE_CHECKING:
+
+    class _Base(HubMixin, ModelMixin): ...
+
+else:
+    _Base = HubMixin
+
+
+class MotionModelMixin(_Base):
     """Comes before ModelMixin among the bases of a network."""
 
     _shipped_as: str | None = None
     """Name of the checkpoint that ships with the package and is loaded where none is named."""
-    _statistics: tuple[str, ...] = ()
-    """What :meth:`_register_statistic` has added."""
+    statistics: tuple[str, ...] = ()
+    """Names of the parameters that are measured on the data and not trained."""
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike | None = None, **kwargs: Any) -> Any:
@@ -93,18 +116,23 @@ class MotionModelMixin(HubMixin):
         model.register_to_config(_name_or_path=str(given))
         return (model, info) if with_info else model
 
+    def register_to_config(self, **kwargs: Any) -> None:
+        """Adds entries to the configuration."""
+        super().register_to_config(**kwargs)
+        self._internal_dict = NetworkConfig(self._internal_dict)
+
     def _register_statistic(self, name: str, value: Tensor) -> None:
         """Adds float32 numbers that are measured on the data, stored with the weights and never trained.
 
         They are parameters: offloading moves those, and leaves buffers as the constructor made them.
         """
         self.register_parameter(name, nn.Parameter(value.float(), requires_grad=False))
-        self._statistics = (*self._statistics, name)
+        self.statistics = (*self.statistics, name)
 
     @classmethod
     def _load_pretrained_model(cls, model: "MotionModelMixin", *args: Any, **kwargs: Any) -> Any:
         # diffusers' _keep_in_fp32_modules would do this, forbid low_cpu_mem_usage=False and warn of every cast.
-        kwargs["keep_in_fp32_modules"] = list(model._statistics)
+        kwargs["keep_in_fp32_modules"] = list(model.statistics)
         return super()._load_pretrained_model(model, *args, **kwargs)
 
     def to(self, *args: Any, **kwargs: Any) -> "MotionModelMixin":
@@ -119,7 +147,7 @@ class MotionModelMixin(HubMixin):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "MotionModelMixin":
         """Moves and casts all but the statistics, which stay float32: bfloat16 cannot tell a millimetre from none."""
-        before = {name: self.get_parameter(name).data for name in self._statistics}
+        before = {name: self.get_parameter(name).data for name in self.statistics}
         super()._apply(fn, recurse)
         for name, value in before.items():
             statistic = self.get_parameter(name)

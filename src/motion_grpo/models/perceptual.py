@@ -285,11 +285,9 @@ class _Block(nn.Module):
 def _over_time(
     attention: _Attention, x: Tensor, source: Tensor, mask: Bool[Tensor, "batch tokens"] | None
 ) -> Float[Tensor, "batch tokens 21 d"]:
-    def rows(y):
-        return y.transpose(1, 2).flatten(0, 1)
-
+    rows, source = (y.transpose(1, 2).flatten(0, 1) for y in (x, source))
     mask = None if mask is None else mask.repeat_interleave(NUM_BODY_JOINTS, dim=0)
-    return attention(rows(x), rows(source), mask).unflatten(0, (len(x), -1)).transpose(1, 2)
+    return attention(rows, source, mask).unflatten(0, (len(x), -1)).transpose(1, 2)
 
 
 def _cosine_transform(size: int) -> Float[Tensor, "size size"]:
@@ -313,7 +311,7 @@ def _multiply(a: Float[Tensor, "*#batch 4"], b: Float[Tensor, "*#batch 4"]) -> F
 
 
 def _upper(wxyz: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 4"]:
-    """q and -q are one rotation: the one with w >= 0."""
+    """The one of q and -q, which are one rotation, that has w >= 0."""
     return torch.where(wxyz[..., :1] < 0, -wxyz, wxyz)
 
 

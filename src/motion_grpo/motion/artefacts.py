@@ -134,7 +134,6 @@ class Artefact:
         Raises:
             ValueError: a single row, where another is needed.
         """
-
         return self.spoil(
             _Recorded(body_rotmats, betas, R_world_cpf, p_world_cpf, mask, skeleton, severity, generator, other)
         )

@@ -1,6 +1,5 @@
 """What a user gets: the motion of one body (:class:`Motion`)."""
 
-import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import import_module
@@ -10,7 +9,8 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from motion_grpo.body import NUM_HAND_JOINTS, PosedBody, Skeleton, forward_kinematics
+from motion_grpo.body import NUM_HAND_JOINTS, BodySurface, PosedBody, Skeleton, forward_kinematics
+from motion_grpo.motion.formats import FORMATS, check_output_path, suffix_of
 from motion_grpo.motion.state import FPS
 from motion_grpo.timing import frame_rate
 
@@ -78,6 +78,31 @@ class Motion:
         """World positions, metres."""
         return self.posed.joints
 
+    def vertices(self, model_path: str | Path) -> Float[Tensor, "frames vertices 3"]:
+        """The surface of a licensed SMPL-H or SMPL-X file in this motion's shape and poses; world, metres.
+
+        Args:
+            model_path: the file that the betas belong to: SMPL-H's ``model.npz`` of the motion's own skeleton, or
+                ``SMPLX_NEUTRAL.npz`` for the default body, which has SMPL-X's shape space.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: a pickle, a file of another body model, or one of another shape space than the betas'.
+        """
+        return self.surface(model_path).pose(self.betas, self.local_rotmats, self.root_positions)
+
+    def surface(self, model_path: str | Path) -> BodySurface:
+        """The surface that a licensed file has, if the betas belong to it; raises as :meth:`vertices`."""
+        surface = BodySurface.load(model_path)
+        space = "smplx" if self.body.name.startswith("mannequin-x") else "smplh"
+        if surface.kind != space:
+            wanted = "SMPLX_NEUTRAL.npz" if space == "smplx" else "the SMPL-H file that the motion was loaded with"
+            raise ValueError(
+                f"{model_path} is an {surface.kind.upper()} file, and the motion's betas belong to the body "
+                f"{self.body.name!r}; give {wanted}."
+            )
+        return surface
+
     @property
     def trans(self) -> Float[Tensor, "frames 3"]:
         """SMPL's and AMASS's translation, metres: the pelvis stands at ``trans`` plus its place in the rest pose."""
@@ -90,44 +115,35 @@ class Motion:
         down = torch.tensor([0.0, 0.0, -self.floor_height])
         return replace(self, root_positions=self.root_positions + down, floor_height=0.0)
 
-    def save(self, path: str | Path) -> Path:
-        """Writes the motion in the format that the suffix names: ``.npz`` is AMASS's (:mod:`motion_grpo.io.amass`).
+    def save(self, path: str | Path, *, model_path: str | Path | None = None) -> Path:
+        """Writes the motion; the suffix says how, see :data:`~motion_grpo.motion.formats.FORMATS`.
+
+        ``.npz`` is AMASS's layout, which :meth:`load`, smplx and Blender add-ons read. Every other format puts the
+        floor at height zero.
+
+        Args:
+            path: where to; a file that is there is replaced.
+            model_path: licensed SMPL-H or SMPL-X file whose surface is shown, in formats that have one; the mannequin
+                when None.
 
         Raises:
-            ValueError: unknown suffix.
+            ValueError: unknown suffix; no frames; joints that are not finite; a body that has no surface here.
             OSError: the folder does not exist or cannot be written to.
+            ModuleNotFoundError: the format needs an extra that is not installed.
         """
         path = check_output_path(path)
-        module, function = _WRITERS[path.suffix].split(":")
-        getattr(import_module(module), function)(self, path)
+        if len(self) == 0:
+            raise ValueError(f"{path}: the motion has no frames, so there is nothing to write.")
+        finite = self.joints.isfinite().flatten(1).all(dim=1)
+        if not finite.all():
+            raise ValueError(
+                f"{path}: the motion has joints that are not finite in frame {int((~finite).nonzero()[0])}."
+            )
+        chosen = FORMATS[suffix_of(path)]
+        chosen.load()(self, path, **({"model_path": model_path} if chosen.surface else {}))
         return path
 
     @staticmethod
     def load(path: str | Path, skeleton: Skeleton | None = None) -> "Motion":
         """Reads an AMASS npz: :func:`motion_grpo.io.amass.read_amass`."""
         return import_module("motion_grpo.io.amass").read_amass(path, skeleton)
-
-
-# Writers lie above this module (some draw), so they are named here and imported when they are needed.
-_WRITERS = {".npz": "motion_grpo.io.amass:write_amass"}
-MOTION_SUFFIXES = tuple(_WRITERS)
-"""Formats of :meth:`Motion.save`."""
-
-
-def check_output_path(path: str | Path) -> Path:
-    """The path, if a motion can be written there; asked before long work starts.
-
-    Raises:
-        ValueError: the suffix names no known format.
-        OSError: the folder is missing, or it or the file cannot be written to.
-    """
-    path = Path(path)
-    if path.suffix not in MOTION_SUFFIXES:
-        raise ValueError(
-            f"{path}: cannot write {path.suffix or 'a file without suffix'}; use {', '.join(MOTION_SUFFIXES)}."
-        )
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path}: the folder {path.parent} does not exist; make it first.")
-    if path.is_dir() or not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
-        raise PermissionError(f"{path} cannot be written; choose another output path.")
-    return path

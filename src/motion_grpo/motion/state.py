@@ -51,6 +51,8 @@ class MotionState(NamedTuple):
         encode = rotation_6d if layout.rotations == "6d" else lambda R: R.flatten(-2)
         parts = [self.betas, encode(self.body_rotmats).flatten(-2), self.contacts]
         if layout.include_hands:
+            if self.hand_rotmats is None:
+                raise ValueError("The layout has hands and this state has none; give it hand_rotmats.")
             parts.append(encode(self.hand_rotmats).flatten(-2))
         return torch.cat(parts, dim=-1)
 

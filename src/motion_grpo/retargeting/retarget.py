@@ -296,7 +296,7 @@ def floor_height(
     usual: float | None = None,
     tolerance: float = 0.04,
 ) -> float:
-    """z of the floor, metres: 1 cm under the toes of the clip's low feet, not far from the data set's ``usual``."""
+    """Floor height, metres: 1 cm under the toes of the clip's low feet, not far from the data set's ``usual``."""
     feet = list(FOOT_JOINTS)
     floor = rest[feet, 1].min() - TOE_HEIGHT
     height = (joints[:, feet, 2] - (rest[feet, 1] - floor)).amin(dim=1)

@@ -326,7 +326,7 @@ def read_joint_map(path: str | Path) -> Rig:
     joints = {}
     for joint, driver in content.items() if isinstance(content, dict) else ():
         joints[joint] = Halfway(*driver) if isinstance(driver, list) and len(driver) == 2 else driver
-    unknown = sorted(set(map(str, joints)) - {joint for joint in RIGS["lafan1"].joints})
+    unknown = sorted(set(map(str, joints)) - set(RIGS["lafan1"].joints))
     if not joints or unknown or not all(isinstance(d, str | Halfway) for d in joints.values()):
         raise ValueError(
             f"{path} is no joint map: it needs lines like 'L_hip: LeftUpLeg' for {', '.join(RIGS['lafan1'].joints)}"

@@ -36,6 +36,17 @@ _CONFIG_THAT_FITS = {
 }
 """Of diffusers' schedulers, where they have it."""
 
+COMPATIBLE = (
+    "DDIMParallelScheduler",
+    "DDIMScheduler",
+    "DDPMParallelScheduler",
+    "DDPMScheduler",
+    "DPMSolverMultistepScheduler",
+    "EulerDiscreteScheduler",
+    "UniPCMultistepScheduler",
+)
+"""Those of diffusers' schedulers that take x0-prediction and end at x0."""
+
 Levels = int | Int[Tensor, ""] | Int[Tensor, " batch"]
 """One noise level for all rows, or one a row."""
 
@@ -89,16 +100,7 @@ class EgoMotionSDEScheduler(HubMixin, SchedulerMixin, ConfigMixin):
         ValueError: an argument outside of what is listed above.
     """
 
-    # Those of diffusers that take x0-prediction and end at x0.
-    _compatibles = [  # noqa: RUF012  (diffusers' name)
-        "DDIMParallelScheduler",
-        "DDIMScheduler",
-        "DDPMParallelScheduler",
-        "DDPMScheduler",
-        "DPMSolverMultistepScheduler",
-        "EulerDiscreteScheduler",
-        "UniPCMultistepScheduler",
-    ]
+    _compatibles = list(COMPATIBLE)  # noqa: RUF012  (diffusers' name)
     order = 1
     init_noise_sigma = 1.0  # sampling starts from a standard normal state
 
@@ -149,8 +151,11 @@ class EgoMotionSDEScheduler(HubMixin, SchedulerMixin, ConfigMixin):
 
     @classmethod
     def egoallo(cls, **config) -> "EgoMotionSDEScheduler":
-        """EgoAllo's sampler (Yi et al., CVPR 2025; 30 steps there): quadratic levels, one-level posterior noise times
-        0.8, and 0.1 under the root of the direction. ``config`` replaces single settings."""
+        """EgoAllo's sampler (Yi et al., CVPR 2025; 30 steps there).
+
+        Quadratic levels, one-level posterior noise times 0.8, and 0.1 under the root of the direction; ``config``
+        replaces single settings.
+        """
         settings = {"timestep_spacing": "quadratic", "eta": 0.8, "variance": "single_level", "direction_offset": 0.1}
         return cls(**{**settings, **config})
 
@@ -221,8 +226,9 @@ class EgoMotionSDEScheduler(HubMixin, SchedulerMixin, ConfigMixin):
         noise: Float[Tensor, "batch *state"],
         timesteps: Levels,
     ) -> Float32[Tensor, "batch *state"]:
-        """The forward process at noise levels 0..N, one for all rows or one a row:
-        sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) noise (Sec. 3.1).
+        """The forward process, sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) noise (Sec. 3.1).
+
+        Noise levels are 0..N, one for all rows or one a row.
 
         Raises:
             ValueError: a level outside of 0..N, or their number differs from the number of rows.
@@ -368,8 +374,8 @@ def refuse_incompatible(scheduler: SchedulerMixin, num_levels: int) -> None:
     """
     name = type(scheduler).__name__
     fits = "one that does is DDIMScheduler.from_config(EgoMotionSDEScheduler().config, timestep_spacing='trailing')"
-    if not isinstance(scheduler, (EgoMotionSDEScheduler, *EgoMotionSDEScheduler._get_compatibles())):
-        choices = ", ".join(EgoMotionSDEScheduler._compatibles)
+    if not isinstance(scheduler, (EgoMotionSDEScheduler, *EgoMotionSDEScheduler().compatibles)):
+        choices = ", ".join(COMPATIBLE)
         raise ValueError(
             f"{name} cannot sample with this denoiser, but EgoMotionSDEScheduler and diffusers' {choices} can; {fits}."
         )

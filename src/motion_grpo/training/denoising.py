@@ -1,15 +1,12 @@
 """Pre-training and supervised fine-tuning of the denoiser (MotionGRPO, Eq. 3), as a transformers Trainer."""
 
-import contextlib
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset
 from transformers import TrainerCallback, TrainingArguments
@@ -23,6 +20,7 @@ from motion_grpo.metrics import jitter, mpjpe, mpjve
 from motion_grpo.models import EgoMotionDenoiser
 from motion_grpo.motion import FPS, MotionState
 from motion_grpo.schedulers import EgoMotionSDEScheduler
+from motion_grpo.training.averaging import AveragedWeights
 from motion_grpo.training.callbacks import TellEpoch
 from motion_grpo.training.hub_runs import DiffusersTrainer, clips_to_evaluate
 from motion_grpo.training.losses import (
@@ -116,6 +114,7 @@ class DenoisingTrainer(DiffusersTrainer):
     """
 
     kind = "pipeline"
+    args: DenoisingConfig
 
     def __init__(
         self,
@@ -164,8 +163,8 @@ class DenoisingTrainer(DiffusersTrainer):
             eval_dataset=self.eval_clips or None,
             callbacks=callbacks,
         )
-        self.ema = EMAModel(_trained(model), decay=args.ema_decay, foreach=True)
-        self.add_callback(_UpdateAverage(self))
+        self.ema = AveragedWeights(_trained(model), args.ema_decay)
+        self.add_callback(self.ema)
         self.add_callback(TellEpoch())
 
     def fit_condition_statistics(self) -> None:
@@ -252,7 +251,7 @@ class DenoisingTrainer(DiffusersTrainer):
         clips = clips_to_evaluate(eval_dataset, self.eval_clips)
         sums: dict[str, float] = defaultdict(float)
         self.denoiser.eval()
-        with self.averaged():
+        with self.ema.in_place():
             for index, clip in enumerate(clips):
                 for name, value in self._clip_metrics(clip, seed=index).items():
                     sums[name] += value / len(clips)
@@ -280,26 +279,16 @@ class DenoisingTrainer(DiffusersTrainer):
         }
         return {name: float(value) for name, value in values.items()}
 
-    @contextlib.contextmanager
-    def averaged(self) -> Iterator[None]:
-        """The denoiser with its averaged weights."""
-        self.ema.store(_trained(self.denoiser))
-        self.ema.copy_to(_trained(self.denoiser))
-        try:
-            yield
-        finally:
-            self.ema.restore(_trained(self.denoiser))
-
     def save_averaged(self, folder: str | Path) -> None:
         """Writes the averaged weights as a denoiser that ``from_pretrained`` reads."""
-        with self.averaged():
+        with self.ema.in_place():
             self.denoiser.save_pretrained(folder)
 
     def save_result(self, folder: str | Path) -> None:
         """Writes a pipeline with the averaged weights. To be called by all processes; the first one writes."""
         if self.is_world_process_zero():
             window = self.args.window
-            with self.averaged():
+            with self.ema.in_place():
                 EgoMotionPipeline(
                     self.denoiser, self.sampler, self.num_inference_steps, window=window, overlap=window // 4
                 ).save_pretrained(folder)
@@ -308,30 +297,17 @@ class DenoisingTrainer(DiffusersTrainer):
         """How the pipeline samples."""
         return {"sampling": {"num_inference_steps": self.num_inference_steps, "eta": self.sampler.config.eta}}
 
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        super()._save(output_dir, state_dict)
-        self.save_averaged(Path(output_dir or self.args.output_dir) / "ema")
+    def write_weights(self, folder: Path, state_dict: dict[str, Tensor] | None = None) -> None:
+        """Writes the denoiser and, in ``ema/``, the averaged one."""
+        super().write_weights(folder, state_dict)
+        self.save_averaged(folder / "ema")
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        averaged = EgoMotionDenoiser.from_pretrained(Path(resume_from_checkpoint) / "ema")
-        self.ema.shadow_params = [p.detach().clone().to(self.args.device) for p in _trained(averaged)]
+    def read_weights(self, folder: Path) -> None:
+        """Reads what :meth:`write_weights` wrote."""
+        super().read_weights(folder)
+        self.ema.go_on_from(_trained(EgoMotionDenoiser.from_pretrained(folder / "ema")))
 
 
 def _trained(denoiser: EgoMotionDenoiser) -> list[nn.Parameter]:
     """Its weights, without the statistics of the condition, which are not averaged."""
     return [parameter for parameter in denoiser.parameters() if parameter.requires_grad]
-
-
-class _UpdateAverage(TrainerCallback):
-    """Moves the averaged weights after each optimiser step."""
-
-    def __init__(self, trainer: DenoisingTrainer) -> None:
-        self.trainer = trainer
-
-    def on_train_begin(self, args, state, control, **kwargs) -> None:
-        self.trainer.ema.to(self.trainer.args.device)
-        self.trainer.ema.optimization_step = state.global_step
-
-    def on_step_end(self, args, state, control, **kwargs) -> None:
-        self.trainer.ema.step(_trained(self.trainer.denoiser))

@@ -8,16 +8,14 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from accelerate.utils import broadcast_object_list
-from diffusers.configuration_utils import FrozenDict
 from diffusers.models.modeling_utils import ModelMixin
 from huggingface_hub import CommitInfo, HfApi
-from torch import nn
+from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import HubStrategy
-from transformers.utils import PushInProgress
 
 from motion_grpo.body import Skeleton
 from motion_grpo.cards import write_run_card
@@ -45,7 +43,13 @@ def pushed_checkpoint(repo_id: str, revision: str | None = None, token: str | No
     return (commit.name, max(steps, key=steps.__getitem__)) if steps else None
 
 
-class HubTrainerMixin:
+if TYPE_CHECKING:
+    _Base = Trainer
+else:
+    _Base = object
+
+
+class HubTrainerMixin(_Base):
     """What a run leaves in its output folder, and on the Hub; comes before a transformers Trainer among the bases.
 
     The output folder holds what the training is for in ``pipeline/`` or ``model/``, and beside it the card, its curves,
@@ -180,6 +184,26 @@ class HubTrainerMixin:
             return name
         return str(fetch(repo_id, [f"{name}/*"], revision=commit, token=self.args.hub_token) / name)
 
+    def write_weights(self, folder: Path, state_dict: dict[str, Tensor] | None = None) -> None:
+        """Writes a checkpoint's weights.
+
+        Args:
+            folder: the checkpoint.
+            state_dict: those of the model, where its parameters are divided among processes.
+        """
+        raise NotImplementedError
+
+    def read_weights(self, folder: Path) -> None:
+        """Reads what :meth:`write_weights` wrote into what is trained."""
+        raise NotImplementedError
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        if self.args.should_save:
+            self.write_weights(Path(output_dir or self.args.output_dir), state_dict)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        self.read_weights(Path(resume_from_checkpoint))
+
     def _load_best_model(self) -> None:
         self._load_from_checkpoint(self.state.best_model_checkpoint)
 
@@ -271,6 +295,8 @@ class HubTrainerMixin:
         if busy:
             self.push_in_progress.jobs.append(job)
         else:
+            from transformers.utils import PushInProgress  # late: check_relied_on() is to say so if it is gone
+
             self.push_in_progress = PushInProgress([job])
 
     def _stage(
@@ -326,16 +352,11 @@ def clips_to_evaluate(eval_dataset: object, own: Sequence[Clip]) -> list[Clip]:
     return list(clips)
 
 
-class ReportedConfig(FrozenDict):
-    """A network's configuration with the two methods of transformers' that callbacks for trackers call."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Its entries."""
-        return dict(self)
-
-    def to_json_string(self) -> str:
-        """Its entries as JSON."""
-        return json.dumps(dict(self), indent=2, default=str) + "\n"
+def checkpoint_gradients(model: ModelMixin, args: TrainingArguments) -> None:
+    """Switches gradient checkpointing on in diffusers' way, if asked for; transformers would call its own models'."""
+    if args.gradient_checkpointing:
+        model.enable_gradient_checkpointing()
+        args.gradient_checkpointing = args.activation_checkpointing = False
 
 
 class DiffusersTrainer(HubTrainerMixin, Trainer):
@@ -346,16 +367,14 @@ class DiffusersTrainer(HubTrainerMixin, Trainer):
 
     def __init__(self, model: ModelMixin, args: TrainingArguments, **options: Any) -> None:
         self.diffusers_model = model
-        model._internal_dict = ReportedConfig(model.config)
+        checkpoint_gradients(model, args)
         super().__init__(model=model, args=args, **options)
-        if args.gradient_checkpointing:
-            # transformers would call a method of its own models.
-            model.enable_gradient_checkpointing()
-            args.gradient_checkpointing = args.activation_checkpointing = False
 
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        self.diffusers_model.save_pretrained(output_dir or self.args.output_dir)
+    def write_weights(self, folder: Path, state_dict: dict[str, Tensor] | None = None) -> None:
+        """Writes the model."""
+        self.diffusers_model.save_pretrained(folder)
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        stored = type(self.diffusers_model).from_pretrained(resume_from_checkpoint)
+    def read_weights(self, folder: Path) -> None:
+        """Reads the model."""
+        stored = type(self.diffusers_model).from_pretrained(folder)
         self.diffusers_model.load_state_dict(stored.state_dict())

@@ -127,6 +127,7 @@ class PerceptualTrainer(DiffusersTrainer):
     """
 
     kind = "perceptual"
+    args: PerceptualConfig
 
     def __init__(
         self,

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor
 
+from motion_grpo.geometry.rotations import project_to_rotation
+
 ArrayLike = np.ndarray | Tensor | Sequence
 
 # Quaternions with three decimals are off by 1e-3; anything further from a rotation is not a rounding error.
@@ -139,7 +141,7 @@ def rotations_from_matrices(rotmats: Float64[Tensor, "frames 3 3"], origin: Orig
     off = residuals > 1e-6
     if bool(off.any()):
         rotmats = rotmats.clone()
-        rotmats[off] = roma.special_procrustes(rotmats[off])
+        rotmats[off] = project_to_rotation(rotmats[off])
     return rotmats
 
 
@@ -163,6 +165,19 @@ def split_poses(poses: ArrayLike, origin: Origin) -> tuple[Float64[Tensor, "fram
         "Poses must have the shape (frames, 7), quaternion w x y z then position x y z, or (frames, 4, 4); "
         f"{origin.source} has the shape {tuple(poses.shape)}."
     )
+
+
+def check_extrinsic(T_device_cpf: ArrayLike) -> tuple[Float64[Tensor, "3 3"], Float64[Tensor, "3"]]:
+    """R_device_cpf and p_device_cpf (metres) of a (4, 4) matrix or 7 numbers wxyz + xyz."""
+    matrix = as_float64(T_device_cpf, "T_device_cpf")
+    if matrix.shape not in ((4, 4), (7,)):
+        raise ValueError(
+            f"T_device_cpf must be a 4x4 matrix or 7 numbers w x y z, x y z; its shape is {tuple(matrix.shape)}."
+        )
+    R, p = split_poses(matrix[None], Origin("T_device_cpf"))
+    if p.norm() > 0.5:
+        raise ValueError(f"T_device_cpf puts the eyes {p.norm():.3g} m from the device; it must be in metres.")
+    return R[0], p[0]
 
 
 def pose_matrix(R: Float64[Tensor, "3 3"], p: Float64[Tensor, "3"]) -> Float64[Tensor, "4 4"]:

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+SIDES = ("left", "right")
+"""The order of what a body has twice."""
 _OPPOSITE = {"left": "right", "up": "down", "forward": "back"}
 # The library's own axes: CPF is x left, y up, z forward; a world seen along its x axis is x forward, y left, z up.
 _CPF = ("left", "up", "forward")
@@ -107,7 +109,8 @@ def named_convention(convention: str | Convention) -> Convention:
     if isinstance(convention, Convention):
         return convention
     if convention.count("/") == 1:
-        return Convention(*(words.strip() for words in convention.split("/")))
+        world, head = (words.strip() for words in convention.split("/"))
+        return Convention(world, head)
     if convention not in CONVENTIONS:
         raise ValueError(
             f"Unknown convention '{convention}': use one of {', '.join(CONVENTIONS)}, or say in words where +x, +y and "

@@ -1,16 +1,10 @@
 """Height of the floor under a head trajectory: from a point cloud, or from the head alone."""
 
-import os
-from pathlib import Path
-
 import numpy as np
-import pyarrow as pa
 from jaxtyping import Float64
 from scipy.ndimage import gaussian_filter1d
 from scipy.signal import find_peaks
-from scipy.spatial import cKDTree
-
-from motion_grpo.trajectory.readers.tables import read_table
+from scipy.spatial import KDTree
 
 STANDING_EYE_HEIGHT = 1.57
 """Metres: mean of the standing eye heights of men (1.63) and women (1.52) in ANSUR (Gordon et al. 1989), which vary by
@@ -22,8 +16,6 @@ _NEAR = 3.0
 _BIN = 0.02
 _STRONG = 0.25
 _MIN_POINTS = 30
-# "Nominal threshold values" of the MPS documentation (semi-dense point cloud): 1/m and m.
-_MAX_INV_DIST_STD, _MAX_DIST_STD = 0.005, 0.01
 
 
 def floor_from_head(heights: Float64[np.ndarray, "frames"]) -> float:
@@ -51,7 +43,7 @@ def floor_from_points(points: Float64[np.ndarray, "points 3"], head: Float64[np.
     points = points[(z > top - _BELOW_HEAD[1]) & (z < top - _BELOW_HEAD[0])]
     if len(points) < _MIN_POINTS:
         return None
-    distances, _ = cKDTree(cells).query(points[:, :2], distance_upper_bound=_NEAR)
+    distances, _ = KDTree(cells).query(points[:, :2], distance_upper_bound=_NEAR)
     z = points[np.isfinite(distances), 2]
     edges = np.arange(top - _BELOW_HEAD[1], top - _BELOW_HEAD[0] + _BIN, _BIN)
     counts = gaussian_filter1d(np.histogram(z, edges)[0].astype(np.float64), 1.0, mode="constant")
@@ -61,26 +53,3 @@ def floor_from_points(points: Float64[np.ndarray, "points 3"], head: Float64[np.
     peak = edges[peaks[0] - 1] + _BIN / 2
     level = z[np.abs(z - peak) < 0.03]
     return float(np.median(level)) if len(level) >= _MIN_POINTS else None
-
-
-def read_points(path: str | os.PathLike[str], graph_uid: str | None = None) -> Float64[np.ndarray, "points 3"]:
-    """Reads the well-located points of an MPS ``semidense_points.csv.gz`` (older: ``global_points.csv.gz``), metres.
-
-    Keeps points with inv_dist_std < 0.005 1/m and dist_std < 0.01 m (the documented nominal thresholds), of one world
-    ``graph_uid`` if given, in the coordinates of the closed-loop trajectory.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: missing columns or unreadable rows.
-    """
-    path = Path(path)
-    xyz = ["px_world", "py_world", "pz_world"]
-    columns = dict.fromkeys([*xyz, "inv_dist_std", "dist_std"], pa.float64())
-    if graph_uid is not None:
-        columns["graph_uid"] = pa.dictionary(pa.int32(), pa.string())
-    table = read_table(path, columns, "an MPS point cloud")
-    keep = (table["inv_dist_std"].to_numpy() < _MAX_INV_DIST_STD) & (table["dist_std"].to_numpy() < _MAX_DIST_STD)
-    if graph_uid is not None:
-        keep &= table["graph_uid"].to_pandas().to_numpy() == graph_uid
-    points = np.stack([table[name].to_numpy()[keep] for name in xyz], axis=1)
-    return points[np.isfinite(points).all(1)]

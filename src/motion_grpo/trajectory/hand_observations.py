@@ -8,18 +8,18 @@ from jaxtyping import Bool, Float32, Float64
 from torch import Tensor
 
 from motion_grpo.geometry.rotations import interpolate_rotations
+from motion_grpo.timing import nearest
 from motion_grpo.trajectory.checks import (
     ArrayLike,
     Origin,
     as_float64,
+    check_extrinsic,
     first,
     pose_matrix,
     split_poses,
 )
-from motion_grpo.trajectory.conventions import CONVENTIONS
+from motion_grpo.trajectory.conventions import CONVENTIONS, SIDES
 from motion_grpo.trajectory.head_trajectory import HeadTrajectory
-from motion_grpo.trajectory.readers.aria import check_extrinsic
-from motion_grpo.trajectory.readers.aria_hands import SIDES, nearest
 
 MATCH_WITHIN = 1 / 30
 """Seconds between a frame and the observation nearest to it, over which the wrists count as not seen."""
@@ -131,7 +131,7 @@ class HandObservations:
             ValueError: as ``from_world`` and :meth:`timed_by`, and a recording with gaps.
         """
         R, p, seen = _read(poses, visible, source)
-        return cls._build(R, p, seen, timestamps, confidence, source)._from_head(trajectory)
+        return _in_world(cls._build(R, p, seen, timestamps, confidence, source), trajectory)
 
     @classmethod
     def from_device(
@@ -158,7 +158,7 @@ class HandObservations:
         T = device_extrinsic(trajectory, T_device_cpf, source)
         R, p, seen = _read(poses, visible, source)
         R, p = T[:3, :3].mT @ R, (p - T[:3, 3]) @ T[:3, :3]
-        return cls._build(R, p, seen, timestamps, confidence, source)._from_head(trajectory)
+        return _in_world(cls._build(R, p, seen, timestamps, confidence, source), trajectory)
 
     @classmethod
     def from_openxr(
@@ -205,7 +205,7 @@ class HandObservations:
         if trust.shape != visible.shape or not bool(((trust >= 0) & (trust <= 1))[visible].all()):
             raise ValueError(f"confidence of {source} must hold ({len(R)}, 2) numbers from 0 to 1.")
         times = None if timestamps is None else _checked_times(timestamps, len(R), source)
-        return cls(R.float(), p.float(), visible, trust, times, source)._blank()
+        return _blanked(cls(R.float(), p.float(), visible, trust, times, source))
 
     def __len__(self) -> int:
         return len(self.visible)
@@ -261,7 +261,7 @@ class HandObservations:
                 finger_rotmats=interpolate_rotations(fingers[rows], fingers[others], turn),
                 keypoints=torch.lerp(points[rows], points[others], weight[..., None, None].float()),
             )
-        return replace(
+        seen = replace(
             self,
             details=details,
             R_world_wrist=interpolate_rotations(R[rows], R[others], weight).float(),
@@ -269,7 +269,8 @@ class HandObservations:
             visible=(self.visible[rows] & near[:, None]) | bridged,
             confidence=self.confidence[rows],
             timestamps=wanted,
-        )._blank()
+        )
+        return _blanked(seen)
 
     def along(self, trajectory: HeadTrajectory) -> "HandObservations":
         """:meth:`at` the times of the trajectory's poses, if the wrists can be those of this head.
@@ -298,28 +299,31 @@ class HandObservations:
             )
         return seen
 
-    def _from_head(self, trajectory: HeadTrajectory) -> "HandObservations":
-        """In the world, of observations whose poses are still relative to the CPF."""
-        seen = self.timed_by(trajectory)
-        head, visible = trajectory, seen.visible
-        if self.timestamps is not None:
-            start, stop = trajectory.timestamps[0], trajectory.timestamps[-1]
-            head = trajectory.at(seen.timestamps.clamp(start, stop))
-            visible = visible & ((seen.timestamps >= start) & (seen.timestamps <= stop))[:, None]
-        R_world_cpf = head.R_world_cpf[:, None]
-        p_world_wrist = head.p_world_cpf[:, None] + (R_world_cpf @ seen.p_world_wrist[..., None]).squeeze(-1)
-        R_world_wrist = R_world_cpf @ seen.R_world_wrist
-        return replace(seen, R_world_wrist=R_world_wrist, p_world_wrist=p_world_wrist, visible=visible)._blank()
 
-    def _blank(self) -> "HandObservations":
-        """The same, with nothing left of wrists that are not visible."""
-        seen = self.visible[..., None]
-        return replace(
-            self,
-            R_world_wrist=torch.where(seen[..., None], self.R_world_wrist, torch.eye(3)),
-            p_world_wrist=torch.where(seen, self.p_world_wrist, 0.0),
-            confidence=torch.where(self.visible, self.confidence, 0.0),
-        )
+def _in_world(relative: HandObservations, trajectory: HeadTrajectory) -> HandObservations:
+    """What was observed relative to the CPF, in the world."""
+    seen = relative.timed_by(trajectory)
+    head, visible = trajectory, seen.visible
+    times = relative.timestamps
+    if times is not None:
+        start, stop = trajectory.timestamps[0], trajectory.timestamps[-1]
+        head = trajectory.at(times.clamp(start, stop))
+        visible = visible & ((times >= start) & (times <= stop))[:, None]
+    R_world_cpf = head.R_world_cpf[:, None]
+    p_world_wrist = head.p_world_cpf[:, None] + (R_world_cpf @ seen.p_world_wrist[..., None]).squeeze(-1)
+    R_world_wrist = R_world_cpf @ seen.R_world_wrist
+    return _blanked(replace(seen, R_world_wrist=R_world_wrist, p_world_wrist=p_world_wrist, visible=visible))
+
+
+def _blanked(hands: HandObservations) -> HandObservations:
+    """The same, with nothing left of wrists that are not visible."""
+    seen = hands.visible[..., None]
+    return replace(
+        hands,
+        R_world_wrist=torch.where(seen[..., None], hands.R_world_wrist, torch.eye(3)),
+        p_world_wrist=torch.where(seen, hands.p_world_wrist, 0.0),
+        confidence=torch.where(hands.visible, hands.confidence, 0.0),
+    )
 
 
 def _read(
@@ -376,10 +380,16 @@ def _checked_times(timestamps: ArrayLike, frames: int, source: str) -> Float64[T
 
 
 def without_flag(source: str, remedy: str) -> ValueError:
+    """The error of wrists that do not say when they were seen."""
     return ValueError(f"The wrists of {source} come without a flag that says when they were seen; {remedy}.")
 
 
 def device_extrinsic(trajectory: HeadTrajectory, T_device_cpf: ArrayLike | None, source: str) -> Float64[Tensor, "4 4"]:
+    """T_device_cpf as given, or else the one by which the trajectory was read.
+
+    Raises:
+        ValueError: not a transform, or none given and the trajectory was not read from a device's poses.
+    """
     if T_device_cpf is not None:
         return pose_matrix(*check_extrinsic(T_device_cpf))
     if trajectory.T_device_cpf is None:

@@ -268,16 +268,16 @@ class HeadTrajectory:
 def _times(
     frames: int, fps: float | int | None, timestamps: ArrayLike | None, origin: Origin
 ) -> Float64[Tensor, "frames"]:
-    if (fps is None) == (timestamps is None):
-        raise ValueError(f"{origin.source} needs either fps or timestamps, to know when its {frames} poses were taken.")
-    if timestamps is None:
+    if fps is not None and timestamps is None:
         if not fps > 0:
             raise ValueError(f"fps is {fps}; a positive rate is needed.")
         return torch.arange(frames, dtype=torch.float64) / fps
-    times = as_float64(timestamps, "timestamps")
-    if times.shape != (frames,):
-        raise ValueError(f"{origin.source} has {frames} poses and timestamps of shape {tuple(times.shape)}.")
-    return times
+    if timestamps is not None and fps is None:
+        times = as_float64(timestamps, "timestamps")
+        if times.shape != (frames,):
+            raise ValueError(f"{origin.source} has {frames} poses and timestamps of shape {tuple(times.shape)}.")
+        return times
+    raise ValueError(f"{origin.source} needs either fps or timestamps, to know when its {frames} poses were taken.")
 
 
 def _find_floor(head: Float64[np.ndarray, "frames 3"], points: ArrayLike | None, origin: Origin) -> tuple[float, str]:

@@ -31,6 +31,7 @@ from motion_grpo.viz.figures import (
 )
 from motion_grpo.viz.mesh import MANNEQUIN_BODIES, mannequin_faces, mannequin_vertices
 from motion_grpo.viz.raster import Camera, render, render_shadow
+from motion_grpo.viz.timing import frames_at, shared_time
 
 MAX_POSES = 16
 _JOINTS = NUM_BODY_JOINTS + 1  # with the root, without fingers
@@ -120,12 +121,12 @@ def draw_strip(
         if not finite.all():
             raise ValueError(f"motion {name!r} has joints that are not finite in frame {int((~finite).nonzero()[0])}.")
 
-    start, end = _shared_time(motions)
+    start, end = shared_time(motions)
     times = np.linspace(start, end, num_poses)
     others = [color for color in COLORS if color != _REFERENCE_COLOR]
     colors = [*others[: len(motions) - 1], _REFERENCE_COLOR]
     rows = [
-        _Row(shorten(name, 60, placeholder=" …"), motion, color, _frames_at(motion, times))
+        _Row(shorten(name, 60, placeholder=" …"), motion, color, frames_at(motion, times))
         for (name, motion), color in zip(motions.items(), colors, strict=True)
     ]
     reference = rows[-1]
@@ -193,25 +194,9 @@ def joint_errors(motion: Motion, reference: Motion, start: float, end: float) ->
     """
     times = reference.timestamps.numpy()
     shared = np.flatnonzero((times >= start - 1e-6) & (times <= end + 1e-6))
-    a = motion.joints[_frames_at(motion, times[shared]), :_JOINTS]
+    a = motion.joints[frames_at(motion, times[shared]), :_JOINTS]
     b = reference.joints[shared, :_JOINTS]
     return np.stack([times[shared] - start, 1000.0 * (a - b).norm(dim=-1).mean(-1).double().numpy()], axis=-1)
-
-
-def _shared_time(motions: Mapping[str, Motion]) -> tuple[float, float]:
-    spans = {name: (float(m.timestamps[0]), float(m.timestamps[-1])) for name, m in motions.items()}
-    start, end = max(s for s, _ in spans.values()), min(e for _, e in spans.values())
-    if start > end:
-        listing = ", ".join(f"{name!r} {s:.2f}-{e:.2f} s" for name, (s, e) in spans.items())
-        raise ValueError(f"the motions share no time: {listing}; give motions of one recording.")
-    return start, end
-
-
-def _frames_at(motion: Motion, times: np.ndarray) -> Int64[np.ndarray, "poses"]:
-    own = motion.timestamps.numpy()
-    after = np.searchsorted(own, times).clip(1, len(own) - 1) if len(own) > 1 else np.zeros(len(times), np.int64)
-    before = (after - 1).clip(0)
-    return np.where(times - own[before] < own[after] - times, before, after)
 
 
 def _frame_box(rows: list[_Row], camera: Camera, centres: np.ndarray) -> tuple[float, float, float, float]:

@@ -53,8 +53,8 @@ def write_bvh(
     lines = ["HIERARCHY", *block(skeleton[0], 0), "MOTION", f"Frames:\t{len(rotations)}", f"Frame Time:\t{1 / fps:.7f}"]
     index = [[name for name, _, _ in skeleton].index(name) for name in order]
     angles = roma.rotmat_to_euler("ZXY", rotations[:, index].double(), degrees=True).flatten(1)
-    for row in torch.cat([root_positions.double(), angles], dim=1).tolist():
-        lines.append(" ".join(f"{x:.9f}" for x in row))
+    rows = torch.cat([root_positions.double(), angles], dim=1).tolist()
+    lines += [" ".join(f"{x:.9f}" for x in row) for row in rows]
     path.write_text(end.join(lines) + end)
     return path
 

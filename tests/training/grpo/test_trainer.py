@@ -89,7 +89,7 @@ def test_a_perceptual_model_is_a_reward(tmp_path, credit):
     part = experience(run)
     # Exp(s) of a score in (0, 1), the same in every frame.
     state = MotionState.unpack(part.latents[-1], run.denoiser.state_layout)
-    values = run.rewards["visual"](run._reward_inputs(state, run._conditions([3, 5]), [0] * 4 + [1] * 4))
+    values = run.rewards["visual"](run._reward_inputs(state, run.conditions([3, 5]), [0] * 4 + [1] * 4))
     assert ((values > 1) & (values < math.e)).all()
     expected, _ = normalize_in_groups(values, 4, 1e-9)
     if credit == "frame":
@@ -364,7 +364,7 @@ def test_a_rollout_does_not_depend_on_how_its_groups_are_divided(tmp_path, per_s
 
     def states(first: int, stop: int) -> list[torch.Tensor]:
         groups = Groups.of(NUMBERS[first:stop], first, 4)
-        truth = run._conditions(groups.conditions)
+        truth = run.conditions(groups.conditions)
         drawn = draw(run.args, run.policy, run.denoiser, run.rollout_scheduler, truth, 7, groups)
         shared = drawn.fork + 1
         return [*(x[drawn.rows] for x in drawn.latents[:shared]), *drawn.latents[shared:], *drawn.log_probs]
@@ -394,7 +394,7 @@ def test_the_policy_sees_a_perturbed_head_and_is_rewarded_on_the_clean_one(tmp_p
 
     run = trainer(tmp_path, head_noise=0.2, head_noise_per_sample=per_sample, rewards_by_name={"mine": reward})
     part = experience(run)
-    truth = run._conditions([3, 5])
+    truth = run.conditions([3, 5])
     clean = run.denoiser.condition(truth.head)
     assert len(part.cond) == (8 if per_sample else 2)
     assert (part.cond - (clean.repeat_interleave(4, 0) if per_sample else clean)).abs().max() > 0.01
@@ -409,7 +409,7 @@ def test_the_policy_sees_a_perturbed_head_and_is_rewarded_on_the_clean_one(tmp_p
 def test_a_recorded_motion_earns_every_reward_in_full(tmp_path):
     """Truth and sample go through the same kinematics."""
     run = trainer(tmp_path)
-    truth = run._conditions([3, 5])
+    truth = run.conditions([3, 5])
     inputs = run._reward_inputs(truth.state, truth, [0, 1])
     for name, reward in run.rewards.items():
         torch.testing.assert_close(reward(inputs), torch.ones(2), rtol=0, atol=1e-4, msg=name)

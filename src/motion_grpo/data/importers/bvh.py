@@ -12,8 +12,9 @@ from motion_grpo.data.clips import Clip
 from motion_grpo.data.importers.base import Job
 from motion_grpo.data.importers.source_clips import clips_of
 from motion_grpo.files import source_files
-from motion_grpo.io.bvh import Z_TO_Y_UP, joint_names, read_bvh
+from motion_grpo.io.bvh import joint_names, read_bvh
 from motion_grpo.io.source_motion import SourceMotion
+from motion_grpo.io.y_up import Z_TO_Y_UP
 from motion_grpo.retargeting.retarget import t_pose_from_frame, zero_pose_up
 from motion_grpo.retargeting.rigs import RIGS, Rig, find_rig, read_joint_map
 

@@ -33,8 +33,8 @@ class EpochSampler(RepeatSampler):
         return super().__iter__()
 
 
-def check_windows(windows: Dataset, args: MotionGRPOConfig) -> None:
-    """Refuses data that a rollout cannot be drawn for.
+def check_windows(windows: Dataset, args: MotionGRPOConfig) -> MotionWindows:
+    """The windows, if a rollout can be drawn for them.
 
     Raises:
         ValueError: no windows with numbers and a seed, of another length than the settings say, or too few.
@@ -59,3 +59,4 @@ def check_windows(windows: Dataset, args: MotionGRPOConfig) -> None:
             f"train_dataset has {len(windows)} windows with a recorded body, and a rollout needs {needed} conditions; "
             "import more, or make the batch smaller. Rows of a head without ground truth cannot be trained on."
         )
+    return windows

@@ -164,72 +164,86 @@ class MotionGRPOConfig(GRPOConfig):
         self._check_reuse()
 
     def _check_rollout(self) -> None:
-        if self.num_generations < 2:
-            raise ValueError(
-                f"num_generations is {self.num_generations}; a group needs 2 samples or more to be compared."
-            )
-        if self.num_sampling_steps < 2:
-            raise ValueError(
+        _refuse_first(
+            (
+                self.num_generations < 2,
+                f"num_generations is {self.num_generations}; a group needs 2 samples or more to be compared.",
+            ),
+            (
+                self.num_sampling_steps < 2,
                 f"num_sampling_steps is {self.num_sampling_steps}; the last step is deterministic, so 2 are needed for "
-                "one that can be trained."
-            )
-        if not 0 < self.eta <= 1:
-            raise ValueError(
-                f"eta is {self.eta}; it must be above 0 (a deterministic step has no density to improve) and at most 1."
-            )
-        if self.window < 4:
-            raise ValueError(f"window is {self.window} frames; at least 4 are needed.")
-        if self.head_noise < 0:
-            raise ValueError(f"head_noise is {self.head_noise} m; it must be 0 or more.")
-        if self.head_noise_frequency <= 0:
-            raise ValueError(f"head_noise_frequency is {self.head_noise_frequency} cells a second; it must be above 0.")
-        if self.head_noise_octaves < 1:
-            raise ValueError(f"head_noise_octaves is {self.head_noise_octaves}; it must be 1 or more.")
-        if not 1 <= self.exploration_components <= self.window:
-            raise ValueError(
-                f"exploration_components is {self.exploration_components}; a window has {self.window} frequencies."
-            )
-        if self.last_step_std < 0:
-            raise ValueError(f"last_step_std is {self.last_step_std}; it must be 0 or more.")
+                "one that can be trained.",
+            ),
+            (
+                not 0 < self.eta <= 1,
+                f"eta is {self.eta}; it must be above 0 (a deterministic step has no density to improve) and at most "
+                "1.",
+            ),
+            (self.window < 4, f"window is {self.window} frames; at least 4 are needed."),
+            (self.head_noise < 0, f"head_noise is {self.head_noise} m; it must be 0 or more."),
+            (
+                self.head_noise_frequency <= 0,
+                f"head_noise_frequency is {self.head_noise_frequency} cells a second; it must be above 0.",
+            ),
+            (
+                self.head_noise_octaves < 1,
+                f"head_noise_octaves is {self.head_noise_octaves}; it must be 1 or more.",
+            ),
+            (
+                not 1 <= self.exploration_components <= self.window,
+                f"exploration_components is {self.exploration_components}; a window has {self.window} frequencies.",
+            ),
+            (self.last_step_std < 0, f"last_step_std is {self.last_step_std}; it must be 0 or more."),
+        )
+        self._check_sde_window()
+
+    def _check_sde_window(self) -> None:
+        size, start = self.sde_window_size, self.sde_window_start
         stochastic = self.num_sampling_steps - 1
-        if self.sde_window_size is None:
-            if self.sde_window_start is not None:
-                raise ValueError(
-                    f"sde_window_start is {self.sde_window_start}, but sde_window_size is not set; set both or neither."
-                )
-        elif not 0 <= self.sde_window_size <= stochastic - (self.sde_window_start or 0):
-            raise ValueError(
-                f"sde_window_size is {self.sde_window_size} from step {self.sde_window_start or 0} on, but of "
-                f"{self.num_sampling_steps} steps only the first {stochastic} can be stochastic."
-            )
-        elif self.sde_window_size == 0 and self.last_step_std == 0:
-            raise ValueError(
+        _refuse_first(
+            (
+                size is None and start is not None,
+                f"sde_window_start is {start}, but sde_window_size is not set; set both or neither.",
+            ),
+            (
+                size is not None and not 0 <= size <= stochastic - (start or 0),
+                f"sde_window_size is {size} from step {start or 0} on, but of {self.num_sampling_steps} steps only the "
+                f"first {stochastic} can be stochastic.",
+            ),
+            (
+                size == 0 and self.last_step_std == 0,
                 "sde_window_size is 0 and so is last_step_std: no step would have a density; set last_step_std above 0 "
-                "to explore at the last step alone, or sde_window_size to 1 or more."
-            )
-        if (self.sde_window_start or 0) < 0:
-            raise ValueError(f"sde_window_start is {self.sde_window_start}; steps count from 0.")
+                "to explore at the last step alone, or sde_window_size to 1 or more.",
+            ),
+            ((start or 0) < 0, f"sde_window_start is {start}; steps count from 0."),
+        )
 
     def _check_training(self) -> None:
-        if not 0 < self.timestep_fraction <= 1:
-            raise ValueError(f"timestep_fraction is {self.timestep_fraction}; it must be above 0 and at most 1.")
-        if self.group_std_floor <= 0:
-            raise ValueError(f"group_std_floor is {self.group_std_floor}; it must be above 0.")
-        if self.advantage_clip is not None and self.advantage_clip <= 0:
-            raise ValueError(f"advantage_clip is {self.advantage_clip}; it must be above 0, or None for no limit.")
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema_decay is {self.ema_decay}; it must be in [0, 1).")
-        if self.lora_r < 0:
-            raise ValueError(f"lora_r is {self.lora_r}; it must be 0 (all weights) or more.")
-        if self.reward_smooth_frames < 1:
-            raise ValueError(
-                f"reward_smooth_frames is {self.reward_smooth_frames}; it must be 1 (no smoothing) or more."
-            )
-        if self.beta < 0:
-            raise ValueError(f"beta is {self.beta}; it must be 0 (no KL divergence) or more.")
-        for name in ("epsilon", "epsilon_high"):
-            if (value := vars(self)[name]) is not None and value <= 0:
-                raise ValueError(f"{name} is {value}; it must be above 0, or nothing could be learned.")
+        _refuse_first(
+            (
+                not 0 < self.timestep_fraction <= 1,
+                f"timestep_fraction is {self.timestep_fraction}; it must be above 0 and at most 1.",
+            ),
+            (self.group_std_floor <= 0, f"group_std_floor is {self.group_std_floor}; it must be above 0."),
+            (
+                self.advantage_clip is not None and self.advantage_clip <= 0,
+                f"advantage_clip is {self.advantage_clip}; it must be above 0, or None for no limit.",
+            ),
+            (not 0 <= self.ema_decay < 1, f"ema_decay is {self.ema_decay}; it must be in [0, 1)."),
+            (self.lora_r < 0, f"lora_r is {self.lora_r}; it must be 0 (all weights) or more."),
+            (
+                self.reward_smooth_frames < 1,
+                f"reward_smooth_frames is {self.reward_smooth_frames}; it must be 1 (no smoothing) or more.",
+            ),
+            (self.beta < 0, f"beta is {self.beta}; it must be 0 (no KL divergence) or more."),
+            *(
+                (
+                    value is not None and value <= 0,
+                    f"{name} is {value}; it must be above 0, or nothing could be learned.",
+                )
+                for name, value in (("epsilon", self.epsilon), ("epsilon_high", self.epsilon_high))
+            ),
+        )
 
     def _check_batches(self) -> None:
         if (self.steps_per_generation * self.num_iterations) % self.gradient_accumulation_steps:
@@ -267,3 +281,10 @@ class MotionGRPOConfig(GRPOConfig):
     def conditions_per_generation(self) -> int:
         """Conditions of a rollout, on all processes together."""
         return self.generation_batch_size // self.num_generations
+
+
+def _refuse_first(*rules: tuple[bool, str]) -> None:
+    """Raises ValueError with the sentence of the first rule that is broken."""
+    for broken, sentence in rules:
+        if broken:
+            raise ValueError(sentence)

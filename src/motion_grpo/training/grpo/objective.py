@@ -7,6 +7,7 @@ frames that the mask leaves out is 0 or meaningless.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 
 import torch
 from jaxtyping import Bool, Float
@@ -84,10 +85,11 @@ def advantages(
     normalized = {name: normalize_in_groups(values, group_size, std_floor, mask) for name, values in rewards.items()}
     stds = {name: std for name, (_, std) in normalized.items()}
     if aggregation == "sum_then_normalize":
-        total = sum(weight * values for weight, values in zip(weights, rewards.values(), strict=True))
+        total = reduce(torch.add, (weight * values for weight, values in zip(weights, rewards.values(), strict=True)))
         combined, _ = normalize_in_groups(total, group_size, std_floor, mask)
     else:
-        combined = sum(weight * values for weight, (values, _) in zip(weights, normalized.values(), strict=True))
+        weighted = (weight * values for weight, (values, _) in zip(weights, normalized.values(), strict=True))
+        combined = reduce(torch.add, weighted)
         if aggregation == "mean":
             combined = combined / len(rewards)
         elif aggregation == "normalize_then_sum":

@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import shutil
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -12,13 +11,10 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object
-from diffusers.training_utils import EMAModel
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import TrainerCallback
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-from trl import GRPOTrainer
 
 from motion_grpo.data import Clip, collate_windows
 from motion_grpo.data.batches import TrainingBatch, training_batch
@@ -29,17 +25,19 @@ from motion_grpo.models import MotionPerceptualModel
 from motion_grpo.motion import FPS, MotionState
 from motion_grpo.rewards import Reward, RewardInputs, build_rewards, score, score_parts
 from motion_grpo.schedulers import EgoMotionSDEScheduler
-from motion_grpo.training.callbacks import AverageWeights, KeepInStep, StopWhenTerminated
+from motion_grpo.training.averaging import AveragedWeights
+from motion_grpo.training.callbacks import StopWhenTerminated
 from motion_grpo.training.grpo.conditions import EpochSampler, NumberedConditions, check_windows
 from motion_grpo.training.grpo.config import MotionGRPOConfig
 from motion_grpo.training.grpo.experience import Experience, Groups, draw, path
 from motion_grpo.training.grpo.objective import advantages, clipped_loss, is_clipped
 from motion_grpo.training.grpo.policy import MotionPolicy
-from motion_grpo.training.hub_runs import HubTrainerMixin, clips_to_evaluate
+from motion_grpo.training.grpo.trl_adapter import GRPOTrainerAdapter
+from motion_grpo.training.hub_runs import checkpoint_gradients, clips_to_evaluate
 from motion_grpo.trajectory.head_poses import HeadPoses
 
 
-class MotionGRPOTrainer(HubTrainerMixin, GRPOTrainer):
+class MotionGRPOTrainer(GRPOTrainerAdapter):
     """Post-trains the denoiser of a pipeline on rewards of what it samples (Algorithm 1).
 
     Checkpoints hold the denoiser as diffusers writes it (and the averaged one in ``ema/``), and resume: all randomness
@@ -75,12 +73,11 @@ class MotionGRPOTrainer(HubTrainerMixin, GRPOTrainer):
                 f"One process has {args.n_gpu} GPUs, which would divide groups among them; start a process a GPU with "
                 "`accelerate launch --num_processes N`, or show it only one (CUDA_VISIBLE_DEVICES=0)."
             )
-        check_windows(train_dataset, args)
+        self.windows = check_windows(train_dataset, args)
         _check_pipeline(pipeline, args)
         self.pipeline = pipeline
         self.denoiser = self.diffusers_model = pipeline.denoiser
         self.skeleton = pipeline.skeleton.to(args.device)
-        self.windows = train_dataset
         self.eval_clips = list(eval_clips or [])
         self.rewards = dict(rewards) if rewards is not None else _named_rewards(args)
         self.reward_weights = _weights(self.rewards, args)
@@ -88,30 +85,18 @@ class MotionGRPOTrainer(HubTrainerMixin, GRPOTrainer):
         self.rollout_scheduler = EgoMotionSDEScheduler.from_config(pipeline.scheduler.config, timestep_spacing=spacing)
         path(args, self.rollout_scheduler, 0)  # refuses what cannot be drawn before anything is loaded
         self.policy = MotionPolicy(pipeline.denoiser, args.lora_r, args.lora_alpha)
-        if args.gradient_checkpointing:
-            # transformers would call a method of its own models.
-            pipeline.denoiser.enable_gradient_checkpointing()
-            args.gradient_checkpointing = args.activation_checkpointing = False
+        checkpoint_gradients(pipeline.denoiser, args)
         self.reference = None
         if args.beta > 0 and not self.policy.has_adapter:
             self.reference = _frozen_copy(self.policy).to(args.device)
         self._order: EpochSampler | None = None
-        self._set_what_trl_reads(args)
-        # GRPOTrainer's own constructor loads language models; the one above it does all that is needed here.
-        super(GRPOTrainer, self).__init__(
-            model=self.policy,
-            args=args,
-            data_collator=lambda numbers: {"condition": torch.tensor(numbers)},
-            train_dataset=NumberedConditions(train_dataset),
-            eval_dataset=self.eval_clips or None,
-            callbacks=callbacks,
-        )
+        self._update_seconds = 0.0
+        super().__init__(self.policy, args, NumberedConditions(self.windows), self.eval_clips or None, callbacks)
         self._check_sharding()
         self.ema = None
         if args.ema_decay > 0:
-            self.ema = EMAModel(self.policy.trained_parameters(), decay=args.ema_decay, foreach=True)
-            self.add_callback(AverageWeights(self))
-        self.add_callback(KeepInStep(self))
+            self.ema = AveragedWeights(self.policy.trained_parameters(), args.ema_decay)
+            self.add_callback(self.ema)
         self.terminated = StopWhenTerminated(self)
         self.add_callback(self.terminated)
 
@@ -122,27 +107,11 @@ class MotionGRPOTrainer(HubTrainerMixin, GRPOTrainer):
 
     def _check_sharding(self) -> None:
         args = self.args
-        if self._is_sharded and (args.lora_r or args.ema_decay or args.beta or args.eval_strategy != "no"):
+        if self.is_sharded and (args.lora_r or args.ema_decay or args.beta or args.eval_strategy != "no"):
             raise ValueError(
                 "With FSDP or DeepSpeed no process holds the whole network, so lora_r, ema_decay and beta must be 0 "
                 "and eval_strategy 'no' (`motion-grpo evaluate` scores the checkpoints); or launch with DDP."
             )
-
-    def _set_what_trl_reads(self, args: MotionGRPOConfig) -> None:
-        self.num_generations, self.num_iterations = args.num_generations, args.num_iterations
-        self.shuffle_dataset = True
-        self.epsilon_low = args.epsilon
-        self.epsilon_high = args.epsilon if args.epsilon_high is None else args.epsilon_high
-        self.beta = args.beta
-        self._step = 0
-        self._buffered_inputs: list[Experience] | None = None
-        self._metrics: dict[str, dict[str, list[float]]] = {"train": defaultdict(list), "eval": defaultdict(list)}
-        self._update_seconds = 0.0
-        self.log_completions = False
-        self.use_adaptive_entropy = False
-
-    def _send_telemetry(self) -> None:
-        """Nothing is sent anywhere: TRL's telemetry reads a language model's configuration."""
 
     def card_facts(self) -> dict[str, Any]:
         """What was post-trained, and how it samples."""
@@ -150,15 +119,13 @@ class MotionGRPOTrainer(HubTrainerMixin, GRPOTrainer):
         sampling = {"num_inference_steps": config.num_inference_steps, "eta": self.pipeline.scheduler.config.eta}
         return {"base_model": config.get("_name_or_path"), "sampling": sampling}
 
-    def _set_signature_columns_if_needed(self) -> None:
-        self._signature_columns = ["condition"]
-
-    def _get_train_sampler(self, dataset: Dataset | None = None) -> EpochSampler:
+    def make_sampler(self, dataset: Dataset) -> EpochSampler:
+        """An order that is a function of seed and epoch, each condition repeated for its group."""
         self._order = EpochSampler(
-            data_source=self.train_dataset if dataset is None else dataset,
+            data_source=dataset,
             mini_repeat_count=self.num_generations,
             batch_size=self.args.conditions_per_generation,
-            repeat_count=self.num_iterations * self.args.steps_per_generation,
+            repeat_count=self.passes_per_rollout,
             seed=self.args.seed,
         )
         return self._order
@@ -170,34 +137,19 @@ class MotionGRPOTrainer(HubTrainerMixin, GRPOTrainer):
 
     # ---- Algorithm 1, lines 2-13: rollout, rewards, advantages
 
-    def _prepare_inputs(self, generation_batch: dict[str, Tensor]) -> Experience:
-        """The samples of this forward pass; draws new ones where their rollout begins.
-
-        Unlike TRL's it does not shuffle: members of a group stay together, so that their head is encoded once.
-        """
-        every = self.args.steps_per_generation * self.num_iterations
-        if self._step % every == 0 or self._buffered_inputs is None:
-            experience = self._generate_and_score_completions(generation_batch)
-            size = self.args.per_device_train_batch_size
-            starts = range(0, len(experience), size)
-            self._buffered_inputs = [experience.part(start, start + size) for start in starts]
-        return self._buffered_inputs[self._step % self.args.steps_per_generation]
-
     @torch.no_grad()
-    def _generate_and_score_completions(self, inputs: dict[str, Tensor]) -> Experience:
+    def rollout(self, numbers: list[int], generation: int) -> Experience:
         """G samples for every condition, with their advantages."""
         args = self.args
-        generation = self._step // (args.steps_per_generation * self.num_iterations)
-        numbers = inputs["condition"].tolist()
         first = self.accelerator.process_index * len(numbers)
         groups = Groups.of(numbers, first, self.num_generations)
 
-        started = self._now()
-        truth = self._conditions(groups.conditions)
-        self.model.eval()
+        started = self.now()
+        truth = self.conditions(groups.conditions)
+        self.policy.eval()
         experience = draw(args, self.model_wrapped, self.denoiser, self.rollout_scheduler, truth, generation, groups)
-        self.model.train()
-        rolled_out = self._now()
+        self.policy.train()
+        rolled_out = self.now()
         state = MotionState.unpack(experience.latents[-1], self.denoiser.state_layout)
         judged = self._reward_inputs(state, truth, groups.rows)
         scalars = score(self.rewards, judged)
@@ -205,9 +157,9 @@ class MotionGRPOTrainer(HubTrainerMixin, GRPOTrainer):
         if args.credit != "sequence":
             values = score_parts(self.rewards, judged, scalars, joints=args.credit == "joint")
         # Groups are complete only over all processes.
-        mask = self.accelerator.gather(judged.mask)
+        mask = self.gather(judged.mask)
         advantage, stds = advantages(
-            {name: self.accelerator.gather(value) for name, value in values.items()},
+            {name: self.gather(value) for name, value in values.items()},
             self.num_generations,
             weights=self.reward_weights,
             aggregation=args.aggregation,
@@ -215,15 +167,16 @@ class MotionGRPOTrainer(HubTrainerMixin, GRPOTrainer):
             clip=args.advantage_clip,
             mask=mask,
         )
-        self._log_rewards({name: self.accelerator.gather(value) for name, value in scalars.items()}, stds)
+        self._log_rewards({name: self.gather(value) for name, value in scalars.items()}, stds)
         counted = advantage if args.credit == "sequence" else advantage[mask]
-        self._log_metric("advantages/std", float(counted.std()))
-        self._log_metric("diversity", self._diversity(experience.latents[-1], judged.mask))
-        self._log_metric("rollout_seconds", rolled_out - started)
-        self._log_metric("reward_seconds", self._now() - rolled_out)
+        self.log_metric("advantages/std", float(counted.std()))
+        self.log_metric("diversity", self._diversity(experience.latents[-1], judged.mask))
+        self.log_metric("rollout_seconds", rolled_out - started)
+        self.log_metric("reward_seconds", self.now() - rolled_out)
         return replace(experience, advantages=advantage[first : first + len(numbers)])
 
-    def _conditions(self, numbers: list[int]) -> TrainingBatch:
+    def conditions(self, numbers: list[int]) -> TrainingBatch:
+        """The windows of these numbers, on the device."""
         windows = collate_windows(self.windows.__getitems__(numbers))
         windows = {name: values.to(self.args.device) for name, values in windows.items()}
         return training_batch(windows, self.skeleton, self.denoiser.config.include_hands)
@@ -249,33 +202,21 @@ class MotionGRPOTrainer(HubTrainerMixin, GRPOTrainer):
 
     # ---- Algorithm 1, lines 14-16: update
 
-    def training_step(
-        self, model: nn.Module, inputs: dict[str, Tensor], num_items_in_batch: Tensor | int | None = None
-    ) -> Tensor:
+    def learn(self, model: nn.Module, part: Experience) -> Tensor:
         """Gradients of one batch of samples, transition by transition: memory does not grow with their number."""
-        model.train()
-        part = self._prepare_inputs(inputs)
-        started = self._now()
+        started = self.now()
         total, stats = torch.zeros((), device=self.args.device), []
-        # Only the last backward pass of an update exchanges gradients, and only if the trainer lets it.
-        exchange = self.accelerator.sync_gradients
-        # DeepSpeed would divide by the number of passes once more.
-        options = {"scale_wrt_gas": False} if self.is_deepspeed_enabled else {}
-        for place in range(len(part.trained)):
-            is_last = place == len(part.trained) - 1
-            self.accelerator.gradient_state._set_sync_gradients(exchange and is_last)
-            with contextlib.nullcontext() if is_last else self.accelerator.no_sync(model):
-                loss, numbers = self._transition_loss(model, part, place)
-                self.accelerator.backward(loss / self.current_gradient_accumulation_steps, **options)
+        for place in self.exchanging_last(model, range(len(part.trained))):
+            loss, numbers = self._transition_loss(model, part, place)
+            self.backward(loss)
             total += loss.detach()
             stats.append(numbers)
         self._log_update(torch.stack(stats))
-        self._step += 1
-        self._update_seconds += self._now() - started
-        if self._step % self.current_gradient_accumulation_steps == 0:
-            self._log_metric("update_seconds", self._update_seconds)
+        self._update_seconds += self.now() - started
+        if (self.passes + 1) % self.current_gradient_accumulation_steps == 0:
+            self.log_metric("update_seconds", self._update_seconds)
             self._update_seconds = 0.0
-        return total / self.current_gradient_accumulation_steps
+        return total
 
     def _transition_loss(self, model: nn.Module, part: Experience, place: int) -> tuple[Tensor, Float[Tensor, "5"]]:
         """One transition's share of the objective (Eq. 8), and what is logged of it."""
@@ -307,66 +248,53 @@ class MotionGRPOTrainer(HubTrainerMixin, GRPOTrainer):
 
     # ---- what a person watches
 
-    def _now(self) -> float:
+    def now(self) -> float:
+        """Seconds of the clock, once the device has done what it was given."""
         if self.args.device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter()
-
-    def _log_metric(self, name: str, value: float) -> None:
-        self._metrics["train"][name].append(value)
 
     def _log_rewards(self, values: dict[str, Tensor], stds: dict[str, Tensor]) -> None:
         total = torch.zeros_like(next(iter(values.values())))
         silent = []
         for weight, (name, value) in zip(self.reward_weights, values.items(), strict=True):
-            self._log_metric(f"rewards/{name}/mean", float(value.mean()))
-            self._log_metric(f"rewards/{name}/std", float(value.std()))
+            self.log_metric(f"rewards/{name}/mean", float(value.mean()))
+            self.log_metric(f"rewards/{name}/std", float(value.std()))
             silent.append(stds[name] < self.args.group_std_floor)
-            self._log_metric(f"frac_reward_zero_std/{name}", float(silent[-1].float().mean()))
+            self.log_metric(f"frac_reward_zero_std/{name}", float(silent[-1].float().mean()))
             total += weight * value
-        self._log_metric("reward", float(total.mean()))
-        self._log_metric("reward_std", float(total.unflatten(0, (-1, self.num_generations)).std(dim=1).mean()))
-        self._log_metric("frac_reward_zero_std", float(torch.stack(silent).all(dim=0).float().mean()))
+        self.log_metric("reward", float(total.mean()))
+        self.log_metric("reward_std", float(total.unflatten(0, (-1, self.num_generations)).std(dim=1).mean()))
+        self.log_metric("frac_reward_zero_std", float(torch.stack(silent).all(dim=0).float().mean()))
 
     def _diversity(self, latents: Tensor, mask: Tensor) -> float:
         """Mean distance within a group (Eq. 22), of the packed states."""
         if len(latents) % self.num_generations:  # a group lies on two processes
-            latents, mask = self.accelerator.gather(latents), self.accelerator.gather(mask)
+            latents, mask = self.gather(latents), self.gather(mask)
         groups = latents.unflatten(0, (-1, self.num_generations))
         values = diversity(groups, mask[:: self.num_generations])
-        return float(self.accelerator.gather(values).mean())
+        return float(self.gather(values).mean())
 
     def _log_update(self, stats: Float[Tensor, "transitions 5"]) -> None:
-        stats = self.accelerator.gather(stats)
+        stats = self.gather(stats)
         names = ["ratio/mean", "ratio/std", "clip_fraction"] + (["kl"] if self.beta > 0 else [])
         for name, value in zip(names, stats.mean(0).tolist(), strict=False):
-            self._log_metric(name, value)
-        every = self.args.steps_per_generation * self.num_iterations
-        if self._step % every < self.args.gradient_accumulation_steps:
+            self.log_metric(name, value)
+        if self.passes % self.passes_per_rollout < self.args.gradient_accumulation_steps:
             # Before the first update of a rollout the policy is the one that drew it.
-            self._log_metric("ratio/first_error", float(stats[:, 4].max()))
+            self.log_metric("ratio/first_error", float(stats[:, 4].max()))
 
     # ---- evaluation
 
-    @contextlib.contextmanager
-    def averaged(self):
+    def averaged(self) -> contextlib.AbstractContextManager[None]:
         """The policy with its averaged weights, where there are any."""
-        if self.ema is None:
-            yield
-            return
-        parameters = self.policy.trained_parameters()
-        self.ema.store(parameters)
-        self.ema.copy_to(parameters)
-        try:
-            yield
-        finally:
-            self.ema.restore(parameters)
+        return contextlib.nullcontext() if self.ema is None else self.ema.in_place()
 
     @torch.no_grad()
     def measure(self, eval_dataset: object) -> dict[str, float]:
         """Recovers whole clips as a user would, one sample each with noise of its own; means over clips."""
         clips = clips_to_evaluate(eval_dataset, self.eval_clips)
-        self.model.eval()
+        self.policy.eval()
         mine = clips[self.accelerator.process_index :: self.accelerator.num_processes]
         system = PipelineSystem(self.pipeline, (0,), self.args.eval_num_inference_steps)
         with self.averaged():
@@ -385,7 +313,7 @@ class MotionGRPOTrainer(HubTrainerMixin, GRPOTrainer):
         An adapter lies beside it too. To be called by all processes; the first one writes.
         """
         # Parameters that are divided among processes have to be gathered by all of them.
-        state = self.accelerator.get_state_dict(self.model_wrapped) if self._is_sharded else None
+        state = self.accelerator.get_state_dict(self.model_wrapped) if self.is_sharded else None
         if not self.is_world_process_zero():
             return
         with self.averaged():
@@ -397,40 +325,18 @@ class MotionGRPOTrainer(HubTrainerMixin, GRPOTrainer):
 
     save_result = save_pipeline
 
-    @property
-    def _is_sharded(self) -> bool:
-        return self.is_fsdp_enabled or self.is_deepspeed_enabled
-
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        if not self.args.should_save:
-            return
-        folder = Path(output_dir or self.args.output_dir)
+    def write_weights(self, folder: Path, state_dict: dict[str, Tensor] | None = None) -> None:
+        """Writes the denoiser and, in ``ema/``, the averaged one."""
         self.policy.save(folder, state_dict)
         if self.ema is not None:
             with self.averaged():
                 self.policy.save(folder / "ema")
 
-    def _save_checkpoint(self, model: nn.Module, trial: object) -> None:
-        """A checkpoint is whole or absent: one that cannot be written to its end does not stay behind."""
-        try:
-            # TRL's would write a model card every time.
-            super(GRPOTrainer, self)._save_checkpoint(model, trial)
-        except Exception as error:  # safetensors and torch have classes of their own for a full disk
-            name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-            shutil.rmtree(Path(self.args.output_dir) / name, ignore_errors=True)
-            raise OSError(
-                f"{name} could not be written to {self.args.output_dir} ({error}); the checkpoints before it are "
-                "whole. Make room and resume."
-            ) from error
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        if self.is_fsdp_enabled:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-            return
-        folder = Path(resume_from_checkpoint)
+    def read_weights(self, folder: Path) -> None:
+        """Reads what :meth:`write_weights` wrote."""
         if self.ema is not None:
             self.policy.load(folder / "ema")
-            self.ema.shadow_params = [p.detach().clone() for p in self.policy.trained_parameters()]
+            self.ema.go_on_from(self.policy.trained_parameters())
         self.policy.load(folder)
 
 

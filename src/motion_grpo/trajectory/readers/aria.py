@@ -6,25 +6,23 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import roma
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from motion_grpo.geometry.rotations import rotation_to_z
+from motion_grpo.geometry.rotations import project_to_rotation, rotation_to_z
 from motion_grpo.trajectory.checks import (
     ArrayLike,
     Origin,
-    as_float64,
     as_points,
+    check_extrinsic,
     check_finite,
     pose_matrix,
     rotations_from_quaternions,
-    split_poses,
 )
 from motion_grpo.trajectory.conventions import CONVENTIONS
-from motion_grpo.trajectory.floor import read_points
 from motion_grpo.trajectory.head_trajectory import HeadTrajectory
+from motion_grpo.trajectory.readers.points import read_points
 from motion_grpo.trajectory.readers.tables import column_names, read_header, read_table
 from motion_grpo.trajectory.upright import check_upright
 
@@ -71,7 +69,7 @@ def default_T_device_cpf(device: str = "gen1") -> Float64[Tensor, "4 4"]:
     position, y, z = torch.tensor(_CAD_CPF_DEVICE[device], dtype=torch.float64)
     y, z = torch.nn.functional.normalize(y, dim=0), torch.nn.functional.normalize(z, dim=0)
     T_device_cpf = torch.eye(4, dtype=torch.float64)
-    T_device_cpf[:3, :3] = roma.special_procrustes(torch.stack([torch.linalg.cross(y, z), y, z], dim=1)).mT
+    T_device_cpf[:3, :3] = project_to_rotation(torch.stack([torch.linalg.cross(y, z), y, z], dim=1)).mT
     T_device_cpf[:3, 3] = -T_device_cpf[:3, :3] @ position
     return T_device_cpf
 
@@ -87,7 +85,7 @@ def vrs_T_device_cpf(vrs: str | os.PathLike[str]) -> Float64[Tensor, "4 4"]:
     if not Path(vrs).is_file():
         raise FileNotFoundError(f"There is no file {vrs}.")
     try:
-        from projectaria_tools.core import data_provider
+        from projectaria_tools.core import data_provider  # pyright: ignore[reportMissingImports]  (an extra)
     except ImportError as error:
         raise ImportError(
             "Reading the calibration of a VRS file needs projectaria-tools: pip install 'motion-grpo[aria]' (or give "
@@ -98,19 +96,6 @@ def vrs_T_device_cpf(vrs: str | os.PathLike[str]) -> Float64[Tensor, "4 4"]:
     if calibration is None:
         raise ValueError(f"{vrs} holds no device calibration; give T_device_cpf as a 4x4 matrix instead.")
     return torch.tensor(calibration.get_transform_device_cpf().to_matrix(), dtype=torch.float64)
-
-
-def check_extrinsic(T_device_cpf: ArrayLike) -> tuple[Float64[Tensor, "3 3"], Float64[Tensor, "3"]]:
-    """R_device_cpf and p_device_cpf (metres) of a (4, 4) matrix or 7 numbers wxyz + xyz."""
-    matrix = as_float64(T_device_cpf, "T_device_cpf")
-    if matrix.shape not in ((4, 4), (7,)):
-        raise ValueError(
-            f"T_device_cpf must be a 4x4 matrix or 7 numbers w x y z, x y z; its shape is {tuple(matrix.shape)}."
-        )
-    R, p = split_poses(matrix[None], Origin("T_device_cpf"))
-    if p.norm() > 0.5:
-        raise ValueError(f"T_device_cpf puts the eyes {p.norm():.3g} m from the device; it must be in metres.")
-    return R[0], p[0]
 
 
 def _device_extrinsic(
@@ -221,9 +206,10 @@ def read_aria(
             floor_height, floor_source = 0.0, "ADT convention"
         else:
             points = next((path.parent / name for name in _POINT_CLOUDS if (path.parent / name).is_file()), None)
+    points_up = None
     if floor_height is None and points is not None:
-        points = read_points(points, world_uid) if isinstance(points, str | os.PathLike) else points
-        points = as_points(points) @ R_up.mT
+        cloud = read_points(points, world_uid) if isinstance(points, str | os.PathLike) else points
+        points_up = as_points(cloud) @ R_up.mT
     R_world_cpf = R_up @ R_world_device @ R_device_cpf
     other = f"Glasses of another generation have other axes: {origin.giving('device=...')}."
     check_upright(R_world_cpf, p_world_device, CONVENTIONS["cpf"], origin, axes_given=True, remedy=other)
@@ -233,7 +219,7 @@ def read_aria(
         timestamps=table["tracking_timestamp_us"].to_numpy() / 1e6,
         floor_height=floor_height,
         floor_source=floor_source,
-        points=points,
+        points=points_up,
         origin=origin,
         source_frame=f"aria device ({extrinsic})",
         axes_checked=True,
@@ -262,7 +248,7 @@ def _one_world(column: pa.ChunkedArray, uid: str, wanted: str | None, path: Path
     counts = _counts(column)
     listed = ", ".join(f"{name} ({count} poses)" for name, count in counts.items())
     if wanted is None and len(counts) > 1:
-        longest = max(counts, key=counts.get)
+        longest = max(counts, key=counts.__getitem__)
         raise ValueError(
             f"{path} holds {len(counts)} worlds that are not registered to each other: {listed}. Read one with "
             f"load_trajectory(path, world_uid='{longest}'), or each by itself with load_segments(path)."

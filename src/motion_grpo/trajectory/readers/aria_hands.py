@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pyarrow as pa
 import torch
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float32, Float64
 from torch import Tensor
 
 from motion_grpo.geometry.rotations import wxyz_to_matrix
+from motion_grpo.timing import nearest
+from motion_grpo.trajectory.conventions import SIDES
 from motion_grpo.trajectory.readers.tables import column_names, read_header, read_table
 
-SIDES = ("left", "right")
 _HAND_FILES = ("hand_tracking_results.csv", "wrist_and_palm_poses.csv")
 # Folders of MPS output that hold one service's files, or all of them.
 _MPS_FOLDERS = ("slam", "trajectory", "mps")
@@ -142,10 +143,3 @@ def recording_folder(path: Path) -> Path:
     while folder.name in _MPS_FOLDERS:
         folder = folder.parent
     return folder
-
-
-def nearest(times: Float64[Tensor, "observations"], wanted: Float64[Tensor, "frames"]) -> Int64[Tensor, "frames"]:
-    """The observation nearest in time to each frame; the earlier one of two."""
-    after = torch.searchsorted(times, wanted).clamp(max=len(times) - 1)
-    before = (after - 1).clamp(min=0)
-    return torch.where((wanted - times[before]).abs() <= (times[after] - wanted).abs(), before, after)

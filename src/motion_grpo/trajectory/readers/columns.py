@@ -61,9 +61,9 @@ class TimeColumn:
 class PoseColumns:
     """Where a table keeps the pose of the head."""
 
-    position: tuple[int, int, int]
+    position: tuple[int, ...]
     """x, y, z."""
-    quaternion: tuple[int, int, int, int]
+    quaternion: tuple[int, ...]
     """w, x, y, z."""
     times: list[TimeColumn]
     """What may be the time, best first: a clock of the device before one of the wall."""
@@ -76,7 +76,7 @@ class PoseColumns:
 class WristColumns:
     """Where a table keeps one wrist."""
 
-    pose: tuple[int, int, int, int, int, int, int]
+    pose: tuple[int, ...]
     """Quaternion w, x, y, z, then position x, y, z."""
     metres_per_unit: float
     visible: int | None

@@ -10,10 +10,10 @@ from jaxtyping import Bool, Float32
 from torch import Tensor
 
 from motion_grpo.trajectory.checks import ArrayLike, Origin
-from motion_grpo.trajectory.conventions import CONVENTIONS
+from motion_grpo.trajectory.conventions import CONVENTIONS, SIDES
 from motion_grpo.trajectory.hand_observations import HandObservations, device_extrinsic, without_flag
 from motion_grpo.trajectory.head_trajectory import HeadTrajectory
-from motion_grpo.trajectory.readers.aria_hands import SIDES, HandTracking, find_hand_tracking, read_hand_tracking
+from motion_grpo.trajectory.readers.aria_hands import HandTracking, find_hand_tracking, read_hand_tracking
 from motion_grpo.trajectory.readers.columns import find_times, find_wrist
 from motion_grpo.trajectory.readers.hamer import read_hamer
 from motion_grpo.trajectory.readers.load import file_kind, names_of, seconds_of
@@ -85,9 +85,11 @@ def read_hands_csv(path: str | os.PathLike[str]) -> HandObservations:
             f"{path} has no wrists: a CSV has the columns left_wrist_x, left_wrist_y, left_wrist_z, left_wrist_qw, "
             "left_wrist_qx, left_wrist_qy, left_wrist_qz and left_visible, or right_... likewise."
         )
+    flags: dict[str, int] = {}
     for side, columns in wrists.items():
         if columns.visible is None:
             raise without_flag(str(path), f"add the column {side}_visible, 1 in rows where that wrist was seen")
+        flags[side] = columns.visible
     times = find_times(names)
     used = [index for columns in wrists.values() for index in columns.pose]
     used += [columns.confidence for columns in wrists.values() if columns.confidence is not None]
@@ -100,9 +102,9 @@ def read_hands_csv(path: str | os.PathLike[str]) -> HandObservations:
         index = SIDES.index(side)
         poses[:, index] = torch.stack([values[column] for column in columns.pose], dim=1)
         poses[:, index, 4:] *= columns.metres_per_unit
-        visible[:, index] = _flags(table, columns.visible, names[columns.visible])
-        known = columns.confidence is not None
-        confidence[:, index] = values[columns.confidence] if known else visible[:, index].double()
+        visible[:, index] = _flags(table, flags[side], names[flags[side]])
+        told = columns.confidence
+        confidence[:, index] = visible[:, index].double() if told is None else values[told]
     anywhere = poses[:, SIDES.index(next(iter(wrists))), 4:]
     return HandObservations.from_world(
         poses,

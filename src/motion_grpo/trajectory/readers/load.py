@@ -15,6 +15,7 @@ from motion_grpo.trajectory.checks import (
     Origin,
     as_float64,
     as_points,
+    check_extrinsic,
     check_finite,
     pose_matrix,
     read_as_xyzw,
@@ -24,7 +25,7 @@ from motion_grpo.trajectory.checks import (
 from motion_grpo.trajectory.conventions import CONVENTIONS, Convention, named_convention
 from motion_grpo.trajectory.head_trajectory import HeadTrajectory
 from motion_grpo.trajectory.plausibility import median_speed, warn_if_implausible
-from motion_grpo.trajectory.readers.aria import check_extrinsic, find_trajectory, read_aria, world_uids
+from motion_grpo.trajectory.readers.aria import find_trajectory, read_aria, world_uids
 from motion_grpo.trajectory.readers.columns import (
     TUM_COLUMNS,
     TUM_NAMES,
@@ -108,7 +109,7 @@ def load_segments(path: str | os.PathLike[str], **options: Any) -> list[HeadTraj
     worlds: list[str | None] = [options.pop("world_uid", None)]
     if worlds == [None] and file_kind(path) == "aria":
         uids = world_uids(path)
-        worlds = uids if len(uids) > 1 else worlds
+        worlds = [*uids] if len(uids) > 1 else worlds
     pieces = [
         piece for uid in worlds for piece in _read(path, world_uid=uid, **options).split_at_gaps() if len(piece) > 1
     ]
@@ -213,7 +214,7 @@ def read_text(
     check_finite(p, "position", origin)
     if columns.metres_per_unit is not None:  # what the file says goes before what its system usually has
         p = p * (columns.metres_per_unit / named_convention(convention or "cpf").metres_per_unit)
-    when: dict[str, object] = {"fps": fps}
+    when: dict[str, Any] = {"fps": fps}
     if columns.times:
         metres_per_unit = named_convention(convention or "cpf").metres_per_unit
         when = {"timestamps": seconds_of(columns.times, values, p * metres_per_unit, origin)}
@@ -357,7 +358,7 @@ def read_npz(
         require_columns(path, present, ["fps"], "a head trajectory without timestamps")
     if timed == "fps":
         fps = float(arrays["fps"])
-    when = {"timestamps": arrays["timestamps"]} if "timestamps" in arrays else {"fps": fps}
+    when: dict[str, Any] = {"timestamps": arrays["timestamps"]} if "timestamps" in arrays else {"fps": fps}
     if floor_height is None and "floor_height" in arrays:
         floor_height = float(arrays["floor_height"])
     poses, origin = as_float64(arrays["T_world_cpf"], "T_world_cpf"), Origin.file(path)
@@ -390,7 +391,7 @@ def _finish(
     order: str,
     order_given: bool,
     note: str = "",
-    **options: object,
+    **options: Any,
 ) -> HeadTrajectory:
     """The trajectory of a file's poses, taken from the file's axes, or from its device's frame, to the CPF."""
     if convention is not None and T_device_cpf is not None:
@@ -406,8 +407,8 @@ def _finish(
     else:
         axes = named_convention(convention or "cpf")
         given = convention is not None
-        order = {"R_reordered": R_reordered, "order": order, "order_given": order_given}
-        check_upright(R, p, axes, origin, axes_given=given, note=note, **order)
+        quaternions: dict[str, Any] = {"R_reordered": R_reordered, "order": order, "order_given": order_given}
+        check_upright(R, p, axes, origin, axes_given=given, note=note, **quaternions)
         R, p = axes.convert(R, p)
         points = None if points is None else axes.convert_points(as_points(points))
         source_frame = str(axes)
