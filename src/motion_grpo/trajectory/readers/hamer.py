@@ -12,9 +12,9 @@ from jaxtyping import Bool, Float64
 from torch import Tensor
 
 from motion_grpo.trajectory.checks import Origin, pose_matrix, split_poses
+from motion_grpo.trajectory.conventions import SIDES
 from motion_grpo.trajectory.hand_observations import HandDetails, HandObservations
 from motion_grpo.trajectory.head_trajectory import HeadTrajectory
-from motion_grpo.trajectory.readers.aria_hands import SIDES
 
 HAMER_SHAPES = {"keypoints_3d": (21, 3), "mano_hand_pose": (15, 3, 3), "mano_hand_global_orient": (3, 3)}
 """Of each side, ``left_keypoints_3d`` and so on: one row a detection, whose ``left_timestamps_ns`` says when."""
