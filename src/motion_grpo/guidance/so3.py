@@ -50,8 +50,9 @@ def exp(v: Float[Tensor, "3 *batch"]) -> Float[Tensor, "3 3 *batch"]:
 def log(rotmats: Float[Tensor, "3 3 *batch"]) -> tuple[Float[Tensor, "3 *batch"], Float[Tensor, "3 3 *batch"]]:
     """Rotation vectors of rotations, and how they change.
 
-    The Jacobian of ``log(R exp(delta)) = r + J delta`` is the inverse of SO(3)'s right Jacobian (Sola et al., "A micro Lie theory for state estimation in robotics",
-    2018, Eq. 144); its transpose is the inverse of the left one: ``log(exp(delta) R) = r + J^T delta``.
+    The Jacobian of ``log(R exp(delta)) = r + J delta`` is the inverse of SO(3)'s right Jacobian (Sola et al., "A micro
+    Lie theory for state estimation in robotics", 2018, Eq. 144); its transpose is the inverse of the left one:
+    ``log(exp(delta) R) = r + J^T delta``.
     """
     w, *v = matrix_to_wxyz(components_last(rotmats)).unbind(-1)
     # The shorter of the two turns: q and -q are one rotation.
