@@ -9,7 +9,7 @@ from tests.tiny import head_trajectory, tiny_pipeline
 
 
 def test_what_a_pipeline_takes() -> None:
-    config = GuidanceConfig("hamer_wrist", inner=True, skating=10)
+    config = GuidanceConfig("hamer_wrist", inner=True, skating=10.0)
     assert GuidanceConfig.of(config) is config
     assert GuidanceConfig.of(json.loads(json.dumps(config.to_dict()))) == config
     assert [GuidanceConfig.of(mode).mode for mode in MODES] == list(MODES)

@@ -58,8 +58,7 @@ class GuidanceConfig:
     """Per metre below the ground, the floor or a terrain; not EgoAllo's. 30 lifts feet out of the floor."""
 
     def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise ValueError(f"The guidance mode is {self.mode!r}; choose one of {', '.join(MODES)}.")
+        _check_mode(self.mode)
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name.endswith("_iterations") and (not isinstance(value, int) or value < 1):
@@ -104,11 +103,15 @@ class GuidanceConfig:
         if isinstance(guidance, GuidanceConfig):
             return guidance
         if isinstance(guidance, str):
-            if guidance not in MODES:
-                raise ValueError(f"The guidance mode is {guidance!r}; choose one of {', '.join((OFF, *MODES))}.")
-            return GuidanceConfig(guidance)
+            guidance = {"mode": guidance}
         if not isinstance(guidance, dict):
             raise ValueError(f"guidance is a {type(guidance).__name__}; give a mode or a GuidanceConfig.")
         if unknown := sorted(guidance.keys() - {field.name for field in fields(GuidanceConfig)}):
             raise ValueError(f"guidance has the unknown settings {', '.join(unknown)}; see GuidanceConfig.")
+        _check_mode(guidance.get("mode", GuidanceConfig.mode))
         return GuidanceConfig(**guidance)
+
+
+def _check_mode(mode: object) -> None:
+    if mode not in MODES:
+        raise ValueError(f"The guidance mode is {mode!r}; choose one of {', '.join((OFF, *MODES))}.")
