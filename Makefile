@@ -1,6 +1,6 @@
 # Everything sets itself up: Python >= 3.11 and pip are all that has to be there.
 #   make demo    recover the example trajectories and draw them next to the truth
-#   make test    the whole test suite
+#   make test    the tests; MARK= runs those too that are marked slow
 #   make lint    style, and which part imports which
 #   make types   pyright; the number of its errors may only fall
 # PyTorch is installed in a step of its own, so that you can choose the build for your hardware, and nothing else replaces it:
@@ -13,6 +13,7 @@ PIP = PYTHONWARNINGS=ignore $(VENV)/bin/python -m pip install --quiet
 # Threads that wait must not spin: on a busy machine that costs more than it gains.
 RUN = OMP_NUM_THREADS=$(THREADS) OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1 $(VENV)/bin/python
 THREADS ?= 2
+MARK ?= not slow
 
 .PHONY: demo test lint types install clean
 
@@ -20,7 +21,7 @@ demo: $(VENV)/.demo
 	$(RUN) pipelines/demo.py
 
 test: $(VENV)/.test
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest -n 2 --durations=10
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest -n 2 --durations=10 -m "$(MARK)"
 
 lint: $(VENV)/.test
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/lint-imports

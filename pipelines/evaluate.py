@@ -9,7 +9,7 @@ The output folder holds ``results.json`` and ``results.md`` (means, intervals, b
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache

@@ -71,6 +71,7 @@ def trajectory_facts(file: Path, **options: Any) -> dict[str, Any]:
     pieces = load_segments(file, **options)
     first = pieces[0]
     seconds = sum(piece.duration for piece in pieces)
+    frames = sum(int(piece.duration * FPS + 1e-6) + 1 for piece in pieces)
     heights = first.p_world_cpf[:, 2] - first.floor_height
     split = f" --split, into {len(pieces)} files" if len(pieces) > 1 else ""
     return {
@@ -83,7 +84,7 @@ def trajectory_facts(file: Path, **options: Any) -> dict[str, Any]:
         "floor_m": first.floor_height,
         "floor_from": first.floor_source,
         "eyes_over_floor_m": float(heights.median()),
-        "use": f"motion-grpo recover{split}: {round(seconds * FPS)} frames at {FPS:.0f} fps",
+        "use": f"motion-grpo recover{split}: {frames} frames at {FPS:.0f} fps",
     }
 
 

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from motion_grpo import HeadTrajectory, load_trajectory
 from motion_grpo.motion import check_output_path
-from motion_grpo.trajectory.floor import read_points
+from motion_grpo.trajectory import read_points
 from motion_grpo.viz.stage import TRUTH
 from motion_grpo.viz.viewer import PORT, Viewer, export_scene
 

@@ -7,6 +7,7 @@ HEAVY = ("trl", "datasets", "transformers.trainer", "motion_grpo.training")
 LIGHT = [
     "motion_grpo", "motion_grpo.inference.scoring", "motion_grpo.motion.artefacts", "motion_grpo.viz",
     "motion_grpo.viz.severity", "motion_grpo.cli.recover", "motion_grpo.cli.score", "motion_grpo.cli.plot_run",
+    "motion_grpo.cli.view", "motion_grpo.cli.export", "motion_grpo.cli.compare", "motion_grpo.cli.info",
 ]  # fmt: skip
 
 

@@ -125,7 +125,7 @@ def test_info_of_a_trajectory_and_of_others(monkeypatch, tmp_path, capsys) -> No
     facts = told(monkeypatch, capsys, WALK.with_suffix(".csv"))
     assert facts["kind"] == "a head trajectory"
     assert 1.2 < facts["eyes_over_floor_m"] < 2.0
-    assert "motion-grpo recover: " in facts["use"]
+    assert facts["use"] == f"motion-grpo recover: {len(Motion.load(WALK))} frames at 30 fps"
     (tmp_path / "a.fbx").write_text("FBX")
     assert told(monkeypatch, capsys, tmp_path / "a.fbx")["kind"] == "an FBX file; save it as BVH in Blender"
     assert run(monkeypatch, "info", WALK) == 0

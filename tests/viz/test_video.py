@@ -23,7 +23,7 @@ def decoded(path: Path) -> tuple[dict, np.ndarray]:
 
 def test_mp4_shows_the_body_move(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(video, "_VIDEO_SIZE", (180, 320))
-    monkeypatch.setattr(video, "VIDEO_FPS", 5.0)
+    monkeypatch.setattr(video, "VIDEO_FPS", 5)
     motion = moving_motion(31)
     facts, frames = decoded(motion.save(tmp_path / "walk.mp4"))
     assert facts["codec"] == "h264"

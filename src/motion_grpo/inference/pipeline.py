@@ -192,7 +192,7 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
         num_samples: int = 1,
         num_inference_steps: int | None = None,
         eta: float | None = None,
-        temperature: float = 1.0,
+        temperature: float | int = 1.0,
         generator: torch.Generator | list[torch.Generator] | None = None,
         latents: Float[Tensor, "samples frames d_state"] | list[Tensor] | None = None,
         window_batch_size: int = 32,

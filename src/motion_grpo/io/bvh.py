@@ -253,7 +253,8 @@ def write_bvh(motion: Motion, path: Path) -> None:
     count = _BODY if motion.hand_rotmats is None else NUM_JOINTS
     rest = motion.body.rest_joints(motion.betas)
     # Channels stand in the order of the blocks: every joint before its limb, limb after limb.
-    angles = roma.rotmat_to_euler("ZYX", poses.local_rotmats[:, _below(0, count)], degrees=True)
+    local = poses.local_rotmats[:, _below(0, count)]
+    angles = torch.as_tensor(roma.rotmat_to_euler("ZYX", local, degrees=True))
     channels = torch.cat([UNITS_PER_METRE * poses.root_positions, angles.flatten(1)], dim=1)
     lines = ["HIERARCHY", *_block(0, count, rest), "MOTION", f"Frames: {len(motion)}"]
     lines += [f"Frame Time: {1 / motion.fps:.8f}"]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from accelerate.utils import broadcast_object_list
 from diffusers.models.modeling_utils import ModelMixin
@@ -65,6 +65,11 @@ class HubTrainerMixin(_Base):
     """What is trained, whatever accelerate wraps it in."""
     skeleton: Skeleton
     """Body of the data set's betas."""
+
+    @property
+    def output(self) -> Path:
+        """The output folder."""
+        return Path(cast(str, self.args.output_dir))
 
     def save_result(self, folder: str | Path) -> None:
         """Writes what the training is for. To be called by all processes; the first one writes."""
@@ -156,11 +161,11 @@ class HubTrainerMixin(_Base):
         """Writes ``training_log.json`` and its curves into the output folder."""
         if self.is_world_process_zero():
             self._write_log()
-            draw_curves(self.kind, self.state.log_history, Path(self.args.output_dir))
+            draw_curves(self.kind, self.state.log_history, self.output)
 
     def save_run(self) -> None:
         """Writes into the output folder what a finished run leaves. To be called by all processes."""
-        self.save_result(Path(self.args.output_dir) / RESULTS[self.kind])
+        self.save_result(self.output / RESULTS[self.kind])
         if self.is_world_process_zero():
             self._write_log()
             self.create_model_card()  # draws the curves too
@@ -172,14 +177,14 @@ class HubTrainerMixin(_Base):
         """
         found: list[tuple[str | None, str] | None] = [None]
         if self.is_world_process_zero():
-            if (local := newest_checkpoint(self.args.output_dir)) is not None:
+            if (local := newest_checkpoint(self.output)) is not None:
                 found = [(None, local)]
             elif self.args.push_to_hub:
                 found = [pushed_checkpoint(self.hub_model_id, self.args.hub_revision, self.args.hub_token)]
-        [(found, repo_id)] = broadcast_object_list([(found[0], self.hub_model_id)])
-        if found is None:
+        [(checkpoint, repo_id)] = broadcast_object_list([(found[0], self.hub_model_id)])
+        if checkpoint is None:
             return None
-        commit, name = found
+        commit, name = checkpoint
         if commit is None:
             return name
         return str(fetch(repo_id, [f"{name}/*"], revision=commit, token=self.args.hub_token) / name)
@@ -199,7 +204,7 @@ class HubTrainerMixin(_Base):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         if self.args.should_save:
-            self.write_weights(Path(output_dir or self.args.output_dir), state_dict)
+            self.write_weights(Path(output_dir or self.output), state_dict)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self.read_weights(Path(resume_from_checkpoint))
@@ -223,7 +228,7 @@ class HubTrainerMixin(_Base):
         if not self.is_world_process_zero():
             return
         self.hub_model_id = make_repo(
-            self.args.hub_model_id or Path(self.args.output_dir).resolve().name,
+            self.args.hub_model_id or self.output.resolve().name,
             private=self.args.hub_private_repo if private is None else private,
             token=token or self.args.hub_token,
             revision=self.args.hub_revision,
@@ -304,7 +309,7 @@ class HubTrainerMixin(_Base):
     ) -> TemporaryDirectory:
         """A copy of what is to be pushed: the training goes on, and deletes old checkpoints, while it is uploaded."""
         stage = TemporaryDirectory(prefix="motion-grpo-push-")
-        folder, output = Path(stage.name), Path(self.args.output_dir)
+        folder, output = Path(stage.name), self.output
         self.save_result(folder)
         if self.is_world_process_zero():
             self._write_log()
@@ -320,7 +325,7 @@ class HubTrainerMixin(_Base):
         return stage
 
     def _write_log(self) -> None:
-        write_text(Path(self.args.output_dir) / LOG_FILE, json.dumps(self.state.log_history, indent=1))
+        write_text(self.output / LOG_FILE, json.dumps(self.state.log_history, indent=1))
 
 
 def _upload(stage: TemporaryDirectory, repo_id: str, **options: Any) -> CommitInfo:

@@ -1,6 +1,7 @@
 """Training losses: EgoAllo's on the clean state, and geometric ones through forward kinematics."""
 
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -72,7 +73,7 @@ def denoising_loss(
             frames = mask & moving[:, None]
             total = frames.sum().clamp(min=_MIN_HAND_FRAMES)
         terms[name] = ((error.mean(-1) * frames).sum(-1) * weight).sum() / total
-    return sum(MODALITY_WEIGHTS[name] * term for name, term in terms.items()), terms
+    return reduce(torch.add, (MODALITY_WEIGHTS[name] * term for name, term in terms.items())), terms
 
 
 def geometric_loss(
@@ -117,7 +118,7 @@ def geometric_loss(
     if seen_wrists is not None:
         seen = seen_wrists & mask[..., None]
         terms["wrist"] = (distance[..., list(WRIST_JOINTS)] * seen).sum() / (2 * mask.sum())
-    return sum(getattr(weights, name) * term for name, term in terms.items()), terms
+    return reduce(torch.add, (getattr(weights, name) * term for name, term in terms.items())), terms
 
 
 def _norm(x: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch"]:

@@ -64,7 +64,7 @@ def write_glb(motion: Motion, path: Path, *, model_path: str | Path | None = Non
     document.skins = [
         gl.Skin(joints=list(range(NUM_JOINTS)), skeleton=0, inverseBindMatrices=_inverse_bind(file, rest))
     ]
-    document.scenes[0].nodes.append(len(document.nodes))
+    file.roots.append(len(document.nodes))
     document.nodes.append(gl.Node(name="body", mesh=0, skin=0))
     file.save(path)
 

@@ -24,8 +24,9 @@ class GltfFile:
         self.document = gl.GLTF2(
             asset=gl.Asset(version="2.0", generator=f"motion-grpo {motion_grpo.__version__}"),
             scene=0,
-            scenes=[gl.Scene(nodes=[])],
         )
+        self.roots: list[int] = []
+        """Nodes without a parent."""
         self._chunk = bytearray()
 
     def add_array(
@@ -76,7 +77,7 @@ class GltfFile:
             self.document.nodes.append(
                 gl.Node(name=name, translation=offset.tolist(), rotation=rotations[joint], children=children)
             )
-        self.document.scenes[0].nodes.append(_ROOT)
+        self.roots.append(_ROOT)
 
     def add_animation(
         self,
@@ -105,6 +106,7 @@ class GltfFile:
 
     def save(self, path: Path) -> None:
         """Writes one binary file."""
+        self.document.scenes = [gl.Scene(nodes=self.roots)]
         self.document.buffers = [gl.Buffer(byteLength=len(self._chunk))]
         self.document.set_binary_blob(bytes(self._chunk))
         with whole_file(path) as temporary:

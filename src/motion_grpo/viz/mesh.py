@@ -123,6 +123,8 @@ def _weights() -> Float[Tensor, "vertices 52"]:
     # The package says nowhere in public which joints a vertex hangs on. Its joints 22 and 23 lie on the wrists.
     model = _wooden()
     joints, weights = model._skin_joint_indices, model._skin_weights  # noqa: SLF001  (see above)
+    assert joints is not None  # the wooden one is skinned
+    assert weights is not None
     dense = np.zeros((model.num_vertices, len(model.joint_names)), np.float32)
     np.add.at(dense, (np.arange(len(joints))[:, None], joints), weights)
     for wrist, knuckles in ((20, 22), (21, 23)):

@@ -24,7 +24,7 @@ TRUTH = "truth"
 """Name of the motion that the others are compared with."""
 MAX_MOTIONS = len(COLORS)
 _TRUTH_COLOR = COLORS[1]
-_CONTACT_COLOR, _TRAJECTORY_COLOR, _POINT_COLOR = (0.90, 0.62, 0.0), (0.1, 0.1, 0.1), (0.55, 0.55, 0.6)
+_CONTACT_COLOR, _TRAJECTORY_COLOR, _POINT_COLOR = (230, 159, 0), (25, 25, 25), (140, 140, 153)
 _BODY = 22
 _DISC, _DISC_SIDES = 0.12, 24  # metres
 _SPACING = 1.5  # metres between bodies that stand side by side
@@ -103,8 +103,7 @@ class Stage:
         self._head = None if trajectory is None else self._add_trajectory(trajectory)
         if points is not None:
             kept = points[:: max(1, len(points) // _MAX_POINTS)] - (0.0, 0.0, floor)
-            color = tuple(round(255 * c) for c in _POINT_COLOR)
-            self._scene.add_point_cloud("/points", kept.astype(np.float32), color, point_size=0.012)
+            self._scene.add_point_cloud("/points", kept.astype(np.float32), _POINT_COLOR, point_size=0.012)
         grid = {"cell_color": (225, 225, 225), "section_color": (200, 200, 200), "section_thickness": 0.5}
         self._scene.add_grid("/floor", infinite_grid=True, fade_distance=25.0, cell_thickness=0.5, **grid)
         self._place_camera(server)
@@ -169,7 +168,8 @@ class Stage:
         motion = motion.above_floor()
         path = f"/motions/{name}"
         root = self._scene.add_frame(path, show_axes=False)
-        rgb = tuple(round(255 * (0.75 * c + 0.2)) for c in to_rgb(color))
+        red, green, blue = (round(255 * (0.75 * c + 0.2)) for c in to_rgb(color))
+        rgb = (red, green, blue)
         if model_path is None and motion.body.name not in MANNEQUIN_BODIES:
             body = shown_body(motion)
             skin = self._scene.add_line_segments(f"{path}/body", _bones(body.joints[0].numpy()), rgb, thickness=0.03)
@@ -224,7 +224,7 @@ class Stage:
             batched_wxyzs=np.tile([1.0, 0.0, 0.0, 0.0], (_BODY - 1, 1)),
             batched_positions=np.zeros((_BODY - 1, 3)),
             batched_scales=np.full(_BODY - 1, 1e-4),
-            batched_colors=tuple(round(255 * c) for c in _CONTACT_COLOR),
+            batched_colors=_CONTACT_COLOR,
             lod="off",
             side="double",
             cast_shadow=False,
@@ -233,7 +233,7 @@ class Stage:
 
     def _add_trajectory(self, trajectory: HeadTrajectory) -> tuple[HeadTrajectory, viser.CameraFrustumHandle]:
         trajectory = trajectory.above_floor()
-        rgb = tuple(round(255 * c) for c in _TRAJECTORY_COLOR)
+        rgb = _TRAJECTORY_COLOR
         path = trajectory.p_world_cpf.double().numpy()
         trail = np.stack([path[:-1], path[1:]], axis=1).astype(np.float32)
         self._scene.add_line_segments("/trajectory/path", trail, rgb, thickness=0.008)

@@ -20,7 +20,7 @@ from motion_grpo.viz.raster import Camera, render, render_shadow
 from motion_grpo.viz.strip import walking_direction
 from motion_grpo.viz.timing import frames_at, times_at
 
-VIDEO_FPS = 30.0
+VIDEO_FPS = 30
 GIF_FPS = 12.5
 """A GIF's frames last whole hundredths of a second."""
 _VIDEO_SIZE, _GIF_SIZE = (540, 960), (320, 480)  # height, width

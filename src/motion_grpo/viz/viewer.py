@@ -163,6 +163,7 @@ def _free_port() -> int:
 
 
 def _send_screenshot(event: viser.GuiEvent) -> None:
+    assert event.client is not None  # who pressed the button
     height, width = _SCREENSHOT
     file = BytesIO()
     Image.fromarray(event.client.get_render(height, width)).save(file, format="PNG")

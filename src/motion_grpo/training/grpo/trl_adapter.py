@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from importlib.metadata import version
-from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, TypeVar, cast
 
@@ -223,7 +222,7 @@ class GRPOTrainerAdapter(HubTrainerMixin, GRPOTrainer):
             super(GRPOTrainer, self)._save_checkpoint(model, trial)
         except Exception as error:  # safetensors and torch have classes of their own for a full disk
             name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-            shutil.rmtree(Path(self.args.output_dir) / name, ignore_errors=True)
+            shutil.rmtree(self.output / name, ignore_errors=True)
             raise OSError(
                 f"{name} could not be written to {self.args.output_dir} ({error}); the checkpoints before it are "
                 "whole. Make room and resume."
