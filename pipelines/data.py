@@ -257,3 +257,20 @@ def pack(
         return tuple(text.split(",")) if text else ()
 
     return MocapPackImporter(tuple(folders), several(splits), several(sources) or None, several(exclude))
+
+
+@app.command()
+def hamer(
+    detections: Annotated[Path, typer.Argument(help="EgoAllo's hamer_outputs.pkl.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Hands to write (.npz), for recover --hamer.")],
+    from_pickle: Annotated[
+        bool, typer.Option("--from-pickle", help="Read the pickle: its numbers only, no code of it runs.")
+    ] = False,
+    focal_length: Annotated[
+        float, typer.Option(min=1, help="Of the image in which the hands were found, pixels; EgoAllo's by default.")
+    ] = 450.0,
+) -> None:
+    """Hands that HaMeR found, as a file without a pickle."""
+    from motion_grpo.io.hamer import convert_hamer
+
+    print(f"wrote {convert_hamer(detections, output, from_pickle=from_pickle, focal_length=focal_length)}")

@@ -22,11 +22,12 @@ import torch
 import typer
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
+from motion_grpo.cli.head_options import guidance_settings
 from rich.console import Console
 from rich.progress import track
 
 import motion_grpo
-from motion_grpo import EgoMotionPipeline, Motion, Skeleton, evaluation
+from motion_grpo import EgoMotionPipeline, GuidanceConfig, Motion, Skeleton, evaluation
 from motion_grpo.data import Clip, is_mocap_pack, load_motions
 from motion_grpo.evaluation import (
     MIN_FRAMES,
@@ -60,6 +61,12 @@ def evaluate(
     ] = 5,
     steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps; the checkpoint's own by default.")] = None,
     eta: Annotated[float | None, typer.Option(min=0, help="Stochasticity; the checkpoint's own by default.")] = None,
+    guidance: Annotated[
+        str | None, typer.Option(help="Optimize each sample: no_hands, or off; the checkpoint's own by default.")
+    ] = None,
+    guidance_inner: Annotated[
+        bool, typer.Option("--guidance-inner", help="With --guidance: also between the steps of sampling.")
+    ] = False,
     temperature: Annotated[
         float,
         typer.Option(
@@ -100,13 +107,15 @@ def evaluate(
     if save_motions and metrics_only:
         raise ValueError("--metrics-only draws no motions that --save-motions could save; leave out one of the two.")
     _check_name(name, metrics_only)
+    settings_of_guidance = _guidance(guidance, guidance_inner, metrics_only)
     skeleton = Skeleton.from_smplh(smplh) if smplh else None
     whole = {part: read_clips(dataset, part, skeleton, limit) for part in splits}
     clips = whole if window is None else _cut(whole, window)
     if metrics_only is None:
         pipeline = EgoMotionPipeline.from_pretrained(checkpoint).to(state.device)
         pipeline.skeleton = skeleton or pipeline.skeleton
-        main, system = MODEL, PipelineSystem(pipeline, range(seeds), steps, eta, temperature)
+        main = MODEL
+        system = PipelineSystem(pipeline, range(seeds), steps, eta, temperature, settings_of_guidance)
     else:
         main, system = name or "recorded", RecordedMotions(metrics_only, chain.from_iterable(clips.values()), skeleton)
 
@@ -177,6 +186,17 @@ def listed(names: str, option: str) -> list[str]:
     return found
 
 
+def _guidance(mode: str | None, inner: bool, metrics_only: Path | None) -> GuidanceConfig | str | None:
+    settings = guidance_settings(mode, inner)
+    if settings is not None and metrics_only:
+        raise ValueError(
+            "--guidance optimizes what a checkpoint draws, and --metrics-only draws nothing; leave one out."
+        )
+    if isinstance(settings, GuidanceConfig) and settings.uses_hands:
+        raise ValueError(f"--guidance is {mode}: the clips of a data set say nothing of seen hands; use no_hands.")
+    return settings
+
+
 def _check_train(dataset: str) -> None:
     if is_mocap_pack(dataset) and not any(Path(dataset).glob("*_train.parquet")):
         raise FileNotFoundError(f"{dataset} holds no *_train.parquet, which mean_pose and nearest are made from.")
@@ -211,7 +231,7 @@ def _system_settings(
         "num_inference_steps": system.num_inference_steps or pipeline.config.num_inference_steps,
         "eta": scheduler.config.get("eta") if system.eta is None else system.eta,
         "temperature": system.temperature,
-        "guidance": "none",
+        "guidance": "none" if system.used_guidance is None else str(system.used_guidance),
         "scheduler": type(scheduler).__name__,
         "timestep_spacing": scheduler.config.get("timestep_spacing"),
         "window_frames": pipeline.config.window,

@@ -5,12 +5,15 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
 from rich.console import Console
+
+from motion_grpo import GuidanceConfig
 
 Convention = Annotated[
     str | None,
@@ -65,6 +68,18 @@ def read_T_device_cpf(value: str | None) -> np.ndarray | None:
         return np.array([float(word) for word in value.replace(",", " ").split()])
     except ValueError as error:
         raise ValueError(f"--T-device-cpf is {value!r}; give a text file with 4x4 or 7 numbers, or these.") from error
+
+
+def guidance_settings(mode: str | None, inner: bool) -> GuidanceConfig | str | None:
+    """What ``--guidance`` and ``--guidance-inner`` ask of a pipeline; None is the pipeline's own.
+
+    Raises:
+        ValueError: an unknown mode, or ``--guidance-inner`` without one.
+    """
+    config = GuidanceConfig.of(mode)
+    if config is None and inner:
+        raise ValueError("--guidance-inner says how --guidance goes: give that too, such as --guidance no_hands.")
+    return mode if config is None else replace(config, inner=inner)
 
 
 def in_options(message: str) -> str:

@@ -12,6 +12,7 @@ from motion_grpo.cli.head_options import (
     Fps,
     Vrs,
     World,
+    guidance_settings,
     plain_messages,
     read_T_device_cpf,
 )
@@ -48,6 +49,19 @@ def recover(
     hands: Annotated[
         Path | None, typer.Option(help="Wrists: MPS hand tracking (file or folder), or a CSV with left_wrist_x ...")
     ] = None,
+    hamer: Annotated[
+        Path | None, typer.Option(help="Hands that HaMeR found in the images (.npz of `motion-grpo data hamer`).")
+    ] = None,
+    guidance: Annotated[
+        str | None,
+        typer.Option(
+            help="Optimize the result: no_hands (feet that stand do not slide), aria_wrist_only, aria_hamer, "
+            "hamer_wrist, hamer_reproj2, or off; the checkpoint's own by default."
+        ),
+    ] = None,
+    guidance_inner: Annotated[
+        bool, typer.Option("--guidance-inner", help="With --guidance: also between the steps of sampling.")
+    ] = False,
     stature: Annotated[float | None, typer.Option(help="Height of the wearer, m; guessed by default.")] = None,
     convention: Convention = None,
     fps: Fps = None,
@@ -70,6 +84,7 @@ def recover(
     if picture is not None:
         check_picture_path(picture)
     with plain_messages():
+        settings = guidance_settings(guidance, guidance_inner)
         options = dict(
             convention=convention,
             fps=fps,
@@ -85,16 +100,20 @@ def recover(
         for piece in pieces:
             _say(_described(piece))
             generator = torch.Generator().manual_seed(seed)
+            seen = tuple(path for path in (hands, hamer) if path is not None)
             result = pipe(
                 piece,
-                hands=hands,
+                hands=seen or None,
                 stature=stature,
+                guidance=settings,
                 num_samples=samples,
                 num_inference_steps=steps,
                 eta=eta,
                 temperature=temperature,
                 generator=generator,
             )
+            if result.guidance is not None:
+                _say(str(result.guidance))
             motions += result.motions
         critic = _installed_critic(torch_device)
         for number, motion in enumerate(motions):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from motion_grpo.body import Skeleton
+    from motion_grpo.guidance import GuidanceConfig
     from motion_grpo.inference import EgoMotionPipeline, EgoMotionPipelineOutput
     from motion_grpo.models import EgoMotionDenoiser, MotionPerceptualModel
     from motion_grpo.motion import Motion
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 __all__ = [
-    "EgoMotionDenoiser", "EgoMotionPipeline", "EgoMotionPipelineOutput", "EgoMotionSDEScheduler", "HandObservations",
-    "HeadTrajectory", "Motion", "MotionPerceptualModel", "Skeleton", "load_segments", "load_trajectory",
+    "EgoMotionDenoiser", "EgoMotionPipeline", "EgoMotionPipelineOutput", "EgoMotionSDEScheduler", "GuidanceConfig",
+    "HandObservations", "HeadTrajectory", "Motion", "MotionPerceptualModel", "Skeleton", "load_segments",
+    "load_trajectory",
 ]  # fmt: skip
 
 _HOMES = {
@@ -28,6 +30,7 @@ _HOMES = {
     "EgoMotionPipeline": "inference",
     "EgoMotionPipelineOutput": "inference",
     "EgoMotionSDEScheduler": "schedulers",
+    "GuidanceConfig": "guidance",
     "HandObservations": "trajectory",
     "HeadTrajectory": "trajectory",
     "Motion": "motion",

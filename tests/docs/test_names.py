@@ -17,7 +17,8 @@ MODULE = re.compile(r"motion_grpo(\.\w+)+")
 MEMBER = re.compile(r"([A-Z]\w+)\.(\w+)(\(.*\))?", re.DOTALL)
 NAME = re.compile(r"(_?[a-z]\w*_\w+|_[A-Za-z]\w+|[A-Z]+_[A-Z_]+|[A-Z][a-z]+[A-Z]\w+)(\(.*\)|=.*|: .*)?", re.DOTALL)
 ELSEWHERE = {
-    "CUDA_VISIBLE_DEVICES", "DataParallel", "OMP_NUM_THREADS", "5_eval_body_metrics.py", "mixamorig_Hips", "pos_x",
+    "CUDA_VISIBLE_DEVICES", "DataParallel", "OMP_NUM_THREADS", "5_eval_body_metrics.py", "2_run_hamer_on_vrs.py",
+    "timestamps_ns", "mixamorig_Hips", "pos_x",
     "p_RS_R_x", "q_w", "TimeStamp", "time_ms", "unix_time", "ovr_timestamp", "_qw", "_qx", "_qy", "_qz",
     "left_confidence", "XrSpaceLocation.pose", "XrFrameState.predictedDisplayTime",
 }  # fmt: skip

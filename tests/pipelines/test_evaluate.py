@@ -474,3 +474,26 @@ def test_two_processes_equal_one(finished: Path, pack: Path, checkpoint: str, tm
                 # Equal but for rounding, where the number of threads differs.
                 assert again["mean"] == pytest.approx(estimate["mean"], rel=1e-3, abs=1e-3), (name, metric)
     assert len((tmp_path / "two" / "clips.jsonl").read_text().splitlines()) == 30
+
+
+def test_guidance_is_a_setting_of_the_run(pack: Path, checkpoint: str, tmp_path: Path) -> None:
+    plain = run(pack, tmp_path / "plain", checkpoint, limit=1)
+    guided = run(pack, tmp_path / "guided", checkpoint, limit=1, guidance="no_hands")
+    assert guided["settings"]["guidance"] == "no_hands (post 20)"
+    assert "guidance no_hands (post 20)" in (tmp_path / "guided" / "results.md").read_text()
+    jitter = [results["splits"]["test"]["systems"]["model"]["metrics"]["jitter"] for results in (plain, guided)]
+    assert jitter[1]["mean"] < jitter[0]["mean"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"guidance": "no_feet"}, "guidance mode is 'no_feet'"),
+        ({"guidance": "aria_wrist_only"}, "say nothing of seen hands"),
+        ({"guidance_inner": True}, "--guidance-inner says how --guidance goes"),
+        ({"guidance": "no_hands", "metrics_only": Path("motions")}, "--metrics-only draws nothing"),
+    ],
+)
+def test_guidance_that_cannot_be(pack: Path, checkpoint: str, tmp_path: Path, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        run(pack, tmp_path / "results", checkpoint, **options)

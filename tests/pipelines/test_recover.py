@@ -162,3 +162,13 @@ def test_ends_with_the_critics_verdict_where_it_is_installed(monkeypatch, tmp_pa
     monkeypatch.setattr(loading, "_EMBEDDED", tmp_path)
     assert run(monkeypatch, "recover", head, "-o", tmp_path / "x.npz", "--steps", 1) == 0
     assert "the critic finds" not in capsys.readouterr().out
+
+
+def test_guidance_says_what_it_did(monkeypatch, tmp_path, capsys) -> None:
+    arguments = ("recover", EXAMPLES / "look_around.csv", "--steps", 2, "-o")
+    assert run(monkeypatch, *arguments, tmp_path / "plain.npz") == 0
+    assert "guidance" not in capsys.readouterr().out
+    assert run(monkeypatch, *arguments, tmp_path / "guided.npz", "--guidance", "no_hands") == 0
+    assert "guidance: cost" in capsys.readouterr().out
+    assert run(monkeypatch, *arguments, tmp_path / "guided.npz", "--guidance", "no_feet") == 1
+    assert "guidance mode is 'no_feet'" in capsys.readouterr().err

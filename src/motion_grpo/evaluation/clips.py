@@ -13,6 +13,7 @@ from torch import Tensor
 from motion_grpo.body import NUM_BODY_JOINTS, PosedBody, Skeleton, cpf_of, forward_kinematics
 from motion_grpo.data import Clip, is_mocap_pack, load_clips, load_motions, resample
 from motion_grpo.data.loading import evenly
+from motion_grpo.guidance import GuidanceConfig
 from motion_grpo.inference import EgoMotionPipeline
 from motion_grpo.metrics import JOINT_GROUPS, motion_metrics, mpjpe, spread
 from motion_grpo.motion import FPS, Motion
@@ -211,6 +212,13 @@ class PipelineSystem:
     """The scheduler's own when None."""
     temperature: float = 1.0
     """Of the starting noise."""
+    guidance: GuidanceConfig | str | None = None
+    """Of each sample, or ``off``; the pipeline's own when None."""
+
+    @property
+    def used_guidance(self) -> GuidanceConfig | None:
+        """What the samples are optimized by."""
+        return GuidanceConfig.of(self.pipeline.config.get("guidance") if self.guidance is None else self.guidance)
 
     def __call__(self, clip: Clip) -> list[Motion]:
         """One motion a seed."""
@@ -220,6 +228,7 @@ class PipelineSystem:
             num_samples=len(self.seeds),
             num_inference_steps=self.num_inference_steps,
             eta=self.eta,
+            guidance=self.guidance,
             temperature=self.temperature,
             generator=clip_generators(clip, self.seeds),
         ).motions

@@ -17,11 +17,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from motion_grpo.body import Skeleton
+from motion_grpo.guidance import GuidanceConfig, GuidanceReport, Guide, Terrain, seen_hands
 from motion_grpo.hub import PICKLES, HubMixin, fetch_pipeline, refuse_damaged
 from motion_grpo.inference.lora import LoraMixin
 from motion_grpo.inference.sampling import sample_latents
 from motion_grpo.inference.stitching import STITCHINGS
-from motion_grpo.inference.wearer import known_betas, seen_wrists
+from motion_grpo.inference.wearer import known_betas, read_hands, reads_wrists, seen_wrists
 from motion_grpo.models import EgoMotionDenoiser
 from motion_grpo.motion import FPS, Motion, MotionState
 from motion_grpo.schedulers import EgoMotionSDEScheduler, refuse_incompatible
@@ -30,8 +31,11 @@ from motion_grpo.trajectory.head_poses import HeadPoses
 
 Recording = HeadTrajectory | str | os.PathLike | np.ndarray | Tensor
 """What a head trajectory comes as: itself, a file, or an array of poses."""
-Hands = HandObservations | str | os.PathLike | np.ndarray | Tensor
-"""What is known of the wrists comes as: itself, or a file (arrays only to be told what they lack)."""
+Hands = HandObservations | str | os.PathLike | tuple | np.ndarray | Tensor
+"""What is known of the wrists comes as: itself, a file, or a tuple of these, Aria's wrists then HaMeR's hands (arrays
+only to be told what they lack)."""
+Guidance = GuidanceConfig | str | dict[str, Any]
+"""What guidance comes as: itself, its mode, or its plain values."""
 Betas = Sequence[float] | np.ndarray | Tensor
 """What one body's shape comes as."""
 
@@ -52,6 +56,8 @@ class EgoMotionPipelineOutput(BaseOutput):
     recordings, which need not be of one length, a list."""
     trajectory: HeadTrajectory | list[HeadTrajectory]
     """The head at 30 fps, as it was used; says where the floor height came from. Of a list of recordings a list."""
+    guidance: GuidanceReport | list[GuidanceReport | None] | None = None
+    """Cost before and after guidance; None where there was none after sampling. Of a list of recordings a list."""
 
     @property
     def motion(self) -> Motion:
@@ -76,6 +82,8 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
         window: frames that the network sees at once, as in its training.
         overlap: frames that neighbouring windows share, at least.
         stitching: ``crossfade``, or ``egoallo`` for EgoAllo's own windows and weights, which jump where a window ends.
+        guidance: for calls that name none: a mode, a :class:`GuidanceConfig` or its plain values; saved with the
+            pipeline.
 
     Raises:
         ValueError: an overlap that leaves nothing of a window, an unknown stitching, or a scheduler that does not fit
@@ -92,6 +100,7 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
         window: int = 128,
         overlap: int = 32,
         stitching: str = "crossfade",
+        guidance: Guidance | None = None,
     ) -> None:
         super().__init__()
         if not 0 < overlap < window:
@@ -100,8 +109,13 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
             raise ValueError(f"stitching is {stitching!r}; choose one of {', '.join(STITCHINGS)}.")
         refuse_incompatible(scheduler, denoiser.config.max_t)
         self.register_modules(denoiser=denoiser, scheduler=scheduler)
+        config = GuidanceConfig.of(guidance)
         self.register_to_config(
-            num_inference_steps=num_inference_steps, window=window, overlap=overlap, stitching=stitching
+            num_inference_steps=num_inference_steps,
+            window=window,
+            overlap=overlap,
+            stitching=stitching,
+            guidance=None if config is None else config.to_dict(),
         )
         self.skeleton = Skeleton.default()
         """The body that the predicted betas refer to; not saved: set it to ``Skeleton.from_smplh(...)`` for weights
@@ -173,6 +187,8 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
         hands: "Hands | list[Hands | None] | None" = None,
         betas: "Betas | list[Betas | None] | None" = None,
         stature: float | int | list[float | int | None] | None = None,
+        guidance: Guidance | None = None,
+        terrain: Terrain | None = None,
         num_samples: int = 1,
         num_inference_steps: int | None = None,
         eta: float | None = None,
@@ -191,13 +207,17 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
                 a z-up world as (frames, 4, 4) matrices or (frames, 7) wxyz + xyz. Any length from two poses on;
                 resampled to 30 fps by its timestamps. A list of these is a batch, whose recordings are recovered as
                 calls of their own would.
-            hands: where the wrists were seen, for networks that read wrists: a :class:`HandObservations` (of a bare
-                array nobody knows when they were), or a file that :func:`load_hands` reads; for a list of recordings a
+            hands: where the wrists were seen, for networks that read wrists and for guidance that fits them: a
+                :class:`HandObservations` (of a bare array nobody knows when they were), a file that
+                :func:`load_hands` reads, or a tuple of Aria's wrists and HaMeR's hands; for a list of recordings a
                 list, with None where nothing is known.
             betas: the wearer's shape, up to 16 numbers of the body model; the motion has exactly these. For a list of
                 recordings one for all, or a list with one (or None) a recording.
             stature: metres, in place of ``betas``: the average body of that height. For a list of recordings as
                 ``betas``.
+            guidance: test-time optimization: a mode (``no_hands`` ...), a :class:`GuidanceConfig`, or ``off``; the
+                pipeline's own when None.
+            terrain: the ground in the world of the trajectory, for guidance with ``penetration``; the floor when None.
             num_samples: motions to draw, of each recording.
             num_inference_steps: sampling steps; the pipeline's own number when None.
             eta: stochasticity, 0 (deterministic given the start) to 1 (ancestral); the scheduler's own when None.
@@ -231,6 +251,8 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
         if output_type not in ("motion", "latent"):
             raise ValueError(f"output_type is {output_type!r}; choose 'motion' or 'latent'.")
         options: dict[str, Any] = dict(
+            guidance=GuidanceConfig.of(self.config.get("guidance") if guidance is None else guidance),
+            terrain=terrain,
             num_samples=num_samples,
             num_inference_steps=num_inference_steps,
             eta=eta,
@@ -261,6 +283,7 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
                 motions=None if output_type == "latent" else [motion for one in outputs for motion in one.motions],
                 latents=[one.latents for one in outputs],
                 trajectory=[one.trajectory for one in outputs],
+                guidance=[one.guidance for one in outputs],
             )
         else:
             shape = known_betas(self.skeleton, betas, stature)
@@ -276,6 +299,8 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
         *,
         hands: object,
         shape: Float[Tensor, "16"] | None,
+        guidance: GuidanceConfig | None,
+        terrain: Terrain | None,
         num_samples: int,
         num_inference_steps: int,
         eta: float | None,
@@ -296,7 +321,24 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
         floored = head_trajectory.above_floor()
         device = self._execution_device
         head = HeadPoses.from_world(floored.R_world_cpf.to(device), floored.p_world_cpf.to(device))
-        wrists = None if hands is None else seen_wrists(self.denoiser, hands, recorded, head_trajectory, head)
+        wrists = guide = None
+        hands = () if hands is None else tuple(read_hands(hands, recorded))
+        if hands and (reads_wrists(self.denoiser) or guidance is None or not guidance.uses_hands):
+            wrists = seen_wrists(self.denoiser, hands, recorded, head_trajectory, head)
+        if guidance is not None:
+            guide = Guide(
+                guidance,
+                self.skeleton,
+                head,
+                betas=None if shape is None else shape.to(device),
+                hands=seen_hands(guidance, list(hands), recorded, head_trajectory),
+                terrain=None if terrain is None else terrain.lowered(head_trajectory.floor_height),
+            )
+
+        layout = self.denoiser.state_layout
+
+        def fit(x0: Tensor) -> Tensor:
+            return guide.inner(MotionState.unpack(x0, layout, project=False)).pack(layout)
 
         def on_step(step: int, timestep: int, latents: Tensor) -> Tensor | None:
             if callback_on_step_end is None:
@@ -326,25 +368,30 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
                 wrists=wrists,
                 betas=None if shape is None else shape.to(device),
                 body_measures=None if shape is None else self.skeleton.measures(shape).to(device),
+                fit=fit if guide is not None and guidance.inner else None,
                 on_step=on_step,
                 on_batch=on_batch,
             )
-        motions = None
+        state, report, motions = MotionState.unpack(latents, layout, project=False), None, None
+        if guide is not None and guidance.post:
+            state, report = guide.post(state)
+            latents = state.pack(layout)
         if output_type == "motion":
-            motions = [self._motion(x, head, head_trajectory, shape) for x in latents]
-        return EgoMotionPipelineOutput(motions=motions, latents=latents, trajectory=head_trajectory)
+            samples = [MotionState(*(None if x is None else x[n] for x in state)) for n in range(num_samples)]
+            motions = [self._motion(sample, head, head_trajectory, shape) for sample in samples]
+        return EgoMotionPipelineOutput(motions=motions, latents=latents, trajectory=head_trajectory, guidance=report)
 
     def _motion(
         self,
-        latents: Float[Tensor, "frames d_state"],
+        state: MotionState,
         head: HeadPoses,
         trajectory: HeadTrajectory,
         shape: Float[Tensor, "16"] | None,
     ) -> Motion:
         """Hangs the body from the head: one shape for the whole motion, the root found last."""
-        state = MotionState.unpack(latents, self.denoiser.state_layout, project=False)
-        betas = state.betas.mean(0) if shape is None else shape.to(latents.device)
-        skeleton = self.skeleton.to(latents.device)
+        device = state.betas.device
+        betas = state.betas.mean(0) if shape is None else shape.to(device)
+        skeleton = self.skeleton.to(device)
         body = skeleton.place_by_head(betas, state.body_rotmats, head.R_world_cpf, head.p_world_cpf)
         root_positions = body.joints[:, 0].cpu()
         root_positions[:, 2] += trajectory.floor_height

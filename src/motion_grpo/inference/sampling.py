@@ -42,6 +42,7 @@ def sample_latents(
     wrists: WristPoses | None = None,
     betas: Float[Tensor, "16"] | None = None,
     body_measures: Float[Tensor, "3"] | None = None,
+    fit: Callable[[Float[Tensor, "samples frames d_state"]], Float[Tensor, "samples frames d_state"]] | None = None,
     on_step: StepCallback | None = None,
     on_batch: Callable[[int], None] | None = None,
 ) -> Float[Tensor, "samples frames d_state"]:
@@ -66,6 +67,7 @@ def sample_latents(
         betas: the wearer's shape; the state keeps it in every step. Predicted when None.
         body_measures: the wearer's size (:meth:`~motion_grpo.body.Skeleton.measures`), metres, for a network that reads
             it.
+        fit: changes each predicted clean state, before the scheduler steps towards it.
         on_step: see :data:`StepCallback`.
         on_batch: called after each batch of windows with the number of batches that the whole call takes.
 
@@ -108,6 +110,8 @@ def sample_latents(
         x0 = network(noisy, noise_level(scheduler, int(timestep)), on_batch and partial(on_batch, batches))
         # The mean of a step is taken after the projection, so that every step heads for a real pose.
         x0 = _with_betas(MotionState.unpack(x0, layout).pack(layout), betas)
+        if fit is not None:
+            x0 = fit(x0)
         latents = scheduler.step(x0, timestep, latents, **options).prev_sample
         if on_step is not None:
             changed = on_step(index, int(timestep), latents)

@@ -53,6 +53,30 @@ def known_betas(skeleton: Skeleton, betas: ArrayLike | None, stature: object) ->
     return torch.nn.functional.pad(given.float(), (0, NUM_BETAS - len(given)))
 
 
+def read_hands(hands: object, recording: HeadTrajectory) -> list[HandObservations]:
+    """What is known of the hands in one recording: observations, a file that :func:`load_hands` reads, or a tuple.
+
+    Raises:
+        ValueError: observations without flags.
+    """
+    found = []
+    for one in hands if isinstance(hands, tuple) else (hands,):
+        if isinstance(one, str | os.PathLike):
+            one = load_hands(one, recording)
+        if not isinstance(one, HandObservations):
+            raise ValueError(
+                f"hands is a {type(one).__name__}, without a flag that says when each wrist was seen; give "
+                "HandObservations.from_world(poses, visible=...), or a file."
+            )
+        found.append(one)
+    return found
+
+
+def reads_wrists(denoiser: EgoMotionDenoiser) -> bool:
+    """Whether the network can be told where wrists were seen."""
+    return denoiser.config.include_wrists_cond or denoiser.config.include_hand_positions_cond
+
+
 def seen_wrists(
     denoiser: EgoMotionDenoiser,
     hands: object,
@@ -64,7 +88,7 @@ def seen_wrists(
 
     Args:
         denoiser: the network that is to be told.
-        hands: a :class:`HandObservations`, or a file that :func:`load_hands` reads.
+        hands: as for :func:`read_hands`; of a tuple the first.
         recording: the head as it was recorded.
         head_trajectory: the same at the frames of ``head``.
         head: the same with the floor at z = 0.
@@ -72,19 +96,13 @@ def seen_wrists(
     Raises:
         ValueError: a network that reads no wrists, observations without flags, or of another recording.
     """
-    if not (denoiser.config.include_wrists_cond or denoiser.config.include_hand_positions_cond):
+    if not reads_wrists(denoiser):
         raise ValueError(
             "This network reads no wrists (neither include_wrists_cond nor include_hand_positions_cond is set in its "
-            "config): leave hands out, or load a checkpoint that was trained with them."
+            "config): leave hands out, fit them by guidance (docs/guidance.md), or load a checkpoint that was trained "
+            "with them."
         )
-    if isinstance(hands, str | os.PathLike):
-        hands = load_hands(hands, recording)
-    if not isinstance(hands, HandObservations):
-        raise ValueError(
-            f"hands is a {type(hands).__name__}, without a flag that says when each wrist was seen; give "
-            "HandObservations.from_world(poses, visible=...), or a file."
-        )
-    seen = hands.timed_by(recording).along(head_trajectory)
+    seen = read_hands(hands, recording)[0].timed_by(recording).along(head_trajectory)
     floor = torch.tensor([0.0, 0.0, head_trajectory.floor_height])
     known = (seen.R_world_wrist, seen.p_world_wrist - floor, seen.visible)
     return WristPoses.from_world(*(x.to(head.p_world_cpf.device) for x in known), head)

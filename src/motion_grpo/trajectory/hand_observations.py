@@ -42,6 +42,24 @@ _P_WRIST_GRIP = torch.tensor([[0.085, -0.035, -0.005], [-0.085, -0.035, -0.005]]
 
 
 @dataclass(frozen=True, eq=False)
+class HandDetails:
+    """What a detector of hands in images knows beside the wrists: of HaMeR's hands, left then right.
+
+    Where a hand was seen is what ``visible`` of its :class:`HandObservations` says.
+    """
+
+    finger_rotmats: Float32[Tensor, "observations 2 15 3 3"]
+    """Relative to the parent joint, in SMPL-H's order: index, middle, little, ring finger, thumb."""
+    keypoints: Float32[Tensor, "observations 2 21 3"]
+    """In the camera (x right, y down, z forward), metres, in OpenPose's order: wrist, then thumb, index, middle, ring
+    and little finger, four each with the tip."""
+    T_cpf_camera: Float32[Tensor, "4 4"]
+    """Pose of the camera in the central pupil frame."""
+    focal_length: float
+    """Pixels, of the pinhole image in which the hands were found: their distance is proportional to it."""
+
+
+@dataclass(frozen=True, eq=False)
 class HandObservations:
     """Wrist poses in the world of a head trajectory (z up, metres), left then right, and when each was seen.
 
@@ -63,6 +81,8 @@ class HandObservations:
     """Seconds, strictly increasing, on the clock of the head trajectory; None is one observation a pose of it."""
     source: str = "array"
     """File, or what the array is called: for messages."""
+    details: HandDetails | None = None
+    """Fingers and key points, where they are known too."""
 
     @classmethod
     def from_world(
@@ -232,8 +252,18 @@ class HandObservations:
         bridged = between & ((times[others] - times[rows]).abs() <= BRIDGED)[:, None]
         weight = torch.where(between, ((wanted - times[rows]) / (times[others] - times[rows]))[:, None], 0.0)
         R, p = self.R_world_wrist.double(), self.p_world_wrist.double()
+        details = self.details
+        if details is not None:
+            fingers, points = details.finger_rotmats, details.keypoints
+            turn = weight[..., None].expand(-1, -1, fingers.shape[2]).float()
+            details = replace(
+                details,
+                finger_rotmats=interpolate_rotations(fingers[rows], fingers[others], turn),
+                keypoints=torch.lerp(points[rows], points[others], weight[..., None, None].float()),
+            )
         seen = replace(
             self,
+            details=details,
             R_world_wrist=interpolate_rotations(R[rows], R[others], weight).float(),
             p_world_wrist=torch.lerp(p[rows], p[others], weight[..., None]).float(),
             visible=(self.visible[rows] & near[:, None]) | bridged,

@@ -15,6 +15,7 @@ from motion_grpo.trajectory.hand_observations import HandObservations, device_ex
 from motion_grpo.trajectory.head_trajectory import HeadTrajectory
 from motion_grpo.trajectory.readers.aria_hands import HandTracking, find_hand_tracking, read_hand_tracking
 from motion_grpo.trajectory.readers.columns import find_times, find_wrist
+from motion_grpo.trajectory.readers.hamer import read_hamer
 from motion_grpo.trajectory.readers.load import file_kind, names_of, seconds_of
 from motion_grpo.trajectory.readers.tables import TextTable, read_text_table
 
@@ -31,6 +32,7 @@ def load_hands(path: str | os.PathLike[str], trajectory: HeadTrajectory) -> Hand
 
     - Project Aria (``hand_tracking_results.csv``, ``wrist_and_palm_poses.csv``): ``read_aria_hands``.
     - CSV with named columns, which may be the trajectory's own file: ``read_hands_csv``.
+    - HaMeR's detections as an npz: ``read_hamer``.
 
     Raises:
         FileNotFoundError: no such file, or a folder without hand tracking.
@@ -44,6 +46,8 @@ def load_hands(path: str | os.PathLike[str], trajectory: HeadTrajectory) -> Hand
         path = found
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
+    if path.suffix in (".npz", ".pkl", ".pickle"):
+        return read_hamer(path, trajectory)
     if file_kind(path) == "aria":
         return read_aria_hands(path, trajectory)
     hands = read_hands_csv(path)
