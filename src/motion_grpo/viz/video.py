@@ -60,7 +60,7 @@ def write_mp4(motion: Motion, path: Path, *, model_path: str | Path | None = Non
     import imageio_ffmpeg
 
     height, width = _VIDEO_SIZE
-    pictures = pictures_of([motion], _VIDEO_SIZE, VIDEO_FPS, model_path=model_path)
+    pictures = pictures_of([motion], _VIDEO_SIZE, float(VIDEO_FPS), model_path=model_path)
     with whole_file(path) as temporary:
         # yuv420p and baseline settings: what browsers and phones play.
         writer = imageio_ffmpeg.write_frames(
