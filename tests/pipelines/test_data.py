@@ -197,6 +197,7 @@ def test_upload_keeps_shards_card_and_splits(pack, hub, tmp_path):
     sent = huggingface_hub.utils.filter_repo_objects(everything, allow_patterns=files["allow_patterns"])
     assert sorted(sent) == [
         "README.md",
+        "eval.yaml",
         "train/open_mocap_smplh-00000.parquet",
         "val/open_mocap_smplh-00000.parquet",
     ]
