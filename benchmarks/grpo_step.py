@@ -34,7 +34,7 @@ PASSES = 3
 
 
 class Stopwatch(TrainerCallback):
-    """Times every update, the optimiser's step with it."""
+    """Times every update, the optimizer's step with it."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self.now, self.seconds, self.started = now, [], 0.0

@@ -20,7 +20,7 @@ from torch import Tensor
 ASSETS = Path(envpool_assets.__file__).parent / "mujoco" / "locomotion" / "assets_dm_control"
 # dm_control enlarges the 2020 humanoid by this factor after loading its XML.
 ENLARGED = {"2019": 1.0, "2020": 1.2}
-# Columns of the generalised positions: the toes' hinges, which jump by up to 70 degrees for two or three frames.
+# Columns of the generalized positions: the toes' hinges, which jump by up to 70 degrees for two or three frames.
 TOE_HINGES = (13, 20)
 
 
@@ -31,7 +31,7 @@ class HumanoidMotion:
     bodies: tuple[str, ...]
     R_world_body: Float[Tensor, "frames bodies 3 3"]
     p_world_body: Float[Tensor, "frames bodies 3"]
-    """Metres."""
+    """Meters."""
     joint_angles: dict[str, Float[Tensor, "frames"]]
     """Radians, by joint name."""
 
@@ -100,7 +100,7 @@ def read_clip(clip_id: str, model: str) -> tuple[float, dict[str, np.ndarray]]:
 
 
 def pose_humanoid(model: str, qpos: np.ndarray) -> HumanoidMotion:
-    """Kinematics of (frames, 7 + 56) generalised positions: root position, root quaternion (wxyz), joint angles."""
+    """Kinematics of (frames, 7 + 56) generalized positions: root position, root quaternion (wxyz), joint angles."""
     spec = mujoco.MjSpec.from_file(str(ASSETS / f"locomotion/walkers/assets/humanoid_CMU_V{model}.xml"))
     spec.body("root").add_freejoint()
     humanoid = spec.compile()
@@ -124,7 +124,7 @@ def zero_pose(model: str) -> HumanoidMotion:
 def load_motion(clip_id: str, model: str, start: float, stop: float, fps: float) -> HumanoidMotion:
     """The part of a clip between two times (seconds) in a z-up world, resampled by timestamp.
 
-    Rotations are interpolated on the sphere, the rest linearly. The root's path is the subject's own in metres; the
+    Rotations are interpolated on the sphere, the rest linearly. The root's path is the subject's own in meters; the
     bodies have the size of the humanoid's XML, which is one for all subjects.
     """
     step, arrays = read_clip(clip_id, model)

@@ -36,7 +36,7 @@ class Example:
     stop: float
     """Seconds of the clip."""
     leg_length: float
-    """Hip to knee to ankle of the subject in metres: bones of the subject's skeleton in the CMU database (left and
+    """Hip to knee to ankle of the subject in meters: bones of the subject's skeleton in the CMU database (left and
     right averaged), whose unit is 0.0254 / 0.45 m. The humanoid has one size for everybody."""
     floor_slopes: bool = False
     """The floor of the recording is not level (1.3 degrees for CMU_047_01) and has to be made so."""
@@ -171,7 +171,7 @@ def place_ankles(
 
 
 def fit_betas(skeleton: Skeleton, leg_length: float) -> Float[Tensor, "16"]:
-    """Betas of the body with this leg length, metres; only the first, overall size, is used."""
+    """Betas of the body with this leg length, meters; only the first, overall size, is used."""
     unit = torch.zeros(NUM_BETAS)
     unit[0] = 1.0
     left, right = ([JOINTS.index(f"{side}_{name}") for name in ("hip", "knee", "ankle")] for side in "LR")

@@ -28,9 +28,9 @@ Hands = Annotated[bool, typer.Option(help="Keep finger rotations where fingers m
 Split = Annotated[str, typer.Option(help="Split that everything goes into.")]
 MinSeconds = Annotated[float, typer.Option(min=0.1, help="Shorter pieces are left out.")]
 License = Annotated[str, typer.Option(help="Terms of the recordings, for the rows and the card.")]
-Stature = Annotated[float | None, typer.Option(help="Of the actor, metres; estimated from the skeleton by default.")]
+Stature = Annotated[float | None, typer.Option(help="Of the actor, meters; estimated from the skeleton by default.")]
 Unit = Annotated[
-    float | None, typer.Option(min=1e-6, help="Metres to a unit of the file's lengths; the format's by default.")
+    float | None, typer.Option(min=1e-6, help="Meters to a unit of the file's lengths; the format's by default.")
 ]
 Name = Annotated[str, typer.Option(help="Source in the rows, and start of the shards' names.")]
 Device = Annotated[str, typer.Option(help="Glasses, for their documented extrinsic: gen1 ...")]
@@ -53,7 +53,7 @@ def _import(
     from motion_grpo.hub import check_repo
 
     if push_to_hub and not private and is_restricted(importer.name):
-        raise ValueError(f"The licence of {importer.name} does not let everybody have it: upload it with --private.")
+        raise ValueError(f"The license of {importer.name} does not let everybody have it: upload it with --private.")
     if push_to_hub:
         # Before hours of work, and for the full name on the card.
         push_to_hub = check_repo(push_to_hub, repo_type="dataset", private=private)
@@ -76,7 +76,7 @@ def _import(
 def _describe(output: Path, report: "ImportReport", repo_id: str | None, private: bool) -> None:
     """Writes the card, and uploads the folder if there is an id to upload to."""
     from motion_grpo.cards import write_dataset_card
-    from motion_grpo.cards.sources import hub_licence, licenses_in, source_facts, why_private
+    from motion_grpo.cards.sources import hub_license, licenses_in, source_facts, why_private
     from motion_grpo.hub import push_folder
 
     facts = source_facts(licenses_in(output))
@@ -85,7 +85,7 @@ def _describe(output: Path, report: "ImportReport", repo_id: str | None, private
     write_dataset_card(
         output,
         title=f"Motion of {', '.join(titles)}",
-        licence=hub_licence(facts),
+        license=hub_license(facts),
         summary=f"{', '.join(titles)} in the form that motion-grpo trains on and evaluates with.",
         sources=facts,
         repo_id=repo_id,

@@ -258,7 +258,7 @@ def _common_settings(dataset: str, skeleton: Skeleton | None, window: int | None
         "body_of_prediction": (skeleton or Skeleton.default()).name,
         "condition": f"true central pupil frame of the {'whole clip' if window is None else 'window alone'}",
         "floor": "of the recording: the clip stands on its own floor_height",
-        "sums": f"metrics in metres are sums over a {part}",
+        "sums": f"metrics in meters are sums over a {part}",
         "mean": f"over {parts}, each the mean of its samples and counted once{' however long it is' * (not window)}",
         "interval": f"95%, percentile bootstrap over clips with all their samples{' and windows' * bool(window)}, 2000 "
         "resamples, seed 0",

@@ -36,7 +36,7 @@ DeviceCpf = Annotated[
     str | None,
     typer.Option(
         "--T-device-cpf",
-        help="CPF in the frame of the device: a text file with 4x4 or 7 numbers, or 'w x y z  x y z' (metres).",
+        help="CPF in the frame of the device: a text file with 4x4 or 7 numbers, or 'w x y z  x y z' (meters).",
     ),
 ]
 

@@ -54,8 +54,8 @@ def motion_facts(motion: Motion) -> dict[str, Any]:
         "stature_m": float(motion.body.stature(motion.betas)),
         "hands": "known" if motion.hand_rotmats is not None else "not known (flat)",
         "floor_m": motion.floor_height,
-        "travelled_m": float((path[1:] - path[:-1]).norm(dim=-1).sum()),
-        "contacts": "labelled" if bool(motion.contacts.any()) else "none",
+        "traveled_m": float((path[1:] - path[:-1]).norm(dim=-1).sum()),
+        "contacts": "labeled" if bool(motion.contacts.any()) else "none",
     }
     upright = facts["up"] == "+z"
     facts["use"] = (

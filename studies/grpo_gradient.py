@@ -1,4 +1,4 @@
-"""How much of GRPO's gradient is signal: its cosine with the exact gradient of the normalised rewards.
+"""How much of GRPO's gradient is signal: its cosine with the exact gradient of the normalized rewards.
 
     python studies/grpo_gradient.py --dataset DATA [--policy paper_base] [--batches 6] [--write]
 

@@ -99,7 +99,7 @@ def test_is_small_and_complete(name) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_card_names_licence_and_sources(name) -> None:
+def test_the_card_names_license_and_sources(name) -> None:
     card = (CHECKPOINTS / name / "README.md").read_text()
     for words in ("license: cc-by-nc-4.0", "Bandai Namco Research Inc.", "arXiv:2306.08861", "NSF EIA-0196217"):
         assert words in card

@@ -116,7 +116,7 @@ def turned(batch: RewardInputs) -> RewardInputs:
 
 
 def moved(batch: RewardInputs) -> RewardInputs:
-    """0.3 m, 0.4 m: half a metre off."""
+    """0.3 m, 0.4 m: half a meter off."""
     return replace(batch, joints=batch.joints + torch.tensor([0.3, 0.4, 0.0]))
 
 

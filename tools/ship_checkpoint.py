@@ -63,7 +63,7 @@ SPLITS = {"id_test": "unseen takes (id_test)", "test": "unseen styles, contents 
 SYSTEMS = {
     "model": "**model**",
     "smoothed": "model, smoothed over time",
-    "nearest": "nearest neighbour in the training set",
+    "nearest": "nearest neighbor in the training set",
     "mean_pose": "mean pose",
     "upright": "upright body frozen under the head",
 }
@@ -73,7 +73,7 @@ CONFIGS: dict[str, type[TrainingArguments]] = {
     "perceptual": PerceptualConfig,
 }
 LARGEST_MB = 15
-_ASKED = ("command", "summary", "hours", "machine", "licence", "limits", "evaluation_note", "base_model")
+_ASKED = ("command", "summary", "hours", "machine", "license", "limits", "evaluation_note", "base_model")
 
 
 @dataclass
@@ -94,7 +94,7 @@ class ShipArguments:
         default=None, metadata={"help": "Wall time of the training; what the run itself tells by default."}
     )
     machine: str | None = field(default=None, metadata={"help": "What it was trained on."})
-    licence: str | None = field(default=None, metadata={"help": "Of the weights, as the Hub spells it."})
+    license: str | None = field(default=None, metadata={"help": "Of the weights, as the Hub spells it."})
     limits: str | None = field(default=None, metadata={"help": "What this model in particular cannot do."})
     evaluation_note: str | None = field(default=None, metadata={"help": "What one has to know of the evaluation."})
     base_model: str | None = field(default=None, metadata={"help": "grpo: what the training started from."})

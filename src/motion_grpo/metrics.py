@@ -1,6 +1,6 @@
 """Metrics of recovered motion (MotionGRPO, Appendix E), one function each: tensors in, one number a sequence out.
 
-Positions are world positions in metres, z up, floor at z = 0, joints in SMPL-H order with the root first; tables use
+Positions are world positions in meters, z up, floor at z = 0, joints in SMPL-H order with the root first; tables use
 the root and the 21 body joints (``[..., :22, :]``), no fingers. Batch axes lead and broadcast, so many samples can be
 held against one truth. ``joints`` picks the joints that count; None means all that are given.
 
@@ -35,7 +35,7 @@ METRIC_UNITS: dict[str, str] = {
     "head_error": "mm",
     "diversity": "units of the representation",
 }
-"""Unit of every metric of this module; those in metres are sums over a sequence."""
+"""Unit of every metric of this module; those in meters are sums over a sequence."""
 
 JOINT_GROUPS: dict[str, tuple[int, ...]] = {
     "all": tuple(range(1 + NUM_BODY_JOINTS)),
@@ -48,9 +48,9 @@ JOINT_GROUPS: dict[str, tuple[int, ...]] = {
 knees, ankles and toes."""
 
 CONTACT_HEIGHT = 0.02
-"""A foot joint below this height (metres) touches the ground: the paper's example, Appendix E."""
+"""A foot joint below this height (meters) touches the ground: the paper's example, Appendix E."""
 EGOALLO_CONTACT_HEIGHTS = (0.08, 0.08, 0.04, 0.04)
-"""The same in EgoAllo's metrics, for the ankles and toes of FOOT_JOINTS, metres."""
+"""The same in EgoAllo's metrics, for the ankles and toes of FOOT_JOINTS, meters."""
 
 _MM = 1000.0
 
@@ -145,9 +145,9 @@ def ground_penetration(
     joints: Sequence[int] | None = None,
     per_frame: bool = False,
 ) -> Float[Tensor, "*batch"]:
-    """Depth of the joints below the floor, summed over joints and frames, metres per sequence (Eq. 20).
+    """Depth of the joints below the floor, summed over joints and frames, meters per sequence (Eq. 20).
 
-    The sum grows with the sequence; ``per_frame`` divides it by the number of frames that count (metres per frame).
+    The sum grows with the sequence; ``per_frame`` divides it by the number of frames that count (meters per frame).
     """
     depth = (-_positions(positions, mask, joints)[..., 2]).clamp_min(0.0).sum(dim=-1)
     return _mean(depth, mask) if per_frame else _sum(depth, mask)
@@ -160,15 +160,15 @@ def foot_skating(
     height: float = CONTACT_HEIGHT,
     per_frame: bool = False,
 ) -> Float[Tensor, "*batch"]:
-    """Horizontal path of the feet while they touch the ground, summed over feet, metres per sequence.
+    """Horizontal path of the feet while they touch the ground, summed over feet, meters per sequence.
 
-    Appendix E gives the horizontal velocity of foot joints lower than 2 cm, and its tables give metres. Here that is
+    Appendix E gives the horizontal velocity of foot joints lower than 2 cm, and its tables give meters. Here that is
     the length (Euclidean) of the horizontal step from one frame to the next, counted when the joint is below ``height``
     in both, so that a landing foot does not skate. Where the joints lie in the foot matters: on the default body,
     standing, the toe joints are 1.0 cm above the floor and the ankles 6.8 cm, so at 2 cm ankles count only in a body
     that has sunk.
 
-    The sum grows with the sequence; ``per_frame`` divides it by the number of steps that count (metres per frame).
+    The sum grows with the sequence; ``per_frame`` divides it by the number of steps that count (meters per frame).
     """
     feet = _positions(positions, mask, joints)
     low = feet[..., 2] < height
@@ -181,7 +181,7 @@ def foot_skating_egoallo(
     positions: Float[Tensor, "*batch samples frames joints 3"],
     mask: Bool[Tensor, "... frames"] | None = None,
 ) -> Float[Tensor, "*batch samples"]:
-    """Foot skating as EgoAllo's code has it (after EgoEgo and kinpoly), metres per sequence.
+    """Foot skating as EgoAllo's code has it (after EgoEgo and kinpoly), meters per sequence.
 
     Sum over ankles and toes of (|dx| + |dy|)(2 - 2^(h/H)) from the frame before, where the later frame's height h is
     below H = `EGOALLO_CONTACT_HEIGHTS`. Heights are taken above the lowest body joint (root and fingers excluded) in
@@ -211,7 +211,7 @@ def head_error(
     true: Float[Tensor, "*#batch frames joints 3"],
     mask: Bool[Tensor, "*#batch frames"] | None = None,
 ) -> Float[Tensor, "*batch"]:
-    """Mean distance of the predicted from the true head joint, mm (head translation error in EgoAllo, in metres)."""
+    """Mean distance of the predicted from the true head joint, mm (head translation error in EgoAllo, in meters)."""
     return mpjpe(pred, true, mask, joints=(HEAD,))
 
 
@@ -259,7 +259,7 @@ def motion_metrics(
     Args:
         pred_rotmats: predicted local rotations: the 21 body joints, or 22 or 52 joints root first. MPJRE is always over
             the 21 body joints.
-        pred_joints: predicted joints in the world, 22 or 52 of them root first, metres, floor at z = 0. Position
+        pred_joints: predicted joints in the world, 22 or 52 of them root first, meters, floor at z = 0. Position
             metrics are always over the first 22.
         true_rotmats: true local rotations.
         true_joints: true joints in the same world.

@@ -2,7 +2,7 @@
 
 Every built-in reward but ``visual`` is exp(-omega * error), 1 for a perfect motion. Its error is a metric of
 :mod:`motion_grpo.metrics` over short runs of frames, so it can also be told frame by frame
-(:meth:`ErrorReward.per_frame`). The paper gives no units: here they are metres, seconds and radians.
+(:meth:`ErrorReward.per_frame`). The paper gives no units: here they are meters, seconds and radians.
 
 Anybody's function of :class:`RewardInputs` that returns one value a sample is a reward too.
 """
@@ -28,7 +28,7 @@ from motion_grpo.trajectory.head_poses import HeadPoses
 class RewardInputs:
     """A batch of samples beside what was recorded, float32, all on one device.
 
-    World frames are z up with the floor at z = 0, metres. What lies in frames that the mask leaves out counts nowhere.
+    World frames are z up with the floor at z = 0, meters. What lies in frames that the mask leaves out counts nowhere.
     """
 
     body_rotmats: Float[Tensor, "samples frames 21 3 3"]
@@ -50,7 +50,7 @@ class RewardInputs:
 
 _MM = 1000.0
 _JOINT_MM = 22 * _MM
-"""From a sum over joints in mm to the mean of all joints in metres."""
+"""From a sum over joints in mm to the mean of all joints in meters."""
 
 Reward = Callable[[RewardInputs], Tensor]
 """From a batch to one value a sample, (samples,)."""
@@ -64,7 +64,7 @@ class ErrorReward:
     """An error for every run of d + 1 successive frames: T - d of them, d = 0 for poses, 1 for velocities."""
     omega: float = 1.0
     smooth_frames: int = 9
-    """Frames that :meth:`per_frame` averages the error over, centred (an even number counts as the next odd one)."""
+    """Frames that :meth:`per_frame` averages the error over, centerd (an even number counts as the next odd one)."""
     needs_truth: bool = True
     joint_error: Callable[[RewardInputs], Float[Tensor, "samples steps 22"]] | None = None
     """How much of that error the rotation of each body joint has a part in, first the whole of it, for all that is no
@@ -129,12 +129,12 @@ def rotation_error(inputs: RewardInputs) -> Float[Tensor, "samples frames"]:
 
 
 def position_error(inputs: RewardInputs) -> Float[Tensor, "samples frames"]:
-    """Mean distance of the 22 joints from the true ones, metres (Eq. 12)."""
+    """Mean distance of the 22 joints from the true ones, meters (Eq. 12)."""
     return metrics.mpjpe(_runs(inputs.joints, 1), _runs(_known(inputs.true_joints), 1)) / _MM
 
 
 def aligned_position_error(inputs: RewardInputs) -> Float[Tensor, "samples frames"]:
-    """The same after every frame was moved, turned and scaled onto the truth, metres (Eq. 13; Umeyama).
+    """The same after every frame was moved, turned and scaled onto the truth, meters (Eq. 13; Umeyama).
 
     The text says that R_pos is computed with and R'_pos without alignment, but p' is the position after it: primed is
     aligned here, and has the weight 0.5 of omega'_pos.
@@ -143,7 +143,7 @@ def aligned_position_error(inputs: RewardInputs) -> Float[Tensor, "samples frame
 
 
 def velocity_error(inputs: RewardInputs) -> Float[Tensor, "samples steps"]:
-    """Mean distance of the 22 joints' velocities from the true ones, metres per second (Eq. 14)."""
+    """Mean distance of the 22 joints' velocities from the true ones, meters per second (Eq. 14)."""
     return metrics.mpjve(_runs(inputs.joints, 2), _runs(_known(inputs.true_joints), 2), inputs.fps) / _MM
 
 
@@ -173,17 +173,17 @@ def joint_velocity_error(inputs: RewardInputs) -> Float[Tensor, "samples steps 2
 
 
 def ground_penetration_error(inputs: RewardInputs) -> Float[Tensor, "samples frames"]:
-    """Depth of the joints below the floor, summed over the 22, metres."""
+    """Depth of the joints below the floor, summed over the 22, meters."""
     return metrics.ground_penetration(_runs(inputs.joints, 1))
 
 
 def foot_skating_error(inputs: RewardInputs) -> Float[Tensor, "samples steps"]:
-    """Horizontal speed of ankles and toes while within 2 cm of the floor, summed over the four, metres per second."""
+    """Horizontal speed of ankles and toes while within 2 cm of the floor, summed over the four, meters per second."""
     return metrics.foot_skating(_runs(inputs.joints, 2)) * inputs.fps
 
 
 def foot_contact_error(inputs: RewardInputs) -> Float[Tensor, "samples steps"]:
-    """How far the velocities of ankles and toes are from the true ones while those rest, summed, metres per second.
+    """How far the velocities of ankles and toes are from the true ones while those rest, summed, meters per second.
 
     Unlike :func:`foot_skating_error` it cannot be made smaller by holding the feet above the height that counts.
     """
@@ -368,7 +368,7 @@ def check_rewards(values: Mapping[str, object], shape: tuple[int, ...]) -> None:
 
 def _evaluated(rewards: Mapping[str, Reward], inputs: RewardInputs, shape: tuple[int, ...]) -> dict[str, Tensor]:
     _check_truth(rewards, inputs)
-    # Kinematics in bfloat16 would be off by centimetres.
+    # Kinematics in bfloat16 would be off by centimeters.
     with torch.autocast(inputs.joints.device.type, enabled=False):
         values = {name: reward(inputs) for name, reward in rewards.items()}
     check_rewards(values, shape)

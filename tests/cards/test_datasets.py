@@ -20,7 +20,7 @@ from tests.tiny import moving_clip
 
 TINY = SourceFacts("tiny", "Tiny Motions", "cc-by-4.0", "Recorded by nobody.", "https://example.org/tiny")
 ROWS = SourceFacts("rows", "Rows", "other", "Cite Someone (2020).", "https://example.org/rows")
-FACTS = {"title": "Test motions", "licence": "other", "summary": "Motions: of a test.", "sources": [TINY, ROWS]}
+FACTS = {"title": "Test motions", "license": "other", "summary": "Motions: of a test.", "sources": [TINY, ROWS]}
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ CONFIGS = {"pipeline": DenoisingConfig, "grpo": MotionGRPOConfig, "perceptual": 
 def facts_of(kind: str) -> dict:
     """All that a card of this kind needs."""
     facts = {
-        "name": "mine", "summary": "A model.", "licence": "cc-by-4.0", "data": DATA, "body": "mannequin-x",
+        "name": "mine", "summary": "A model.", "license": "cc-by-4.0", "data": DATA, "body": "mannequin-x",
         "load": load_lines(kind, '"me/mine"'), "parameters": "1.00 M", "size": "2.0 MB", "precision": "fp16",
         "num_inference_steps": 5, "eta": 0.5, "evaluation": NOT_EVALUATED, "evaluation_note": None, "validation": None,
         "command": "accelerate launch x.py", "settings": card_settings(CONFIGS[kind], {}), "network": None,
@@ -205,14 +205,14 @@ def test_an_empty_fact_or_part_of_one():
         build_card("grpo", facts_of("grpo") | {"settings": {}})
 
 
-def test_licences():
-    text = build_card("pipeline", facts_of("pipeline") | {"licence": "cc-by-nc-4.0"}).text
+def test_licenses():
+    text = build_card("pipeline", facts_of("pipeline") | {"license": "cc-by-nc-4.0"}).text
     assert "the weights are CC BY-NC 4.0" in text
     assert "For commercial use" not in text
     free = DataFacts("x", (*DATA.sources, SourceFacts("cmu", "CMU", "Free for all uses", "By CMU.", "https://c.edu")))
-    text = build_card("pipeline", facts_of("pipeline") | {"licence": "cc-by-nc-4.0", "data": free}).text
+    text = build_card("pipeline", facts_of("pipeline") | {"license": "cc-by-nc-4.0", "data": free}).text
     assert "For commercial use train on `--sources cmu`." in text
-    text = build_card("pipeline", facts_of("pipeline") | {"licence": "other"}).text
+    text = build_card("pipeline", facts_of("pipeline") | {"license": "other"}).text
     assert "under the terms of the recordings above" in text
 
 
@@ -288,7 +288,7 @@ def test_results_of_a_data_set_on_the_hub_name_its_tasks(tmp_path, checkpoint):
         (tmp_path / "data" / row["split"]).mkdir(parents=True)
         pq.write_table(rows_to_table([row]), tmp_path / "data" / row["split"] / "a.parquet")
     made_up = SourceFacts(rows[0]["source"], "Made up", "cc-by-4.0", "By nobody.", "https://example.org")
-    write_dataset_card(tmp_path / "data", title="Motions", licence="other", summary="Some.", sources=[made_up])
+    write_dataset_card(tmp_path / "data", title="Motions", license="other", summary="Some.", sources=[made_up])
     listed = yaml.safe_load((tmp_path / "data" / "eval.yaml").read_text())
     assert {entry.task_id for entry in entries} <= {task["id"] for task in listed["tasks"]}
 
@@ -445,7 +445,7 @@ def test_a_run_that_nobody_has_told_its_data(tmp_path, pack):
     (tmp_path / "run").mkdir()
     with pytest.raises(ValueError, match=r"The pipeline card of run needs data \(what it was trained on\)"):
         run_card(tmp_path / "run")
-    card = run_card(tmp_path / "run", dataset=str(pack), name="walker", base_model="me/base", licence="mit", tags=["a"])
+    card = run_card(tmp_path / "run", dataset=str(pack), name="walker", base_model="me/base", license="mit", tags=["a"])
     assert (card.data.license, card.data.base_model) == ("mit", "me/base")
     assert "a" in card.data.tags
     assert "# walker" in card.text

@@ -108,7 +108,7 @@ class TestContacts:
         assert torch.equal(with_contacts(imported).contacts, imported.contacts)
         assert torch.equal(resample(imported, 30.0).contacts, imported.contacts)
 
-    def test_a_motion_is_labelled_against_its_own_floor(self):
+    def test_a_motion_is_labeled_against_its_own_floor(self):
         motion = moving_motion(20)
         assert motion.contacts.any()
         upstairs = replace(

@@ -179,7 +179,7 @@ class TestErrors:
 
 @pytest.mark.parametrize("height", [float("nan"), float("inf"), 1.3, -1600.0, 12.0])
 def test_a_floor_that_is_not_under_the_body_is_refused(height: float, tmp_path, monkeypatch) -> None:
-    """Not known, of another world, or in millimetres."""
+    """Not known, of another world, or in millimeters."""
     row = clip_to_row(moving_clip(20)) | {"floor_height": height}
     with pytest.raises(ValueError, match=r"Clip clip0: floor_height is .* m, which puts the pelvis .* above the floor"):
         row_to_clip(row)

@@ -9,7 +9,7 @@ from tests.guidance.problems import ORDER, dense, egoallo_problem, egoallo_terms
 
 
 def skate(anchors: Anchors, R: torch.Tensor) -> float:
-    """As golden/README says: sum over frames and foot joints of contact times displacement, metres."""
+    """As golden/README says: sum over frames and foot joints of contact times displacement, meters."""
     feet = anchors.place(R).joints[0][:, list(FOOT_JOINTS)]
     contacts = anchors.contacts[0][:, [joint - 1 for joint in FOOT_JOINTS]]
     return float(((contacts[1:] + contacts[:-1]) / 2 * (feet[1:] - feet[:-1]).norm(dim=-1)).sum())

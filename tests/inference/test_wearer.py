@@ -310,7 +310,7 @@ class TestBody:
     @pytest.mark.parametrize(
         ("known", "message"),
         [
-            ({"stature": 175}, r"stature of 175 m is nobody's; give metres"),
+            ({"stature": 175}, r"stature of 175 m is nobody's; give meters"),
             ({"stature": 0.0}, r"stature of 0 m is nobody's"),
             ({"stature": float("nan")}, r"stature of nan m is nobody's"),
             ({"betas": np.zeros(17)}, r"betas have the shape \(17,\); give one body's, \(16,\)"),

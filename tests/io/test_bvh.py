@@ -69,4 +69,4 @@ def test_no_bone_ends_in_itself(tmp_path) -> None:
     text = with_hands(moving_motion(1)).save(tmp_path / "walk.bvh").read_text()
     offsets = np.array([line.split()[1:] for line in text.splitlines() if "OFFSET" in line], dtype=float)
     assert len(offsets) == 52 + 13  # ten fingers, two feet, the head
-    assert (np.linalg.norm(offsets[1:], axis=1) > 0.5).all()  # centimetres
+    assert (np.linalg.norm(offsets[1:], axis=1) > 0.5).all()  # centimeters

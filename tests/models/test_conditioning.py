@@ -14,7 +14,7 @@ from tests.tiny import GOLDEN, head_poses
 
 few = settings(max_examples=20, deadline=None, derandomize=True)
 seeds = st.integers(0, 2**31 - 1)
-metres = st.floats(-50, 50)
+meters = st.floats(-50, 50)
 
 
 def head(seed: int, frames: int = 12) -> tuple[Tensor, Tensor]:
@@ -63,7 +63,7 @@ def test_dimensions_are_those_announced(
 
 
 @few
-@given(seed=seeds, x=metres, y=metres, heading=st.floats(-4, 4))
+@given(seed=seeds, x=meters, y=meters, heading=st.floats(-4, 4))
 def test_ours_is_the_same_anywhere_on_the_floor_and_at_any_heading(
     seed: int, x: float, y: float, heading: float
 ) -> None:
@@ -87,7 +87,7 @@ def test_ours_sees_height_and_pitch(seed: int, z: float, pitch: float) -> None:
 
 
 @few
-@given(seed=seeds, x=metres, y=metres, heading=st.floats(-4, 4))
+@given(seed=seeds, x=meters, y=meters, heading=st.floats(-4, 4))
 def test_canonicalized_is_relative_to_the_first_frame_and_absolute_is_not(
     seed: int, x: float, y: float, heading: float
 ) -> None:

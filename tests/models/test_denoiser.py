@@ -304,7 +304,7 @@ def test_encoder_sees_the_noise_only_where_it_should() -> None:
 # ---- head features on one scale
 
 
-def test_condition_statistics_standardise_the_features() -> None:
+def test_condition_statistics_standardize_the_features() -> None:
     model = denoiser(normalize_cond=True)
     sample, timestep, cond = inputs(model, frames=60)
     before = model(sample, timestep, cond).sample

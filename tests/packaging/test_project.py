@@ -1,4 +1,4 @@
-"""What the project says of itself: requirements, versions, licences, citation, headers of scripts."""
+"""What the project says of itself: requirements, versions, licenses, citation, headers of scripts."""
 
 import ast
 import re
@@ -64,7 +64,7 @@ def test_private_names_belong_to_packages_with_an_upper_bound():
         assert train[name].specifier.contains(TESTED[name])
 
 
-def test_the_licence_of_the_weights_is_beside_them():
+def test_the_license_of_the_weights_is_beside_them():
     assert PROJECT["license"] == "Apache-2.0 AND CC-BY-NC-4.0"
     path = Path(motion_grpo.__file__).parent / "checkpoints" / "LICENSE-CC-BY-NC-4.0"
     text = path.read_text()

@@ -29,9 +29,9 @@ def test_every_file_of_the_package_is_in_the_wheel(wheel):
     }
     with zipfile.ZipFile(wheel) as archive:
         assert {name for name in archive.namelist() if ".dist-info/" not in name} == installed
-        licences = {name.split(".dist-info/")[1] for name in archive.namelist() if "/licenses/" in name}
+        licenses = {name.split(".dist-info/")[1] for name in archive.namelist() if "/licenses/" in name}
         metadata = archive.read(next(name for name in archive.namelist() if name.endswith("/METADATA"))).decode()
-    assert licences == {
+    assert licenses == {
         "licenses/LICENSE", "licenses/NOTICE", "licenses/src/motion_grpo/checkpoints/LICENSE-CC-BY-NC-4.0"
     }  # fmt: skip
     assert "License-Expression: Apache-2.0 AND CC-BY-NC-4.0\n" in metadata

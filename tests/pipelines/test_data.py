@@ -205,7 +205,7 @@ def test_upload_keeps_shards_card_and_splits(pack, hub, tmp_path):
 
 
 def test_what_must_not_be_passed_on_stays_private(amass, pack, hub, tmp_path):
-    with pytest.raises(ValueError, match=r"The licence of amass does not let everybody have it.*--private"):
+    with pytest.raises(ValueError, match=r"The license of amass does not let everybody have it.*--private"):
         run("amass", amass, "-o", tmp_path / "out", "--push-to-hub", "me/amass")
     assert not (tmp_path / "out").exists()
     run("amass", amass, "-o", tmp_path / "out")
@@ -220,6 +220,6 @@ def test_what_must_not_be_passed_on_stays_private(amass, pack, hub, tmp_path):
 
 
 def test_unknown_terms_are_not_published(hub, tmp_path):
-    with pytest.raises(ValueError, match="nobody has stated the licence of aria"):
+    with pytest.raises(ValueError, match="nobody has stated the license of aria"):
         run("aria", aria_folder(tmp_path), "-o", tmp_path / "out", "--push-to-hub", "me/walks")
     assert hub.pushes == []

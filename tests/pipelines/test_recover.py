@@ -69,7 +69,7 @@ def test_what_is_known_of_the_wearer(reads_wrists, monkeypatch, tmp_path, capsys
         (("HEAD", "-o", "OUT/missing/x.npz"), "does not exist"),
         (("HEAD", "-o", "OUT/x.npz", "--picture", "OUT/x.gif"), "png"),
         (("HEAD", "-o", "OUT/x.npz", "--checkpoint", "OUT"), "model_index.json"),
-        (("HEAD", "-o", "OUT/x.npz", "--stature", "175"), "stature of 175 m is nobody's; give metres"),
+        (("HEAD", "-o", "OUT/x.npz", "--stature", "175"), "stature of 175 m is nobody's; give meters"),
     ],
 )
 def test_bad_input_ends_in_one_sentence(arguments, message, monkeypatch, tmp_path, capsys) -> None:
@@ -95,7 +95,7 @@ def head_of(motion: Motion) -> np.ndarray:
 
 
 @pytest.mark.parametrize("axes", ["openxr", "unity", "camera", "right up back / right down forward"])
-def test_axes_are_recognised_and_can_be_given(axes, monkeypatch, tmp_path, capsys) -> None:
+def test_axes_are_recognized_and_can_be_given(axes, monkeypatch, tmp_path, capsys) -> None:
     poses, times = walk(30, turn=0.8)
     head = write(tmp_path / "head.csv", HEADER, in_axes(poses, axes), times)
     output = tmp_path / "x.npz"

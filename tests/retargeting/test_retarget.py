@@ -87,10 +87,10 @@ def test_a_lifted_leg(tmp_path: Path) -> None:
 @given(heading=st.floats(-180, 180), scale=st.floats(0.6, 1.4))
 @settings(max_examples=10, deadline=None)
 def test_world_and_size(tmp_path_factory: pytest.TempPathFactory, heading: float, scale: float) -> None:
-    """Turning the source about the vertical turns the result; the way travelled goes with the legs."""
+    """Turning the source about the vertical turns the result; the way traveled goes with the legs."""
     folder = tmp_path_factory.mktemp("a")
     R, p = t_pose(2)
-    p[1, 2] = 100.0  # a metre ahead
+    p[1, 2] = 100.0  # a meter ahead
     still = retarget(read_bvh(write_bvh(folder / "a.bvh", R, p)), MIXAMO, betas0=0.0)
     turn = rotation("Y", heading)
     bigger = [(n, parent, scale * o) for n, parent, o in FIGURE]

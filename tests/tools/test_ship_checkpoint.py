@@ -22,7 +22,7 @@ SAID = {
     "summary": "A model.",
     "hours": 0.5,
     "machine": "one CPU",
-    "licence": "mit",
+    "license": "mit",
 }
 LOG = [{"step": 1, "loss": 2.0}, {"step": 4, "loss": 1.0}]
 

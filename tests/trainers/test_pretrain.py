@@ -78,7 +78,7 @@ def test_trains_resumes_and_fine_tunes(pack, tmp_path, monkeypatch):
     output, tuned = tmp_path / "run", tmp_path / "tuned"
     run(monkeypatch, pack, output, model_config=NETWORK)
     first = check_output(output).denoiser.state_dict()
-    # As if it had been stopped after its first checkpoint: optimiser, windows and noise go on as they would have.
+    # As if it had been stopped after its first checkpoint: optimizer, windows and noise go on as they would have.
     shutil.rmtree(output / "checkpoint-4")
     run(monkeypatch, pack, output, model_config=NETWORK, resume=True)
     for name, value in check_output(output).denoiser.state_dict().items():

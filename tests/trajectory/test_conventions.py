@@ -113,7 +113,7 @@ def test_unknown_names_list_the_known_ones():
         HeadTrajectory.from_convention(walk()[0], "blender", fps=30)
 
 
-def test_engine_quaternions_with_w_last_are_recognised():
+def test_engine_quaternions_with_w_last_are_recognized():
     # A turning head in Unity: the heading turns about y, the up axis.
     half = np.linspace(0, np.pi, 60) / 2
     zero = np.zeros_like(half)

@@ -120,7 +120,7 @@ class TestTimes:
         hands = self.observations([0.0, 0.1, 0.2, 0.3, 0.5, 0.7], [True, True, True, False, True, True])
         wanted = torch.tensor([0.02, 0.05, 0.11, 0.2, 0.22, 0.29, 0.49, 0.53, 0.6], dtype=torch.float64)
         seen = hands.at(wanted)
-        # 0.05 s is more than 1/30 s from both of its neighbours, which are near enough to each other; those of 0.6 s
+        # 0.05 s is more than 1/30 s from both of its neighbors, which are near enough to each other; those of 0.6 s
         # are not.
         assert seen.visible[:, 0].tolist() == [True, True, True, True, True, False, True, True, False]
         # 0.22 s lies between one that was seen and one that was not: the seen one is taken as it is.
@@ -184,7 +184,7 @@ class TestSides:
     def test_centimetres(self):
         head, T = recording()
         T[..., :3, 3] *= 100
-        with pytest.raises(ValueError, match="m from the eyes of array; give them in metres"):
+        with pytest.raises(ValueError, match="m from the eyes of array; give them in meters"):
             HandObservations.from_world(T, visible=everywhere(60)).along(head)
 
     def test_nothing_seen_at_all(self):

@@ -145,7 +145,7 @@ def test_a_gap_is_named_and_can_be_split_away():
     assert len(pieces[1].resample(30)) == 39
 
 
-def test_times_in_another_unit_are_recognised():
+def test_times_in_another_unit_are_recognized():
     poses, times = walk()
     with pytest.raises(ValueError, match=r"33\.3\d* s apart.*must be in seconds"):
         HeadTrajectory.from_matrices(poses, timestamps=times * 1e3).resample()
@@ -196,7 +196,7 @@ def test_bad_quaternions_are_named():
         HeadTrajectory.from_wxyz_xyz(poses, fps=30)
 
 
-def test_rounded_rotations_are_renormalised():
+def test_rounded_rotations_are_renormalized():
     poses, _ = walk()
     for rounded in (
         HeadTrajectory.from_wxyz_xyz(wxyz_xyz(poses).round(3), fps=30),
@@ -207,7 +207,7 @@ def test_rounded_rotations_are_renormalised():
         assert 1e-6 < angle(R, torch.from_numpy(poses[:, :3, :3]).float()) < 3e-3
 
 
-def test_quaternions_with_w_last_are_recognised_once_the_head_turns():
+def test_quaternions_with_w_last_are_recognized_once_the_head_turns():
     poses, _ = walk()
     xyzw = np.roll(wxyz_xyz(poses)[:, :4], -1, axis=1)
     with pytest.raises(ValueError, match="array look like x y z w"):

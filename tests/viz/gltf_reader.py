@@ -88,7 +88,7 @@ def issues_of(path: Path) -> dict:
 
 
 def joints_in_three(path: Path, seconds: float) -> np.ndarray:
-    """The 52 joints as three.js plays them, metres; skips as :func:`issues_of`."""
+    """The 52 joints as three.js plays them, meters; skips as :func:`issues_of`."""
     script = shutil.copy(Path(__file__).with_name("three_joints.mjs"), _packages())
     return np.array(_node(script, str(path), str(seconds)))
 

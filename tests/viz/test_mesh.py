@@ -14,7 +14,7 @@ LEFT_ELBOW = BODY_JOINT_NAMES.index("L_elbow")
 
 
 def still(frames: int = 1, betas: torch.Tensor | None = None) -> Motion:
-    """A T-pose one metre above the world's origin, facing -y."""
+    """A T-pose one meter above the world's origin, facing -y."""
     return Motion(
         root_rotmats=Y_UP_TO_Z_UP.expand(frames, 3, 3),
         root_positions=torch.tensor([0.0, 0.0, 1.0]).expand(frames, 3),
@@ -92,7 +92,7 @@ def test_faces_look_outwards() -> None:
     vertices, faces = mannequin_vertices(still(), [0])[0].astype(np.float64), mannequin_faces()
     a, b, c = (vertices[faces[:, k]] for k in range(3))
     volume = np.einsum("fi,fi->", a, np.cross(b, c)) / 6
-    assert 0.03 < volume < 0.12  # cubic metres of an adult
+    assert 0.03 < volume < 0.12  # cubic meters of an adult
 
 
 def test_known_hands_are_used() -> None:

@@ -78,7 +78,7 @@ def test_normals_of_a_cube_point_away_from_its_centre() -> None:
     assert ((normals * CUBE).sum(-1) > 0.6).all()
 
 
-def test_a_cube_covers_its_silhouette_in_its_colour() -> None:
+def test_a_cube_covers_its_silhouette_in_its_color() -> None:
     camera = Camera.beside(np.array([1.0, 0.0]), azimuth=0.0, elevation=0.0)
     image = render(CUBE, CUBE_FACES, camera, BOX, (50, 50), (0.2, 0.4, 0.8))
     assert image.shape == (100, 100, 4)
@@ -93,8 +93,8 @@ def test_the_shadow_falls_straight_down() -> None:
     small = 0.4 * CUBE + (0.3, 0.0, 1.5)
     shadow = render_shadow(small, CUBE_FACES, camera, BOX, (50, 50), floor=0.2)
     rows, columns = np.indices(shadow.shape)
-    centre = np.array([(columns * shadow).sum(), (rows * shadow).sum()]) / shadow.sum()
+    center = np.array([(columns * shadow).sum(), (rows * shadow).sum()]) / shadow.sum()
     right, up, _ = camera.project(np.array([0.3, 0.0, 0.2]))
-    np.testing.assert_allclose(centre, [50 * (right + 1) - 0.5, 50 * (1 - up) - 0.5], atol=0.6)
+    np.testing.assert_allclose(center, [50 * (right + 1) - 0.5, 50 * (1 - up) - 0.5], atol=0.6)
     # 0.4 m wide and 0.4 m deep, seen from 30 degrees above.
     assert shadow.sum() / 50**2 == pytest.approx(0.4 * 0.4 * np.sin(np.deg2rad(30)), rel=0.05)

@@ -38,7 +38,7 @@ def test_mp4_shows_the_body_move(tmp_path, monkeypatch) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["walk.mp4"]
 
 
-def test_gif_repeats_and_has_a_colour_for_the_body(tmp_path, monkeypatch) -> None:
+def test_gif_repeats_and_has_a_color_for_the_body(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(video, "_GIF_SIZE", (120, 180))
     path = moving_motion(16).save(tmp_path / "walk.gif")
     with Image.open(path) as gif:
@@ -54,16 +54,16 @@ def test_gif_repeats_and_has_a_colour_for_the_body(tmp_path, monkeypatch) -> Non
 
 def test_the_camera_follows_who_walks_and_the_floor_stays_in_the_world() -> None:
     motion = Motion.load(EXAMPLE)
-    centres = []
+    centers = []
     for picture in video.pictures_of([motion], (120, 240), 0.5):
         color = picture.astype(int)
-        centres.append(np.nonzero(color[..., 0] - color[..., 2] > 60)[1].mean())
-    assert len(centres) == 6
-    assert np.abs(np.array(centres) - 120).max() < 30
+        centers.append(np.nonzero(color[..., 0] - color[..., 2] > 60)[1].mean())
+    assert len(centers) == 6
+    assert np.abs(np.array(centers) - 120).max() < 30
     assert float((motion.root_positions[-1] - motion.root_positions[0]).norm()) > 0
 
 
-def test_motions_over_each_other_have_colours_of_their_own() -> None:
+def test_motions_over_each_other_have_colors_of_their_own() -> None:
     near = moving_motion(2)
     (picture, *_) = video.pictures_of([near, moving_motion(2, seed=3)], (120, 180), 30.0)
     color = picture.astype(int)

@@ -29,8 +29,8 @@ def server():
     server.stop()
 
 
-def shifted(motion: Motion, *metres: float) -> Motion:
-    return replace(motion, root_positions=motion.root_positions + torch.tensor(metres))
+def shifted(motion: Motion, *meters: float) -> Motion:
+    return replace(motion, root_positions=motion.root_positions + torch.tensor(meters))
 
 
 def test_bones_follow_the_joints(server: viser.ViserServer) -> None:
@@ -53,7 +53,7 @@ def test_numbers_are_those_of_the_moment(server: viser.ViserServer) -> None:
     lines = stage.read_out(6).splitlines()
     assert lines[0] == "**0.20 s** (frame 6)"
     eyes = float(stage._actors[1].eyes[6, 2])
-    assert 2.2 < eyes < 2.9  # over a floor one metre down
+    assert 2.2 < eyes < 2.9  # over a floor one meter down
     assert lines[2:] == [f"- near: eyes at {eyes:.2f} m, error 50 mm", f"- truth: eyes at {eyes:.2f} m"]
     stage.show(6)
     assert stage._actors[0].label.text == lines[2].removeprefix("- ")

@@ -15,7 +15,7 @@ Gender = Literal["male", "female", "neutral"]
 # A body file may lie as mano.is.tue.mpg.de packs it or as smplx wants it named.
 _FILE_NAMES = ("{gender}/model.npz", "SMPLH_{GENDER}.npz")
 _SHAPE_PRIOR = 1e-4
-"""Metres squared per squared unit of beta: a joint error of 1 cm weighs as much as one standard deviation of shape."""
+"""Meters squared per squared unit of beta: a joint error of 1 cm weighs as much as one standard deviation of shape."""
 
 
 def body_file(folder: Path, gender: Gender) -> Path:
@@ -67,7 +67,7 @@ def gender_to_neutral(folder: Path, gender: Gender) -> tuple[Float[Tensor, "16 1
 def fit_betas(rest_joints: Float[Tensor, "joints 3"], skeleton: Skeleton) -> Float[Tensor, "16"]:
     """The shape of ``skeleton`` whose bones are nearest to those of another body, in the same rest pose.
 
-    Linear least squares over the vectors from parent to child, metres, with a prior on betas so that what bones do not
+    Linear least squares over the vectors from parent to child, meters, with a prior on betas so that what bones do not
     show (fat, muscle) stays average. The models' origins, which differ between SMPL-X and SMPL-H, play no part.
 
     Args:

@@ -15,7 +15,7 @@ class PosedBody(NamedTuple):
     rotmats: Float[Tensor, "*batch joints 3 3"]
     """R_world_joint."""
     joints: Float[Tensor, "*batch joints 3"]
-    """Joint positions in metres; joint 0 is the pelvis."""
+    """Joint positions in meters; joint 0 is the pelvis."""
 
 
 def forward_kinematics(
@@ -26,9 +26,9 @@ def forward_kinematics(
     """Poses the skeleton (SMPL, Loper et al. 2015, Eq. 3-4, joints only).
 
     Args:
-        rest_joints: joints of the shaped body in the rest pose, metres; 22 (no hands) or 52 of them.
+        rest_joints: joints of the shaped body in the rest pose, meters; 22 (no hands) or 52 of them.
         local_rotmats: rotation of every joint relative to its parent; entry 0 is R_world_root.
-        root_position: world position of the pelvis joint, metres (not SMPL's ``trans``).
+        root_position: world position of the pelvis joint, meters (not SMPL's ``trans``).
     """
     num_joints = rest_joints.shape[-2]
     batch = torch.broadcast_shapes(rest_joints.shape[:-2], local_rotmats.shape[:-3], root_position.shape[:-1])
@@ -67,11 +67,11 @@ def place_by_head(
     Sec. 3.2: the root is found last, from the head).
 
     Args:
-        rest_joints: joints of the shaped body in the rest pose, metres; 22 or 52 of them.
-        cpf_offset: eyes relative to the head joint, in the head frame, metres.
+        rest_joints: joints of the shaped body in the rest pose, meters; 22 or 52 of them.
+        cpf_offset: eyes relative to the head joint, in the head frame, meters.
         local_rotmats: rotation of every joint but the root relative to its parent.
         R_world_cpf: orientation of the CPF (x left, y up, z forward) in the z-up world.
-        p_world_cpf: position of the CPF in the world, metres.
+        p_world_cpf: position of the CPF in the world, meters.
     """
     identity = torch.eye(3, dtype=local_rotmats.dtype, device=local_rotmats.device)
     identity = identity.expand(*local_rotmats.shape[:-3], 1, 3, 3)
@@ -87,6 +87,6 @@ def place_by_head(
 def cpf_of(
     body: PosedBody, cpf_offset: Float[Tensor, "*#batch 3"]
 ) -> tuple[Float[Tensor, "*batch 3 3"], Float[Tensor, "*batch 3"]]:
-    """Rotation and position (metres) of the central pupil frame of a posed body, in the world."""
+    """Rotation and position (meters) of the central pupil frame of a posed body, in the world."""
     R_world_head = body.rotmats[..., HEAD, :, :]
     return R_world_head, body.joints[..., HEAD, :] + (R_world_head @ cpf_offset[..., None]).squeeze(-1)

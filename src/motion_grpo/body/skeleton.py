@@ -31,11 +31,11 @@ from motion_grpo.body.model_file import read_model_file
 _SMPLH_EYE_VERTICES = (6260, 6262, 2800, 2802)
 _SMPLH_NUM_VERTICES = 6890
 SOLE_UNDER_TOE = 0.018
-"""Metres from the sole up to the toe joint, which lies inside the foot."""
+"""Meters from the sole up to the toe joint, which lies inside the foot."""
 EYE_HEIGHT = 0.933
 """Eyes over the sole, as a share of stature, on the mean body."""
 STATURES = (0.8, 2.5)
-"""Metres that people measure."""
+"""Meters that people measure."""
 # Between the lower toe joint and the sole in the definition of stature by which open_mocap_smplh was made.
 _SOLE_OF_STATURE = 0.015
 # mannequin-x has SMPL-X's joints without the face, and two zero-length joints (22, 23) that SMPL-H has not.
@@ -49,7 +49,7 @@ _EYES_IN_HEAD_BOX = (0.5, 0.52, 0.855)
 class Skeleton:
     """Rest joints ``J0 + J1 @ betas`` and the CPF's offset from the head joint in the same form.
 
-    The rest pose is SMPL's: T-pose, y up, facing +z, the person's left at +x; metres.
+    The rest pose is SMPL's: T-pose, y up, facing +z, the person's left at +x; meters.
     """
 
     J0: Float[Tensor, "52 3"]
@@ -158,20 +158,20 @@ class Skeleton:
         return replace(self, **{k: getattr(self, k).to(device) for k in ("J0", "J1", "cpf0", "cpf1")})
 
     def rest_joints(self, betas: Float[Tensor, "*batch 16"]) -> Float[Tensor, "*batch 52 3"]:
-        """Joints of the shaped body in the rest pose, metres (SMPL, Eq. 10)."""
+        """Joints of the shaped body in the rest pose, meters (SMPL, Eq. 10)."""
         return self.J0 + torch.einsum("jcb,...b->...jc", self.J1, betas)
 
     def cpf_offset(self, betas: Float[Tensor, "*batch 16"]) -> Float[Tensor, "*batch 3"]:
-        """CPF relative to the head joint, in the head frame, metres."""
+        """CPF relative to the head joint, in the head frame, meters."""
         return self.cpf0 + betas @ self.cpf1.mT
 
     def leg_length(self, betas: Float[Tensor, "*batch 16"]) -> Float[Tensor, "*batch"]:
-        """Pelvis over soles in the rest pose, metres: the scale by which a body of another size travels."""
+        """Pelvis over soles in the rest pose, meters: the scale by which a body of another size travels."""
         rest = self.rest_joints(betas)
         return rest[..., PELVIS, 1] - rest[..., [LEFT_FOOT, RIGHT_FOOT], 1].mean(-1) + SOLE_UNDER_TOE
 
     def measures(self, betas: Float[Tensor, "*batch 16"]) -> Float[Tensor, "*batch 3"]:
-        """Sizes of the shaped body in the rest pose, metres: eyes over soles, pelvis over soles, shoulder to wrist."""
+        """Sizes of the shaped body in the rest pose, meters: eyes over soles, pelvis over soles, shoulder to wrist."""
         rest = self.rest_joints(betas)
         legs = self.leg_length(betas)
         eyes = rest[..., HEAD, 1] + self.cpf_offset(betas)[..., 1] - rest[..., PELVIS, 1] + legs
@@ -183,19 +183,19 @@ class Skeleton:
         return torch.stack([eyes, legs, arms], dim=-1)
 
     def stature(self, betas: Float[Tensor, "*batch 16"]) -> Float[Tensor, "*batch"]:
-        """Height of the shaped body, metres, by the height of its eyes over its lower sole."""
+        """Height of the shaped body, meters, by the height of its eyes over its lower sole."""
         rest = self.rest_joints(betas)
         eyes = rest[..., HEAD, 1] + self.cpf_offset(betas)[..., 1]
         return (eyes - rest[..., [LEFT_FOOT, RIGHT_FOOT], 1].amin(-1) + _SOLE_OF_STATURE) / EYE_HEIGHT
 
     def betas_of_stature(self, stature: float | int) -> Float[Tensor, "16"]:
-        """The body of that many metres, average but for its first shape parameter, which is rounded to 0.01 (1 mm).
+        """The body of that many meters, average but for its first shape parameter, which is rounded to 0.01 (1 mm).
 
         Raises:
             ValueError: a stature that nobody has: another unit, most likely.
         """
         if not STATURES[0] <= stature <= STATURES[1]:
-            raise ValueError(f"A stature of {stature:g} m is nobody's; give metres, such as 1.75.")
+            raise ValueError(f"A stature of {stature:g} m is nobody's; give meters, such as 1.75.")
         betas = torch.zeros(2, NUM_BETAS, device=self.J0.device)
         betas[1, 0] = 1.0
         mean, one = self.stature(betas).tolist()

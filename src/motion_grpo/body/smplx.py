@@ -27,7 +27,7 @@ class SmplxBody:
     """One gender of SMPL-X, as far as its skeleton goes."""
 
     J0: Float[Tensor, "52 3"]
-    """SMPL-H's joints in the rest pose of the mean body, metres."""
+    """SMPL-H's joints in the rest pose of the mean body, meters."""
     J1: Float[Tensor, "52 3 10"]
     """Their change per unit of each beta."""
     hand_mean: Float[Tensor, "2 45"]
@@ -36,7 +36,7 @@ class SmplxBody:
     """Principal components of hand poses, one a row."""
 
     def rest_joints(self, betas: Float[Tensor, "10"]) -> Float[Tensor, "52 3"]:
-        """Joints of the shaped body in the rest pose, metres."""
+        """Joints of the shaped body in the rest pose, meters."""
         return self.J0 + self.J1 @ betas
 
     def hand_rotmats(

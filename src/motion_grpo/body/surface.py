@@ -24,7 +24,7 @@ _CHUNK = 64  # frames; skinning holds 12 numbers a vertex and frame
 
 @dataclass(frozen=True, eq=False)
 class BodySurface:
-    """A mesh at rest (T-pose, y up, metres), how it changes with shape and pose, and how it hangs on the joints."""
+    """A mesh at rest (T-pose, y up, meters), how it changes with shape and pose, and how it hangs on the joints."""
 
     kind: Literal["smplh", "smplx"]
     template: Float[Tensor, "vertices 3"]
@@ -75,11 +75,11 @@ class BodySurface:
         )
 
     def shaped(self, betas: Float[Tensor, "16"]) -> Float[Tensor, "vertices 3"]:
-        """The mesh of a body at rest, metres."""
+        """The mesh of a body at rest, meters."""
         return self.template + self.shape_dirs @ betas
 
     def rest_joints(self, betas: Float[Tensor, "16"]) -> Float[Tensor, "52 3"]:
-        """The joints of a body at rest, metres."""
+        """The joints of a body at rest, meters."""
         return self.regressor @ self.shaped(betas)
 
     def pose(
@@ -88,7 +88,7 @@ class BodySurface:
         local_rotmats: Float[Tensor, "frames 52 3 3"],
         root_positions: Float[Tensor, "frames 3"],
     ) -> Float[Tensor, "frames vertices 3"]:
-        """The posed mesh, metres (SMPL, Loper et al. 2015, Eq. 2-4 and 9)."""
+        """The posed mesh, meters (SMPL, Loper et al. 2015, Eq. 2-4 and 9)."""
         shaped, rest = self.shaped(betas), self.rest_joints(betas)
         frames = []
         for local, root in zip(local_rotmats.split(_CHUNK), root_positions.split(_CHUNK), strict=True):
@@ -104,7 +104,7 @@ def skinned(
     rest_joints: Float[Tensor, "52 3"],
     body: PosedBody,
 ) -> Float[Tensor, "frames vertices 3"]:
-    """Linear blend skinning (Loper et al. 2015, Eq. 2): vertices at rest follow the joints they hang on; metres."""
+    """Linear blend skinning (Loper et al. 2015, Eq. 2): vertices at rest follow the joints they hang on; meters."""
     shift = body.joints - (body.rotmats @ rest_joints[..., None])[..., 0]
     transforms = torch.cat([body.rotmats.flatten(-2), shift], dim=-1)
     blended = weights @ transforms

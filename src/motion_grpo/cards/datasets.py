@@ -25,7 +25,7 @@ def write_dataset_card(
     folder: str | Path,
     *,
     title: str,
-    licence: str,
+    license: str,
     summary: str,
     sources: Sequence[SourceFacts],
     repo_id: str | None = None,
@@ -38,7 +38,7 @@ def write_dataset_card(
     Args:
         folder: what an import wrote, ``SPLIT/*.parquet``.
         title: of the data set.
-        licence: of the whole, as an identifier of the Hub (``cc-by-nc-4.0``, ``other``).
+        license: of the whole, as an identifier of the Hub (``cc-by-nc-4.0``, ``other``).
         summary: one paragraph.
         sources: one entry for every value of the column ``source``.
         repo_id: where it will be on the Hub; the folder's path when None.
@@ -54,13 +54,13 @@ def write_dataset_card(
     unknown = sorted(set(facts["source"]) - known.keys())
     if unknown:
         raise ValueError(f"{folder} has clips of {', '.join(unknown)}, which no entry of sources describes.")
-    given = {"title": title, "licence": licence, "summary": summary}
+    given = {"title": title, "license": license, "summary": summary}
     given |= {f"{source.name}'s {key}": value for source in sources for key, value in asdict(source).items()}
     empty = sorted(key for key, value in given.items() if not value.strip())
     if empty:
         raise ValueError(f"The card of {folder} needs {', '.join(empty)}.")
     metadata = {
-        "license": licence,
+        "license": license,
         "pretty_name": title,
         "tags": ["motion", "egocentric", "smpl-h", "human-pose", "motion-grpo", *tags],
         "task_categories": ["other"],

@@ -30,7 +30,7 @@ from motion_grpo.cards.results import (
     read_pipeline_evaluation,
     write_entries,
 )
-from motion_grpo.cards.sources import hub_licence, training_data
+from motion_grpo.cards.sources import hub_license, training_data
 from motion_grpo.cards.templates import DataFacts, SourceFacts, is_hub_id, model_card
 from motion_grpo.files import write_text
 from motion_grpo.metrics import METRIC_UNITS
@@ -166,7 +166,7 @@ def write_run_card(
     base_model: str | None = None,
     policies: Iterable[str] | None = None,
     body: str | None = None,
-    licence: str | None = None,
+    license: str | None = None,
     sampling: Mapping[str, Any] | None = None,
     tags: Sequence[str] = (),
 ) -> Path:
@@ -186,7 +186,7 @@ def write_run_card(
         base_model: that the training started from.
         policies: base policies that a perceptual model learned to tell from recordings.
         body: that betas refer to.
-        licence: of the weights, as an identifier of the Hub; follows from the data when None.
+        license: of the weights, as an identifier of the Hub; follows from the data when None.
         sampling: ``num_inference_steps`` and ``eta`` of the pipeline that the run leaves.
         tags: beside the usual ones.
 
@@ -233,7 +233,7 @@ def write_run_card(
     dataset = dataset or told.get("dataset_name")
     if dataset is not None:
         facts["data"] = training_data(dataset, told.get("sources"))
-        facts["licence"] = licence or hub_licence(list(facts["data"].sources))
+        facts["license"] = license or hub_license(list(facts["data"].sources))
         facts["summary"] = _summary(kind, facts["data"].name, base_model)
     if base_model is not None:
         facts["base_model"] = shown(base_model)
@@ -267,7 +267,7 @@ def card_settings(config: type[TrainingArguments], values: Mapping[str, Any]) ->
 
 
 def batch_of(kind: str, size: int, settings: Mapping[str, Any]) -> str:
-    """What an optimiser step sees; a batch of GRPO counts samples."""
+    """What an optimizer step sees; a batch of GRPO counts samples."""
     if kind == "grpo":
         group = settings["num_generations"]
         return f"{size} samples, {group} for each of {size // group} windows,"
@@ -347,7 +347,7 @@ def build_card(
         ValueError: a fact is missing, or the Hub would refuse the card.
     """
     metadata: dict[str, Any] = {
-        "license": facts.get("licence"),
+        "license": facts.get("license"),
         "library_name": "diffusers",
         "pipeline_tag": "other",
         "tags": [*_TAGS[kind], *tags],

@@ -12,7 +12,7 @@ from motion_grpo.cards.templates import DataFacts, SourceFacts
 from motion_grpo.data.loading import load_motions
 from motion_grpo.data.mocap_pack import is_mocap_pack, pack_shards, source_of
 
-_AMASS_LICENCE = "AMASS licence: non-commercial scientific research, no redistribution"
+_AMASS_LICENSE = "AMASS license: non-commercial scientific research, no redistribution"
 _AMASS_CITATION = (
     "N. Mahmood, N. Ghorbani, N. F. Troje, G. Pons-Moll, M. J. Black, 'AMASS: Archive of Motion Capture as Surface "
     "Shapes', ICCV 2019, and the authors of the sub data set."
@@ -31,21 +31,21 @@ _FACTS = {
     "rich": SourceFacts(
         "rich",
         "RICH",
-        "RICH licence: non-commercial scientific research, no redistribution",
+        "RICH license: non-commercial scientific research, no redistribution",
         "C.-H. P. Huang et al., 'Capturing and Inferring Dense Full-Body Human-Scene Contact', CVPR 2022.",
         "https://rich.is.tue.mpg.de/license.html",
     ),
     "adt": SourceFacts(
         "adt",
         "Aria Digital Twin",
-        "Aria Digital Twin dataset licence: non-commercial research",
+        "Aria Digital Twin dataset license: non-commercial research",
         "X. Pan et al., 'Aria Digital Twin: A New Benchmark Dataset for Egocentric 3D Machine Perception', ICCV 2023.",
         "https://www.projectaria.com/datasets/adt/license/",
     ),
     "egoallo-hdf5": SourceFacts(
         "egoallo-hdf5",
         "AMASS as preprocessed by EgoAllo",
-        _AMASS_LICENCE,
+        _AMASS_LICENSE,
         f"{_AMASS_CITATION} B. Yi et al., 'Estimating Body and Hand Motion in an Ego-sensed World', CVPR 2025.",
         "https://amass.is.tue.mpg.de/license.html",
     ),
@@ -115,22 +115,22 @@ def source_facts(licenses: Mapping[str, str]) -> list[SourceFacts]:
 
 
 def is_restricted(name: str) -> bool:
-    """Whether the licence of an importer's data set, or of a source, keeps it from being passed on."""
+    """Whether the license of an importer's data set, or of a source, keeps it from being passed on."""
     return name in _RESTRICTED or name.startswith("amass-")
 
 
 def why_private(facts: SourceFacts) -> str | None:
     """Why a source must not be shared with everybody; None where it may."""
     if is_restricted(facts.name):
-        return f"the licence of {facts.title} does not let everybody have it ({facts.licence})"
-    if facts.licence == _NOT_STATED:
-        return f"nobody has stated the licence of {facts.name} (--license)"
+        return f"the license of {facts.title} does not let everybody have it ({facts.license})"
+    if facts.license == _NOT_STATED:
+        return f"nobody has stated the license of {facts.name} (--license)"
     return None
 
 
-def hub_licence(facts: list[SourceFacts]) -> str:
+def hub_license(facts: list[SourceFacts]) -> str:
     """The identifier of the Hub for all sources together."""
-    non_commercial = any(source.licence == "CC BY-NC 4.0" for source in facts)
+    non_commercial = any(source.license == "CC BY-NC 4.0" for source in facts)
     return "cc-by-nc-4.0" if non_commercial and not any(map(why_private, facts)) else "other"
 
 
@@ -148,5 +148,5 @@ def _facts_of(name: str, license: str) -> SourceFacts:
     if name.startswith("amass-"):
         subset = name.removeprefix("amass-")
         url = "https://amass.is.tue.mpg.de/license.html"
-        return SourceFacts(name, f"AMASS, {subset}", _AMASS_LICENCE, _AMASS_CITATION, url)
+        return SourceFacts(name, f"AMASS, {subset}", _AMASS_LICENSE, _AMASS_CITATION, url)
     return SourceFacts(name, name, license or _NOT_STATED, f"Authors: {_NOT_STATED}.", f"Address: {_NOT_STATED}.")

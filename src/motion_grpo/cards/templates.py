@@ -19,7 +19,7 @@ from huggingface_hub.utils import validate_repo_id
 FACTS = {
     "base_evaluation": "how the base model does, to compare with",
     "base_model": "the model that the training started from",
-    "batch": "examples of an optimiser step",
+    "batch": "examples of an optimizer step",
     "body": "the body that betas refer to",
     "columns": "what the columns hold",
     "command": "the command that trained it",
@@ -30,7 +30,7 @@ FACTS = {
     "evaluation_note": "what one has to know of the evaluation",
     "frames": "frames of a window",
     "hours": "wall time of the training",
-    "licence": "terms of use",
+    "license": "terms of use",
     "limits": "what it cannot do",
     "load": "the line that loads it",
     "machine": "what it was trained on",
@@ -44,7 +44,7 @@ FACTS = {
     "settings": "of the training",
     "size": "of the weights' file",
     "sources": "whose recordings these are",
-    "steps": "optimiser steps of the training",
+    "steps": "optimizer steps of the training",
     "summary": "a paragraph that says what it is",
     "title": "of the data set",
     "training_config": "the file with the training's whole configuration",
@@ -61,9 +61,9 @@ class SourceFacts:
     name: str
     """As in the column ``source``."""
     title: str
-    licence: str
+    license: str
     attribution: str
-    """Who made it, and what the licence or the authors ask to be said or cited."""
+    """Who made it, and what the license or the authors ask to be said or cited."""
     url: str
 
 

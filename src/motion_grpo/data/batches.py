@@ -36,7 +36,7 @@ class TrainingBatch(NamedTuple):
     state: MotionState
     head: HeadPoses
     joints: Float[Tensor, "batch frames 22 3"]
-    """World positions above a floor at z = 0, metres."""
+    """World positions above a floor at z = 0, meters."""
     rotmats: Float[Tensor, "batch frames 22 3 3"]
     """R_world_root, then local rotations."""
     world_rotmats: Float[Tensor, "batch frames 22 3 3"]

@@ -37,7 +37,7 @@ class Clip:
 def resample(motion: Motion, fps: float, speed: float = 1.0) -> Motion:
     """The motion at another frame rate (slerp and linear interpolation by time), played ``speed`` times as fast.
 
-    Contacts are labelled anew, since they depend on the speed.
+    Contacts are labeled anew, since they depend on the speed.
     """
     time = (motion.timestamps - motion.timestamps[0]) / speed
     new_time = torch.arange(int(float(time[-1]) * fps + 1e-6) + 1, dtype=torch.float64) / fps
@@ -62,7 +62,7 @@ def mirror(
 
     Args:
         rotmats: R_world_root and the local rotations, SMPL-H order, 22 or 52 joints.
-        positions: of the root, metres; the mirror is the world's plane x = 0.
+        positions: of the root, meters; the mirror is the world's plane x = 0.
     """
     joints = rotmats.shape[-3]
     M = _REFLECT.to(rotmats)

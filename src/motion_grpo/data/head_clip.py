@@ -16,7 +16,7 @@ HAND_OBSERVATION = (
     "confidence",
     *(f"{what}_{axis}" for what in ("wrist", "palm", "wrist_normal", "palm_normal") for axis in "xyz"),
 )
-"""What the 13 numbers of a hand observation are: confidence in [0, 1], positions in metres, unit normals."""
+"""What the 13 numbers of a hand observation are: confidence in [0, 1], positions in meters, unit normals."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class HeadClip:
     hands: Float32[Tensor, "frames 2 13"] | None = None
     """Left and right hand as tracked from the head, in the CPF (:data:`HAND_OBSERVATION`); NaN where not observed."""
     joints: Float32[Tensor, "frames 22 3"] | None = None
-    """Measured body joints in the world, metres, at the places of SMPL-H's; NaN where there is none."""
+    """Measured body joints in the world, meters, at the places of SMPL-H's; NaN where there is none."""
 
     def to_row(self) -> dict[str, Any]:
         """The clip as a row of the schema, whose body columns are null and whose ``skeleton`` is empty."""

@@ -1,6 +1,6 @@
 """Reads open_mocap_smplh: real motion capture in SMPL-H form, in small Parquet shards (one per source and split).
 
-Pose columns are int16 of radians x 1e4, translations int32 of metres x 1e5, channel-major and differenced in time with
+Pose columns are int16 of radians x 1e4, translations int32 of meters x 1e5, channel-major and differenced in time with
 wrap-around, so that they compress well.
 """
 
@@ -22,13 +22,13 @@ _COLUMNS = {"clip_id", "source", "num_frames", "fps", "betas", "poses_i16", "tra
 _FREE = "free for all uses, with attribution (mocap.cs.cmu.edu)"
 _LICENSES = {"bandai1": "cc-by-nc-4.0", "bandai2": "cc-by-nc-4.0", "cmu": _FREE, "cmu2": _FREE}
 SPLITS = ("train", "val", "test", "id_test")
-# The pack's floor is where the sole stands: the toe joint of a standing foot is this far above it, metres. (Its lower
+# The pack's floor is where the sole stands: the toe joint of a standing foot is this far above it, meters. (Its lower
 # toe joint is 18 mm above; both feet of the symmetric body stand between that one and the other.)
 _PACK_TOE_HEIGHT = 0.0165
 
 
 def read_mocap_pack(folder: str | Path, split: str, sources: Sequence[str] | None = None) -> Iterator[Clip]:
-    """Yields the clips of one split on the default body, contacts labelled.
+    """Yields the clips of one split on the default body, contacts labeled.
 
     The pack was made on the body of mannequin-x, whose sides differ. Pelvis and ankles stay where they are there, so
     that planted feet stay planted (:func:`~motion_grpo.retargeting.retarget.on_default_body`).
@@ -86,7 +86,7 @@ def columns_of(shard: Path) -> list[str]:
 
 
 def clip_of(row: dict, split: str) -> Clip:
-    """One row as a clip on the default body, contacts labelled."""
+    """One row as a clip on the default body, contacts labeled."""
     frames = row["num_frames"]
 
     def undo(column: str, dtype: type, channels: int) -> np.ndarray:

@@ -23,18 +23,18 @@ _SIDEWAYS = 0.5
 """Its vertical part, below which it lies (sine of 30 degrees)."""
 # Degrees between trunk and legs: 10 in the median clip, 19 in the 95th percentile; who crawls has 40 and more.
 _STRAIGHT = 27.0
-# Metres per second of the pelvis that nobody makes while lying stretched out.
+# Meters per second of the pelvis that nobody makes while lying stretched out.
 _LYING_SPEED = 0.4
-# Metres from the floor to the lower wrist of who stands on his hands.
+# Meters from the floor to the lower wrist of who stands on his hands.
 _HANDSTAND = 0.35
-# Metres; the highest of the captures stands on a playground's bars with the head at 2.2.
+# Meters; the highest of the captures stands on a playground's bars with the head at 2.2.
 _HEAD_HEIGHT = 3.0
-# Metres per second, medians over a take; the fastest run of the captures has 4.6, a sprinter 10.
+# Meters per second, medians over a take; the fastest run of the captures has 4.6, a sprinter 10.
 _FAST, _TOO_FAST = 7.0, 15.0
 # Steps per second over two seconds and more: the captures have at most 3.37, sprinters and six of ten walks at twice
 # their rate have more.
 _CADENCE, _CADENCE_SECONDS, _SPRINT = 3.4, 1.9, 4.5
-# Metres between the ankles along the way, below which a stride has no side.
+# Meters between the ankles along the way, below which a stride has no side.
 _STRIDE = 0.08
 # The slower foot's speed over the pelvis's: 0.07 in the median walk, 0.5 in runs; over 1 where a path's unit is off.
 _SKATING, _MOVING = 0.8, 0.4

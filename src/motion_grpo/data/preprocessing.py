@@ -1,8 +1,8 @@
 """From a recording at its own frame rate to a training clip: EgoAllo's preprocessing, after HuMoR (Rempe et al. 2021).
 
-The middle of the clip is kept, its floor found under the feet that stand still, contacts labelled at the source's frame
+The middle of the clip is kept, its floor found under the feet that stand still, contacts labeled at the source's frame
 rate, and the result resampled to 30 fps by timestamp. What differs from the reference, on purpose: speeds are in m/s
-instead of metres per source frame, DBSCAN's outliers are no cluster, and frames are interpolated and not picked.
+instead of meters per source frame, DBSCAN's outliers are no cluster, and frames are interpolated and not picked.
 """
 
 from dataclasses import dataclass, replace
@@ -20,24 +20,24 @@ from motion_grpo.motion import Motion
 from motion_grpo.motion.contacts import CONTACT_SPEED, TOE_HEIGHT, label_contacts, speeds
 
 FLOOR_CLUSTER_EPS = 0.005
-"""Metres: static toes closer than this in height stand on the same ground."""
+"""Meters: static toes closer than this in height stand on the same ground."""
 FLOOR_CLUSTER_MIN_SAMPLES = 3
 
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """A motion at its source's frame rate, as mocap files hold it: axis-angle rotations, nothing labelled yet."""
+    """A motion at its source's frame rate, as mocap files hold it: axis-angle rotations, nothing labeled yet."""
 
     rotvecs: Float[np.ndarray, "frames joints 3"]
     """Radians, relative to the parent, root first: 22 joints, or 52 with hands."""
     root_positions: Float[np.ndarray, "frames 3"]
-    """Pelvis joint in a z-up world, metres."""
+    """Pelvis joint in a z-up world, meters."""
     betas: Float[Tensor, "16"]
     fps: float
     skeleton: Skeleton | None = None
     """The body that ``betas`` refer to; None for the default one."""
     floor_height: float = 0.0
-    """Metres; counts only where the feet do not tell."""
+    """Meters; counts only where the feet do not tell."""
 
     def __len__(self) -> int:
         return len(self.rotvecs)
@@ -76,7 +76,7 @@ def prepare(recording: Recording, *, keep: float = 0.8, min_seconds: float = 1.0
 
 
 def joint_positions(recording: Recording) -> Float[np.ndarray, "frames 22 3"]:
-    """World positions of root and body joints, metres: forward kinematics with the frames last.
+    """World positions of root and body joints, meters: forward kinematics with the frames last.
 
     Every step is then a handful of products of long contiguous rows, which makes it ten times as fast as small matrices
     are; the import of AMASS spends its time here.
@@ -141,7 +141,7 @@ def _resample(recording: Recording, contacts: Float[Tensor, "frames 21"], floor:
 
 
 def floor_from_toes(heights: Float[Tensor, "frames toes"], toe_speeds: Float[Tensor, "frames toes"]) -> float | None:
-    """Height of the floor, metres: 1 cm under the lowest height at which toes stand still.
+    """Height of the floor, meters: 1 cm under the lowest height at which toes stand still.
 
     Heights of toes slower than 0.6 m/s are clustered; the cluster with the lowest median is the floor, higher ones are
     steps and chairs. Outliers count only where there is no cluster at all.

@@ -28,22 +28,22 @@ _ALL_COLUMNS = {
     "skeleton": (Value("string"), "Body that betas and trans refer to; empty where only the head is known"),
     "fps": (Value("float64"), "Frames per second, evenly spaced"),
     "num_frames": (Value("int32"), "Frames T"),
-    "floor_height": (Value("float32"), "z of the floor, metres"),
+    "floor_height": (Value("float32"), "z of the floor, meters"),
     "betas": (List(Value("float32"), length=16), "Shape of the body"),
     "root_orient": (Array2D((None, 4), "float32"), "R_world_pelvis, quaternion wxyz"),
-    "trans": (Array2D((None, 3), "float32"), "AMASS's translation, metres: pelvis = trans + J0(betas)[0]"),
+    "trans": (Array2D((None, 3), "float32"), "AMASS's translation, meters: pelvis = trans + J0(betas)[0]"),
     "body_quats": (Array3D((None, 21, 4), "float32"), "SMPL-H joints 1-21 relative to their parents, quaternions wxyz"),
     "hand_quats": (Array3D((None, 30, 4), "float32"), "SMPL-H joints 22-51, likewise; null where hands are not known"),
     "contacts": (Array2D((None, 21), "float32"), "Probability that joint 1-21 touches the ground"),
-    "T_world_cpf": (Array2D((None, 7), "float32"), "Central pupil frame (x left, y up, z forward): wxyz, then metres"),
+    "T_world_cpf": (Array2D((None, 7), "float32"), "Central pupil frame (x left, y up, z forward): wxyz, then meters"),
     "hand_observations": (
         Array3D((None, 2, 13), "float32"),
         "Left and right hand as seen from the head, in the CPF: confidence, wrist, palm, their normals; null elsewhere",
     ),
-    "joints": (Array3D((None, 22, 3), "float32"), "Measured joints in the world, metres; null where a body is given"),
+    "joints": (Array3D((None, 22, 3), "float32"), "Measured joints in the world, meters; null where a body is given"),
 }
 FEATURES = Features({name: feature for name, (feature, _) in _ALL_COLUMNS.items()})
-"""Columns of a motion data set. World z up, metres, float32; T differs from row to row.
+"""Columns of a motion data set. World z up, meters, float32; T differs from row to row.
 
 A row with an empty ``skeleton`` is of a head without a body (:class:`~motion_grpo.data.HeadClip`): betas, rotations,
 translation and contacts are null there, and what reads bodies leaves it out.
@@ -51,9 +51,9 @@ translation and contacts are null there, and what reads bodies leaves it out.
 _LATER_COLUMNS = {"content"}
 """Not in data sets of schema 1.0, which are read as if nothing was known there: an import takes hours."""
 _HIGHEST_ROOT = 10.0
-"""Metres over the floor; what is higher is in millimetres, or in a world of another floor."""
+"""Meters over the floor; what is higher is in millimeters, or in a world of another floor."""
 _HEAD_TOLERANCE = 0.1
-"""Metres between the head that is given and the one that the body has: bodies of different versions differ by less."""
+"""Meters between the head that is given and the one that the body has: bodies of different versions differ by less."""
 COLUMN_NOTES: dict[str, str] = {name: note for name, (_, note) in _ALL_COLUMNS.items()}
 """What the columns hold, for cards and people."""
 ARROW_SCHEMA: pa.Schema = FEATURES.arrow_schema.with_metadata(
@@ -186,8 +186,8 @@ def check_floor(name: str, floor_height: float, root_heights: Float[np.ndarray, 
 
     Args:
         name: of the clip.
-        floor_height: z of the floor, metres.
-        root_heights: z of the pelvis in some frames, metres.
+        floor_height: z of the floor, meters.
+        root_heights: z of the pelvis in some frames, meters.
 
     Raises:
         ValueError: no finite number, or a pelvis that is mostly below the floor or more than 10 m above it.
@@ -196,7 +196,7 @@ def check_floor(name: str, floor_height: float, root_heights: Float[np.ndarray, 
     if not 0 < above < _HIGHEST_ROOT:
         raise ValueError(
             f"Clip {name}: floor_height is {floor_height:g} m, which puts the pelvis {above:.3g} m above the floor; it "
-            "must be the z of the floor in the world of trans and T_world_cpf, in metres."
+            "must be the z of the floor in the world of trans and T_world_cpf, in meters."
         )
 
 

@@ -29,7 +29,7 @@ class ClipFrames:
     arrays: dict[str, np.ndarray]
     """(frames, ...) each, one of them ``root_positions``."""
     origin: np.ndarray
-    """(3,), metres; added to ``root_positions`` it gives the pelvis above a floor at z = 0."""
+    """(3,), meters; added to ``root_positions`` it gives the pelvis above a floor at z = 0."""
     betas: np.ndarray
     """(16,)."""
 
@@ -61,7 +61,7 @@ class MotionWindows(Dataset):
     """Windows of ``length`` frames and the frame before them, of clips at 30 fps.
 
     An item holds, for ``length + 1`` frames (the first is the one before the window, repeated at a clip's start):
-    ``root_positions`` (length + 1, 3), metres above the floor; ``contacts`` (length + 1, 21); rotations, R_world_root
+    ``root_positions`` (length + 1, 3), meters above the floor; ``contacts`` (length + 1, 21); rotations, R_world_root
     and local; and ``betas`` (16,), ``mask`` (length,) True for frames that exist, ``has_previous`` (). Rotations are
     ``rotmats`` (length + 1, 22, 3, 3) where clips were given; where rows were given they stay the quaternions (wxyz)
     that are stored, ``root_wxyz`` (length + 1, 4) and ``body_wxyz`` (length + 1, 21, 4), for

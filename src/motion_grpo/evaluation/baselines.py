@@ -94,7 +94,7 @@ class NearestNeighbour:
             rows.append(offset + _places(starts, chunk, len(motion)))
             offset += len(motion)
         if not features:
-            raise ValueError("There are no training clips to look for neighbours in.")
+            raise ValueError("There are no training clips to look for neighbors in.")
         self.chunk = chunk
         self.rotmats, self.contacts, self.betas, self.rows = map(torch.cat, (rotmats, contacts, betas, rows))
         frames = torch.cat(features)

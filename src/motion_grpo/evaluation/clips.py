@@ -35,7 +35,7 @@ class ClipScores:
     source: str
     frames: int
     metrics: dict[str, list[float]]
-    """One value a sample; units in :data:`~motion_grpo.metrics.METRIC_UNITS`, metres are sums over the clip."""
+    """One value a sample; units in :data:`~motion_grpo.metrics.METRIC_UNITS`, meters are sums over the clip."""
     content: str = ""
     """What is done in it; empty where unknown."""
     spread: dict[str, float] = field(default_factory=dict)

@@ -31,7 +31,7 @@ def matrix_to_wxyz(rotmats: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batc
 
 
 def wxyz_to_matrix(wxyz: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 3 3"]:
-    """Rotation matrices from quaternions, real part first; they are normalised here."""
+    """Rotation matrices from quaternions, real part first; they are normalized here."""
     return roma.unitquat_to_rotmat(torch.nn.functional.normalize(roma.quat_wxyz_to_xyzw(wxyz), dim=-1))
 
 

@@ -1,4 +1,4 @@
-"""Block-tridiagonal systems, solved in parallel over time: what couples a frame to its neighbours."""
+"""Block-tridiagonal systems, solved in parallel over time: what couples a frame to its neighbors."""
 
 from typing import NamedTuple
 

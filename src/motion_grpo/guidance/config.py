@@ -39,11 +39,11 @@ class GuidanceConfig:
     pose_smoothness: float = 1.0
     velocity_smoothness: float = 5.0
     prior_position: float = 5.0
-    """Per metre."""
+    """Per meter."""
     skating: float = 30.0
-    """Per metre."""
+    """Per meter."""
     aria_wrist_position: float = 50.0
-    """Per metre, times the confidence."""
+    """Per meter, times the confidence."""
     aria_wrist_rotation: float = 10.0
     """Per radian, times the confidence."""
     hamer_wrist_position: float = 20.0
@@ -55,7 +55,7 @@ class GuidanceConfig:
     reprojection: float = 1.0
     """Per unit of the image at a distance of one focal length."""
     penetration: float = 0.0
-    """Per metre below the ground, the floor or a terrain; not EgoAllo's. 30 lifts feet out of the floor."""
+    """Per meter below the ground, the floor or a terrain; not EgoAllo's. 30 lifts feet out of the floor."""
 
     def __post_init__(self) -> None:
         _check_mode(self.mode)

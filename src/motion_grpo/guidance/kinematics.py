@@ -28,7 +28,7 @@ all. What lies below it turns with it, or, where the head itself lies below it, 
 def position_jacobian(
     body: PosedBody, points: Sequence[int], joints: Sequence[int]
 ) -> Float[Tensor, "*batch values columns"]:
-    """Change of the positions of ``points`` with ``R exp(delta)`` of ``joints``, metres per radian.
+    """Change of the positions of ``points`` with ``R exp(delta)`` of ``joints``, meters per radian.
 
     A joint turns what it moves about its own place: axis cross lever arm. Rows are the world's x, y and z of each
     point; columns are all joints' first axis, then all joints' second and third.

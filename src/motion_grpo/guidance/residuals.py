@@ -2,7 +2,7 @@
 
 Each returns the weighted residual and its Jacobian with respect to the local rotations of the frames that it couples;
 the solver sums the squares. Rotations are perturbed on the right, ``R exp(delta)``; in every frame the body is hung
-from the head, so positions are in the world, metres, floor at z = 0.
+from the head, so positions are in the world, meters, floor at z = 0.
 """
 
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ KEYPOINTS_OF_HAND: tuple[tuple[int, ...], ...] = ((20, *range(22, 37)), (21, *ra
 """SMPL-H joints that HaMeR's key points without finger tips are: wrist, index, middle, little, ring finger, thumb."""
 GROUND_JOINTS: tuple[int, ...] = (0, 4, 5, *FOOT_JOINTS)
 _NEAREST = 0.05
-"""Metres in front of a camera, nearer than which nothing is projected."""
+"""Meters in front of a camera, nearer than which nothing is projected."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,7 @@ class Anchors:
     """What a motion is held against: where it came from, and the head it hangs from. Batch is over samples."""
 
     rest_joints: Float[Tensor, "batch joints 3"]
-    """22, or 52 where fingers are optimized; metres."""
+    """22, or 52 where fingers are optimized; meters."""
     cpf_offset: Float[Tensor, "batch 3"]
     R_world_cpf: Float[Tensor, "frames 3 3"]
     p_world_cpf: Float[Tensor, "frames 3"]
@@ -82,13 +82,13 @@ def prior_rotation(anchors: Anchors, R: Rotations, weight: float, joints: slice 
 
 
 def prior_position(body: PosedBody, start: PosedBody, weight: float) -> FrameTerm:
-    """Hips and spine, against where they were; weight per metre."""
+    """Hips and spine, against where they were; weight per meter."""
     change = body.joints[..., TORSO_JOINTS, :] - start.joints[..., TORSO_JOINTS, :]
     return FrameTerm(weight * change.flatten(-2), (weight * position_jacobian(body, TORSO_JOINTS, TRUNK_AND_LEGS),))
 
 
 def change_smoothness(anchors: Anchors, R: Rotations, weight: float) -> JointTerm:
-    """``log(D_t^-1 D_t+1)`` with ``D = R^-1 R_start``: neighbours change alike; weight per radian."""
+    """``log(D_t^-1 D_t+1)`` with ``D = R^-1 R_start``: neighbors change alike; weight per radian."""
     change = so3.product_from(R[..., BODY], anchors.rotations[..., BODY])
     now, after = change[..., :-1, :], change[..., 1:, :]
     residual, jacobian = so3.log(so3.product_from(now, after))
@@ -113,7 +113,7 @@ def velocity_smoothness(R: Rotations, weight: float) -> JointTerm:
 
 
 def skating(anchors: Anchors, body: PosedBody, weight: float) -> FrameTerm:
-    """Steps of ankles and toes from frame to frame, times how surely they stand (mean of both frames); per metre."""
+    """Steps of ankles and toes from frame to frame, times how surely they stand (mean of both frames); per meter."""
     feet = [joint - 1 for joint in FOOT_JOINTS]
     standing = weight * (anchors.contacts[:, :-1, feet] + anchors.contacts[:, 1:, feet]) / 2
     step = body.joints[:, :-1, FOOT_JOINTS] - body.joints[:, 1:, FOOT_JOINTS]
@@ -123,7 +123,7 @@ def skating(anchors: Anchors, body: PosedBody, weight: float) -> FrameTerm:
 
 
 def wrist_position(body: PosedBody, hands: SeenHands, weight: float) -> FrameTerm:
-    """Wrists, against where they were seen, times the confidence; weight per metre."""
+    """Wrists, against where they were seen, times the confidence; weight per meter."""
     trust = weight * hands.confidence
     error = body.joints[..., WRIST_JOINTS, :] - hands.p_world_wrist
     jacobian = position_jacobian(body, WRIST_JOINTS, (*TRUNK_AND_LEGS, *ARMS))
@@ -166,7 +166,7 @@ def reprojection(anchors: Anchors, body: PosedBody, hands: SeenHands, weight: fl
 
 
 def penetration(body: PosedBody, terrain: Terrain | None, weight: float) -> FrameTerm:
-    """Depth of pelvis, knees and feet below the floor or a terrain; weight per metre. Not one of EgoAllo's."""
+    """Depth of pelvis, knees and feet below the floor or a terrain; weight per meter. Not one of EgoAllo's."""
     points = body.joints[..., GROUND_JOINTS, :]
     jacobian = position_jacobian(body, GROUND_JOINTS, TRUNK_AND_LEGS).unflatten(-2, (-1, 3))
     height, slope = points.new_zeros(()), points.new_zeros(2)

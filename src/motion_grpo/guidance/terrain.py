@@ -12,17 +12,17 @@ class Terrain:
     """Height of the ground over a grid of the horizontal plane; outside of it the ground is the nearest cell's."""
 
     heights: Float[Tensor, "ys xs"]
-    """z at the grid's points, metres."""
+    """z at the grid's points, meters."""
     origin: tuple[float, float]
-    """x and y of ``heights[0, 0]``, metres."""
+    """x and y of ``heights[0, 0]``, meters."""
     cell: float
-    """Metres between neighboring points."""
+    """Meters between neighboring points."""
 
     @staticmethod
     def from_points(
         points: Float[Tensor, "points 3"], *, floor: float = 0.0, cell: float = 0.05, ceiling: float = 1.0
     ) -> "Terrain":
-        """The highest point over each cell, metres; the floor where there is none.
+        """The highest point over each cell, meters; the floor where there is none.
 
         Args:
             points: of the scene, in the world of the trajectory.
@@ -34,10 +34,10 @@ class Terrain:
             ValueError: no point between the floor and the ceiling, or a cell of no size.
         """
         if not cell > 0:
-            raise ValueError(f"cell is {cell}; give the size of a cell in metres, such as 0.05.")
+            raise ValueError(f"cell is {cell}; give the size of a cell in meters, such as 0.05.")
         low = points[points.isfinite().all(-1) & (points[:, 2] <= floor + ceiling)].float()
         if len(low) == 0:
-            raise ValueError(f"No point of the terrain is below {floor + ceiling:g} m; give points in metres, z up.")
+            raise ValueError(f"No point of the terrain is below {floor + ceiling:g} m; give points in meters, z up.")
         origin = low[:, :2].amin(0)
         place = ((low[:, :2] - origin) / cell).round().long()
         width, depth = (place.amax(0) + 1).tolist()

@@ -41,7 +41,7 @@ tags: [motion, egocentric, smpl-h, diffusers]
 
 # {repo_id}
 
-A `{name}` of motion-grpo. Nothing was stated about its training, its data, its results or its licence.
+A `{name}` of motion-grpo. Nothing was stated about its training, its data, its results or its license.
 
 ```python
 from motion_grpo import {name}
@@ -171,7 +171,7 @@ def check_folder(
     Args:
         folder: what would be uploaded.
         allow_patterns: only these of the files.
-        checkpoint: name of a folder in it that a training resumes from: the optimiser's state in it is a pickle, which
+        checkpoint: name of a folder in it that a training resumes from: the optimizer's state in it is a pickle, which
             transformers reads as plain tensors (``weights_only=True``) and no model is loaded from.
 
     Raises:

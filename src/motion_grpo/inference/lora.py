@@ -22,7 +22,7 @@ tags: [motion, egocentric, smpl-h, diffusers, lora]
 
 # {repo_id}
 
-A LoRA adapter of motion-grpo's denoiser. Nothing was stated about its base, its training, its results or its licence.
+A LoRA adapter of motion-grpo's denoiser. Nothing was stated about its base, its training, its results or its license.
 
 ```python
 from motion_grpo import EgoMotionPipeline

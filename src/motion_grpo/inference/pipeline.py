@@ -49,7 +49,7 @@ class EgoMotionPipelineOutput(BaseOutput):
     """What was recovered."""
 
     motions: list[Motion] | None
-    """One a sample, at 30 fps, in the world of the trajectory (metres, z up); of a list of recordings first all samples
+    """One a sample, at 30 fps, in the world of the trajectory (meters, z up); of a list of recordings first all samples
     of the first, then those of the second, and so on. None for ``output_type="latent"``."""
     latents: Float[Tensor, "samples frames d_state"] | list[Float[Tensor, "samples _frames d_state"]]
     """Packed clean states, laid out as the denoiser's ``state_layout`` says; rotations are proper. Of a list of
@@ -80,7 +80,7 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
             ``DDIMScheduler.from_config(pipe.scheduler.config, timestep_spacing="trailing")``.
         num_inference_steps: sampling steps where a call names none.
         window: frames that the network sees at once, as in its training.
-        overlap: frames that neighbouring windows share, at least.
+        overlap: frames that neighboring windows share, at least.
         stitching: ``crossfade``, or ``egoallo`` for EgoAllo's own windows and weights, which jump where a window ends.
         guidance: for calls that name none: a mode, a :class:`GuidanceConfig` or its plain values; saved with the
             pipeline.
@@ -213,7 +213,7 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
                 list, with None where nothing is known.
             betas: the wearer's shape, up to 16 numbers of the body model; the motion has exactly these. For a list of
                 recordings one for all, or a list with one (or None) a recording.
-            stature: metres, in place of ``betas``: the average body of that height. For a list of recordings as
+            stature: meters, in place of ``betas``: the average body of that height. For a list of recordings as
                 ``betas``.
             guidance: test-time optimization: a mode (``no_hands`` ...), a :class:`GuidanceConfig`, or ``off``; the
                 pipeline's own when None.

@@ -95,7 +95,7 @@ def predict_clean(
     """
     levels = torch.full((len(latents),), level, device=latents.device)
     x0 = network(latents, levels, cond, mask, encoded, return_dict=False)[0].float()
-    # Kinematics and densities in bfloat16 would be off by centimetres.
+    # Kinematics and densities in bfloat16 would be off by centimeters.
     with torch.autocast(latents.device.type, enabled=False):
         return MotionState.unpack(x0, layout).pack(layout)
 

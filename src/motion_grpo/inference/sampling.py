@@ -60,12 +60,12 @@ def sample_latents(
         generator: one for all samples, or one a sample.
         latents: state to start from; drawn when None.
         window: frames the network sees at once.
-        overlap: frames that neighbouring windows share, at least.
+        overlap: frames that neighboring windows share, at least.
         stitching: how windows are placed and blended.
         window_batch_size: windows denoised at once; bounds the memory.
         wrists: what was seen of them in each frame, for a network that reads wrists.
         betas: the wearer's shape; the state keeps it in every step. Predicted when None.
-        body_measures: the wearer's size (:meth:`~motion_grpo.body.Skeleton.measures`), metres, for a network that reads
+        body_measures: the wearer's size (:meth:`~motion_grpo.body.Skeleton.measures`), meters, for a network that reads
             it.
         fit: changes each predicted clean state, before the scheduler steps towards it.
         on_step: see :data:`StepCallback`.

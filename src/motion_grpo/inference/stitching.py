@@ -11,7 +11,7 @@ from torch import Tensor
 from motion_grpo.models import EgoMotionDenoiser
 
 Stitching = Literal["crossfade", "egoallo"]
-"""``crossfade``: full windows, spread evenly, each faded in and out over what it shares with its neighbours.
+"""``crossfade``: full windows, spread evenly, each faded in and out over what it shares with its neighbors.
 
 ``egoallo``: EgoAllo's, for its checkpoint and tables. A window is faded in but not out, so at its end its share falls
 from half to nothing within a frame, and a recording may end with a window that lies wholly inside the one before.

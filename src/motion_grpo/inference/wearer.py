@@ -20,7 +20,7 @@ _USUAL_BETA = 3.0
 
 
 def known_betas(skeleton: Skeleton, betas: ArrayLike | None, stature: object) -> Float[Tensor, "16"] | None:
-    """The wearer's shape, from up to 16 betas or a stature in metres; None where neither is known.
+    """The wearer's shape, from up to 16 betas or a stature in meters; None where neither is known.
 
     Raises:
         ValueError: both, betas of another size, or a stature that nobody has.
@@ -29,7 +29,7 @@ def known_betas(skeleton: Skeleton, betas: ArrayLike | None, stature: object) ->
         raise ValueError("Both betas and stature are given, and each fixes the body; give one of them.")
     if stature is not None:
         if not isinstance(stature, Real):
-            raise ValueError(f"stature is {stature!r}; give one height in metres (a list is for a list of recordings).")
+            raise ValueError(f"stature is {stature!r}; give one height in meters (a list is for a list of recordings).")
         known = skeleton.betas_of_stature(stature)
         if known[0].abs() > _USUAL_BETA:
             ends = known.new_zeros(2, NUM_BETAS)

@@ -33,7 +33,7 @@ class _Bone:
 def read_asf_amc(
     asf: str | Path, amc: str | Path, *, fps: float = 120.0, metres_per_unit: float | None = None
 ) -> SourceMotion:
-    """Reads a motion with its skeleton. Joint ``b`` is the start of bone ``b`` and turns with it; y up, metres.
+    """Reads a motion with its skeleton. Joint ``b`` is the start of bone ``b`` and turns with it; y up, meters.
 
     The unit is CMU's: inches divided by the skeleton's ``length``. In the base pose rotations are the identity.
 
@@ -46,7 +46,7 @@ def read_asf_amc(
         ValueError: a file of another kind, a broken line, a frame without some bone, values that are not finite.
     """
     bones, unit, degrees = _read_skeleton(asf)
-    metres = 0.0254 / unit if metres_per_unit is None else metres_per_unit
+    meters = 0.0254 / unit if metres_per_unit is None else metres_per_unit
     motion, frames = _read_motion(amc, bones)
     if not degrees:
         motion = {name: _to_degrees(values, bones[name].dof) for name, values in motion.items()}
@@ -63,12 +63,12 @@ def read_asf_amc(
     R, p = {}, {}
     for name, bone in bones.items():
         if name == "root":
-            p[name] = torch.stack([motion[name][:, bone.dof.index(f"t{axis}")] for axis in "xyz"], dim=1) * metres
+            p[name] = torch.stack([motion[name][:, bone.dof.index(f"t{axis}")] for axis in "xyz"], dim=1) * meters
             R[name] = rotation(name)
         else:
             parent = bones[bone.parent]
             R[name] = R[bone.parent] @ rotation(name)
-            p[name] = p[bone.parent] + R[bone.parent] @ (parent.direction * parent.length * metres)
+            p[name] = p[bone.parent] + R[bone.parent] @ (parent.direction * parent.length * meters)
     return SourceMotion(
         names=tuple(names),
         parents=tuple(-1 if name == "root" else names.index(bone.parent) for name, bone in bones.items()),

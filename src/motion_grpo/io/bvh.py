@@ -27,7 +27,7 @@ UNITS_PER_METRE = 100.0
 """Centimetres, which most programs take a BVH to be in."""
 _POSITION, _ROTATION = "Xposition Yposition Zposition", "Zrotation Yrotation Xrotation"
 _BODY = 22
-_CROWN = 0.18  # metres over the head joint
+_CROWN = 0.18  # meters over the head joint
 _TIP = 0.8  # length of the last bone of a finger or a foot as a share of the one before
 _MIDDLE_FINGERS = {LEFT_WRIST: JOINT_NAMES.index("L_middle1"), RIGHT_WRIST: JOINT_NAMES.index("R_middle1")}
 _CHANNELS = {f"{axis}{kind}" for axis in "XYZ" for kind in ("position", "rotation")}
@@ -244,7 +244,7 @@ def _read_motion(
 
 
 def write_bvh(motion: Motion, path: Path) -> None:
-    """Writes a BVH: y up, centimetres, floor at y = 0; joints are named as in :data:`~motion_grpo.body.JOINT_NAMES`.
+    """Writes a BVH: y up, centimeters, floor at y = 0; joints are named as in :data:`~motion_grpo.body.JOINT_NAMES`.
 
     The skeleton has the bones of the motion's own body and stands in SMPL's T-pose, facing +z, where every channel is
     zero. The root has a position and a rotation, every other joint a rotation. Hands that are not known are left out.
@@ -285,7 +285,7 @@ def _below(joint: int, count: int) -> list[int]:
 
 
 def _end(joint: int, rest: Float[Tensor, "52 3"]) -> Float[Tensor, "3"]:
-    """From the last joint of a limb to its end, metres: some programs drop bones without length."""
+    """From the last joint of a limb to its end, meters: some programs drop bones without length."""
     if joint == HEAD:
         return torch.tensor([0.0, _CROWN, 0.0])
     if joint in _MIDDLE_FINGERS:
@@ -296,5 +296,5 @@ def _end(joint: int, rest: Float[Tensor, "52 3"]) -> Float[Tensor, "3"]:
     return _TIP * bone
 
 
-def _offset(metres: Float[Tensor, "3"]) -> str:
-    return f"OFFSET {' '.join(f'{value:.6f}' for value in (UNITS_PER_METRE * metres).tolist())}"
+def _offset(meters: Float[Tensor, "3"]) -> str:
+    return f"OFFSET {' '.join(f'{value:.6f}' for value in (UNITS_PER_METRE * meters).tolist())}"

@@ -11,7 +11,7 @@ from motion_grpo.geometry.resampling import Between
 
 @dataclass(frozen=True, eq=False)
 class SourceMotion:
-    """A recording on the skeleton it was made on; y up, metres, float64."""
+    """A recording on the skeleton it was made on; y up, meters, float64."""
 
     names: tuple[str, ...]
     parents: tuple[int, ...]
@@ -29,12 +29,12 @@ class SourceMotion:
         return self.rotmats[:, self.names.index(name)]
 
     def p(self, name: str) -> Float[Tensor, "frames 3"]:
-        """Position of one joint, metres."""
+        """Position of one joint, meters."""
         return self.positions[:, self.names.index(name)]
 
     @property
     def offsets(self) -> Float[Tensor, "joints 3"]:
-        """Joints in their parent's frame, metres; the root's is zero. Bones are taken not to stretch."""
+        """Joints in their parent's frame, meters; the root's is zero. Bones are taken not to stretch."""
         parents = list(self.parents[1:])
         bones = self.rotmats[0, parents].mT @ (self.positions[0, 1:] - self.positions[0, parents])[..., None]
         return torch.cat([torch.zeros(1, 3, dtype=bones.dtype), bones[..., 0]])

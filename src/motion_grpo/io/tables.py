@@ -14,7 +14,7 @@ _BODY = 22
 
 
 def joints_table(motion: Motion) -> pa.Table:
-    """``time`` (seconds), ``JOINT_x``, ``_y``, ``_z`` (metres, z up, floor at z = 0) and ``JOINT_contact`` (0 to 1).
+    """``time`` (seconds), ``JOINT_x``, ``_y``, ``_z`` (meters, z up, floor at z = 0) and ``JOINT_contact`` (0 to 1).
 
     Fingers have columns where the hands are known; contacts are those of the body joints, which excludes the pelvis.
     """

@@ -12,7 +12,7 @@ Z_TO_Y_UP = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]], dtype=torch.float
 
 
 class YUpPoses(NamedTuple):
-    """The poses of a motion in a y-up world; metres, float64."""
+    """The poses of a motion in a y-up world; meters, float64."""
 
     local_rotmats: Float64[Tensor, "frames 52 3 3"]
     """Relative to the parent joint; the root's is R_world_pelvis."""

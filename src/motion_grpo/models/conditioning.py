@@ -19,7 +19,7 @@ class WristPoses(NamedTuple):
 
     R_cpf_wrist: Float[Tensor, "*batch frames 2 3 3"]
     p_cpf_wrist: Float[Tensor, "*batch frames 2 3"]
-    """Metres."""
+    """Meters."""
     visible: Bool[Tensor, "*batch frames 2"]
     """Poses of other frames are ignored, whatever they hold."""
 
@@ -46,7 +46,7 @@ class WristPoses(NamedTuple):
         )
 
     def hand_positions(self) -> Float[Tensor, "*batch frames 6"]:
-        """EgoAllo's way to tell of them: left and right position, metres, zeros where a wrist is not visible."""
+        """EgoAllo's way to tell of them: left and right position, meters, zeros where a wrist is not visible."""
         return torch.where(self.visible[..., None], self.p_cpf_wrist, 0.0).flatten(-2)
 
 
@@ -83,7 +83,7 @@ def head_features(
     Args:
         head: poses above a floor at z = 0.
         canonical_rotation: leave out the heading-free rotation of ``ours`` when False.
-        hand_positions: left and right wrist relative to the CPF, metres (zeros where unknown); appended when given.
+        hand_positions: left and right wrist relative to the CPF, meters (zeros where unknown); appended when given.
         octaves: of the Fourier encoding.
     """
     R, p, R_step, p_step = head

@@ -71,7 +71,7 @@ class EgoMotionDenoiser(MotionModelMixin, ModelMixin, ConfigMixin, PeftAdapterMi
         xattn_mode: which side of the cross-attention asks.
         include_canonicalized_cpf_rotation_in_cond: see :func:`~motion_grpo.models.conditioning.head_features`.
         include_hands: whether the state holds 15 joints a hand.
-        cond_param: parameterisation of the head features.
+        cond_param: parameterization of the head features.
         include_hand_positions_cond: whether wrist positions relative to the CPF are part of the features (EgoAllo's
             way: all-zero where unknown).
         include_wrists_cond: whether the features hold the poses of both wrists relative to the CPF, each with a flag
@@ -84,8 +84,8 @@ class EgoMotionDenoiser(MotionModelMixin, ModelMixin, ConfigMixin, PeftAdapterMi
         mask_self_attention: whether padded frames are hidden from self-attention too. EgoAllo hides them from
             cross-attention only, and its weights were trained that way. Padding that shares a token with a real frame
             is hidden by neither.
-        normalize_cond: standardise the head features by statistics stored with the weights
-            (:meth:`set_condition_statistics`); steps between frames are millimetres and would else drown.
+        normalize_cond: standardize the head features by statistics stored with the weights
+            (:meth:`set_condition_statistics`); steps between frames are millimeters and would else drown.
         output_low_pass: standard deviation, in frames, of a Gaussian that the predicted state is smoothed by over time,
             as part of the network; 0 is none. Of recorded joint rotations 1% of the
             power lies above 4 Hz (measured on open_mocap_smplh), so what it takes away is mostly jitter.
@@ -170,7 +170,7 @@ class EgoMotionDenoiser(MotionModelMixin, ModelMixin, ConfigMixin, PeftAdapterMi
             self._register_statistic("cond_std", torch.ones(d_cond))
 
         self.noise_emb = nn.Embedding(max_t, d_noise_emb)
-        # Neighbouring levels start alike, so that every row profits from what its neighbours learn first.
+        # Neighboring levels start alike, so that every row profits from what its neighbors learn first.
         self.noise_emb.weight.data.copy_(sinusoids(max_t, d_noise_emb))
         self.noise_emb_token_proj = (
             nn.Linear(d_noise_emb, d_latent, bias=False) if noise_conditioning == "token" else None
@@ -255,9 +255,9 @@ class EgoMotionDenoiser(MotionModelMixin, ModelMixin, ConfigMixin, PeftAdapterMi
 
         Args:
             head: CPF poses above a floor at z = 0.
-            hand_positions: wrists relative to the CPF, metres; zeros when None and the network reads them.
+            hand_positions: wrists relative to the CPF, meters; zeros when None and the network reads them.
             wrists: wrist poses for ``include_wrists_cond``; neither is visible when None.
-            body_measures: the wearer's size (:meth:`~motion_grpo.body.Skeleton.measures`), metres, for
+            body_measures: the wearer's size (:meth:`~motion_grpo.body.Skeleton.measures`), meters, for
                 ``include_body_cond``; unknown when None.
             body_known: frames in which ``body_measures`` counts; all when None.
         """

@@ -32,9 +32,9 @@ def perceptual_inputs(
 
     Args:
         body_rotmats: rotation of the SMPL-H joints 1-21 relative to their parents.
-        joints: world positions of the SMPL-H joints 0-21 above a floor at z = 0, metres.
+        joints: world positions of the SMPL-H joints 0-21 above a floor at z = 0, meters.
         R_world_cpf: orientation of the head's central pupil frame.
-        p_world_cpf: its position, metres.
+        p_world_cpf: its position, meters.
 
     Returns:
         Local rotation (wxyz) and world position of each body joint; wxyz + xyz of the head.
@@ -62,9 +62,9 @@ class MotionPerceptualModel(MotionModelMixin, ModelMixin, ConfigMixin, PeftAdapt
     head at its first frame: neither where in the world nor at which heading a motion happens can reach the score, and a
     long walk looks the same at its end as at its beginning. Heights stay heights over the floor. Beside its place in
     this frame a joint is given its place relative to the head at the same moment: the difference of the two inputs, but
-    one of centimetres between two of metres. Within a token the
-    frames are turned into their discrete cosine transform, still a linear map of the frames, so that millimetres of
-    jitter are not drowned by metres of travel once each number is divided by its spread over real motion
+    one of centimeters between two of meters. Within a token the
+    frames are turned into their discrete cosine transform, still a linear map of the frames, so that millimeters of
+    jitter are not drowned by meters of travel once each number is divided by its spread over real motion
     (:meth:`set_input_statistics`); an asinh keeps what is far outside of that spread in reach.
 
     Args:
@@ -129,9 +129,9 @@ class MotionPerceptualModel(MotionModelMixin, ModelMixin, ConfigMixin, PeftAdapt
         """The score s of Eq. 10, float32.
 
         Args:
-            joints: (batch, frames, 21, 7), local rotation (wxyz) and world position (metres, floor at z = 0) of the
+            joints: (batch, frames, 21, 7), local rotation (wxyz) and world position (meters, floor at z = 0) of the
                 SMPL-H joints 1-21; see :func:`perceptual_inputs`.
-            head: (batch, frames, 7), pose of the central pupil frame, wxyz and metres.
+            head: (batch, frames, 7), pose of the central pupil frame, wxyz and meters.
             mask: (batch, frames), True for frames that exist, which come first in a row; None when all do.
             return_dict: False returns the output's fields as a tuple.
 
@@ -151,7 +151,7 @@ class MotionPerceptualModel(MotionModelMixin, ModelMixin, ConfigMixin, PeftAdapt
         else:
             last = mask.sum(1) - 1
             token_mask = tokens[:, 0] <= last[:, None]
-        # bfloat16 would drown millimetres.
+        # bfloat16 would drown millimeters.
         with torch.autocast(joints.device.type, enabled=False):
             body, head = self._features(joints.float(), head.float(), tokens, last)
             body = _standardize(body, self.joint_mean, self.joint_std).to(self.dtype)
@@ -261,7 +261,7 @@ class _Attention(nn.Module):
 
 
 class _Block(nn.Module):
-    """MLP, attention over joints, attention over time, each on a normalised input and added to it."""
+    """MLP, attention over joints, attention over time, each on a normalized input and added to it."""
 
     def __init__(self, d: int, num_heads: int, mlp_ratio: int, dropout_p: float) -> None:
         super().__init__()
@@ -371,7 +371,7 @@ def _check_values(joints: Tensor, head: Tensor, mask: Tensor | None) -> None:
     if flags[2] or flags[3]:
         bad, name = (bad_joints, "joints") if flags[2] else (bad_head, "head")
         raise ValueError(
-            f"Row {row(bad)} of {name} holds quaternions (wxyz) that are not of unit length; normalise them first."
+            f"Row {row(bad)} of {name} holds quaternions (wxyz) that are not of unit length; normalize them first."
         )
     raise ValueError(
         f"Row {row(bends)} of joints has bones that change their length by more than {_BONE_TOLERANCE} m; the joints "

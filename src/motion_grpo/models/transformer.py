@@ -20,7 +20,7 @@ def rotary_frequencies(head_dim: int) -> Float[Tensor, "half"]:
 
 
 def rotate(x: Float[Tensor, "batch heads tokens d"]) -> Float[Tensor, "batch heads tokens d"]:
-    """Rotary position embedding on neighbouring pairs of channels."""
+    """Rotary position embedding on neighboring pairs of channels."""
     angle = torch.arange(x.shape[-2], device=x.device).float()[:, None] * rotary_frequencies(x.shape[-1]).to(x.device)
     # As complex numbers: a fifth of the time that strided reals take on a CPU.
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))

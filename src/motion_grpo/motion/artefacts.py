@@ -62,10 +62,10 @@ class HeadedMotion(NamedTuple):
     body_rotmats: Float[Tensor, "batch frames 21 3 3"]
     """Relative to the parent joint."""
     joints: Float[Tensor, "batch frames 22 3"]
-    """World positions above a floor at z = 0, metres."""
+    """World positions above a floor at z = 0, meters."""
     R_world_cpf: Float[Tensor, "batch frames 3 3"]
     p_world_cpf: Float[Tensor, "batch frames 3"]
-    """Metres."""
+    """Meters."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +123,7 @@ class Artefact:
             body_rotmats: recorded, relative to the parent joint.
             betas: shape.
             R_world_cpf: orientation of the recorded central pupil frame.
-            p_world_cpf: its position above a floor at z = 0, metres.
+            p_world_cpf: its position above a floor at z = 0, meters.
             mask: True for frames that exist, which come first in a row.
             skeleton: body that the betas refer to.
             severity: one a row, in :attr:`unit`.
@@ -249,9 +249,9 @@ ARTEFACTS: dict[str, Artefact] = {
     "other_limbs": Artefact(_other_limbs, "share", _SHARES),
     "other_head": Artefact(_other_head, "share", _SHARES),
 }
-"""By name: metres under and over the floor; metres that the body is taller and shorter than it was; angle by which
+"""By name: meters under and over the floor; meters that the body is taller and shorter than it was; angle by which
 knees are stretched (soon the wrong way) and bent, and by which the body below the neck swings back (its trunk leans
-forward) and forth; metres a second that body and head go too far and fall behind; deviation of rotation noise, and
+forward) and forth; meters a second that body and head go too far and fall behind; deviation of rotation noise, and
 seconds of the Gaussian that poses are averaged by; drift over the floor in any direction; and shares of the way to
 another clip's limbs and head trajectory."""
 

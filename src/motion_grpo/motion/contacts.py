@@ -9,12 +9,12 @@ from torch import Tensor
 from motion_grpo.motion.motion import Motion
 
 TOE_HEIGHT = 0.01
-"""Metres from the floor up to the toe joint of a standing foot, in all data: EgoAllo's floor, inside the sole."""
+"""Meters from the floor up to the toe joint of a standing foot, in all data: EgoAllo's floor, inside the sole."""
 # EgoAllo's labels (after HuMoR): a joint rests on the ground when it is slower than 5 mm a frame at 120 fps and low.
 CONTACT_SPEED = 0.6
 """m/s."""
 CONTACT_HEIGHT: dict[int, float] = {4: 0.08, 5: 0.08, 7: 0.08, 8: 0.08, 10: 0.04, 11: 0.04, 20: 0.08, 21: 0.08}
-"""Metres over a standing toe joint: knees, ankles, toe bases, wrists. Other joints never rest on the ground."""
+"""Meters over a standing toe joint: knees, ankles, toe bases, wrists. Other joints never rest on the ground."""
 
 
 def speeds(points: Float[Tensor, "frames points 3"], fps: float) -> Float[Tensor, "frames points"]:
@@ -32,9 +32,9 @@ def label_contacts(
     knees, ankles and wrists up to 8 cm over the toe joint of a standing foot.
 
     Args:
-        joints: world positions, metres, SMPL-H order with the root first.
+        joints: world positions, meters, SMPL-H order with the root first.
         fps: frames per second; a still foot that is sampled rarely is no slower.
-        floor_height: z of the floor, metres.
+        floor_height: z of the floor, meters.
     """
     index = list(CONTACT_HEIGHT)
     low = joints[:, index, 2] - (floor_height + TOE_HEIGHT) < torch.tensor(list(CONTACT_HEIGHT.values()))
@@ -44,5 +44,5 @@ def label_contacts(
 
 
 def with_contacts(motion: Motion) -> Motion:
-    """The motion with contacts labelled anew, against its own floor."""
+    """The motion with contacts labeled anew, against its own floor."""
     return replace(motion, contacts=label_contacts(motion.joints, motion.fps, motion.floor_height))

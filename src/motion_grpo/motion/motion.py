@@ -22,7 +22,7 @@ class Motion:
     root_rotmats: Float[Tensor, "frames 3 3"]
     """R_world_pelvis."""
     root_positions: Float[Tensor, "frames 3"]
-    """Pelvis joint in the world, metres. Not SMPL's ``trans``, see :attr:`trans`."""
+    """Pelvis joint in the world, meters. Not SMPL's ``trans``, see :attr:`trans`."""
     body_rotmats: Float[Tensor, "frames 21 3 3"]
     """Relative to the parent joint, SMPL-H joints 1-21."""
     betas: Float[Tensor, "16"]
@@ -34,7 +34,7 @@ class Motion:
     hand_rotmats: Float[Tensor, "frames 30 3 3"] | None = None
     """SMPL-H joints 22-51; None where hands are not known (flat)."""
     floor_height: float = 0.0
-    """z of the floor in this world, metres."""
+    """z of the floor in this world, meters."""
     skeleton: Skeleton | None = None
     """The body that ``betas`` refer to; None stands for :meth:`Skeleton.default`."""
 
@@ -70,16 +70,16 @@ class Motion:
 
     @cached_property
     def posed(self) -> PosedBody:
-        """World rotation and position (metres) of all 52 joints."""
+        """World rotation and position (meters) of all 52 joints."""
         return forward_kinematics(self.body.rest_joints(self.betas), self.local_rotmats, self.root_positions)
 
     @property
     def joints(self) -> Float[Tensor, "frames 52 3"]:
-        """World positions, metres."""
+        """World positions, meters."""
         return self.posed.joints
 
     def vertices(self, model_path: str | Path) -> Float[Tensor, "frames vertices 3"]:
-        """The surface of a licensed SMPL-H or SMPL-X file in this motion's shape and poses; world, metres.
+        """The surface of a licensed SMPL-H or SMPL-X file in this motion's shape and poses; world, meters.
 
         Args:
             model_path: the file that the betas belong to: SMPL-H's ``model.npz`` of the motion's own skeleton, or
@@ -105,7 +105,7 @@ class Motion:
 
     @property
     def trans(self) -> Float[Tensor, "frames 3"]:
-        """SMPL's and AMASS's translation, metres: the pelvis stands at ``trans`` plus its place in the rest pose."""
+        """SMPL's and AMASS's translation, meters: the pelvis stands at ``trans`` plus its place in the rest pose."""
         return self.root_positions - self.body.rest_joints(self.betas)[0]
 
     def above_floor(self) -> "Motion":

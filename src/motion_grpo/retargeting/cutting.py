@@ -46,7 +46,7 @@ def whole_pieces(
 
     Args:
         rotmats: R_world_root and local rotations, 30 fps.
-        joints: world positions, metres.
+        joints: world positions, meters.
     """
     relative = joints - joints[:, :1]
     moved = torch.maximum(relative.diff(dim=0).norm(dim=-1).amax(1), joints[:, 0].diff(dim=0).norm(dim=-1))
@@ -59,7 +59,7 @@ def whole_pieces(
 
 
 def cut(motion: Motion, min_frames: int) -> list[Motion]:
-    """The usable pieces of a motion at 30 fps, pops bridged, contacts labelled anew; each starts at time 0."""
+    """The usable pieces of a motion at 30 fps, pops bridged, contacts labeled anew; each starts at time 0."""
     if len(motion) < 2:
         return [motion] if len(motion) >= min_frames else []
     rotmats = bridge_pops(motion.local_rotmats[:, :22])

@@ -27,9 +27,9 @@ KNEE_ROLL = 9.0
 FLOOR_PERCENTILE = 0.05
 
 LEG_LENGTHS = (0.4, 1.2)
-"""Metres from hip to ankle that somebody has: a child of 0.9 m, a man of 2.4 m. Adults' legs in inches that are taken
-for centimetres are shorter."""
-_UNITS = {"metres": 1.0, "feet": 0.3048, "CMU's": CMU_UNIT, "inches": 0.0254, "centimetres": 0.01, "millimetres": 0.001}
+"""Meters from hip to ankle that somebody has: a child of 0.9 m, a man of 2.4 m. Adults' legs in inches that are taken
+for centimeters are shorter."""
+_UNITS = {"meters": 1.0, "feet": 0.3048, "CMU's": CMU_UNIT, "inches": 0.0254, "centimeters": 0.01, "millimeters": 0.001}
 
 _LEGS = {side: tuple(JOINTS.index(f"{side}_{part}") for part in ("hip", "knee", "ankle")) for side in "LR"}
 _ARMS = {side: tuple(JOINTS.index(f"{side}_{part}") for part in ("shoulder", "elbow", "wrist")) for side in "LR"}
@@ -45,11 +45,11 @@ def retarget(
     betas0: float | None = None,
     skeleton: Skeleton | None = None,
 ) -> Motion:
-    """The motion on SMPL-H at 30 fps: z up, floor at z = 0, contacts labelled, hands flat.
+    """The motion on SMPL-H at 30 fps: z up, floor at z = 0, contacts labeled, hands flat.
 
     Args:
         rig: which joint of the source drives which of SMPL-H, and how the source stands in its T-pose.
-        stature: of the body, metres. When None it is the rig's own, or estimated from legs, arms and trunk.
+        stature: of the body, meters. When None it is the rig's own, or estimated from legs, arms and trunk.
         betas0: the first shape parameter instead of a stature; the others are zero.
         skeleton: SMPL-H body; the default one when None.
 
@@ -254,7 +254,7 @@ def place_ankles(
 
     Args:
         R: R_world_joint.
-        targets: of the ankles, by side, metres.
+        targets: of the ankles, by side, meters.
     """
     R = R.clone()
     for side, (hip, knee, ankle) in _LEGS.items():
@@ -296,7 +296,7 @@ def floor_height(
     usual: float | None = None,
     tolerance: float = 0.04,
 ) -> float:
-    """Floor height, metres: 1 cm under the toes of the clip's low feet, not far from the data set's ``usual``."""
+    """Floor height, meters: 1 cm under the toes of the clip's low feet, not far from the data set's ``usual``."""
     feet = list(FOOT_JOINTS)
     floor = rest[feet, 1].min() - TOE_HEIGHT
     height = (joints[:, feet, 2] - (rest[feet, 1] - floor)).amin(dim=1)
@@ -354,7 +354,7 @@ def _betas0(stature: float, skeleton: Skeleton) -> float:
 
 
 def _stature(source: SourceMotion, rig: Rig, p_t_pose: Float[Tensor, "joints 3"], skeleton: Skeleton) -> float:
-    """Metres: the mean body's times the source's size over it, from ankle-to-shoulder height (half), legs and arms."""
+    """Meters: the mean body's times the source's size over it, from ankle-to-shoulder height (half), legs and arms."""
     p_t_pose = p_t_pose[[source.names.index(rig.bone(joint)) for joint in JOINTS]]
 
     def sizes(p: Float[Tensor, "22 3"]) -> Float[np.ndarray, "3"]:

@@ -15,7 +15,7 @@ from motion_grpo.body.joints import BODY_JOINT_NAMES
 JOINTS = ("pelvis", *BODY_JOINT_NAMES)
 """SMPL-H's joints that a retarget fills; hands stay flat."""
 CMU_UNIT = 0.0254 / 0.45
-"""Metres: CMU's files count in inches divided by 0.45."""
+"""Meters: CMU's files count in inches divided by 0.45."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ class Rig:
     betas0: float | None = None
     """Body size where the publisher put every actor on one skeleton; None: estimated."""
     floor: float | None = None
-    """Usual height, metres, of the ground after retargeting."""
+    """Usual height, meters, of the ground after retargeting."""
     floor_tolerance: float = 0.04
-    """Metres by which a clip's own may lie from it (jumps, climbing, uneven ground)."""
+    """Meters by which a clip's own may lie from it (jumps, climbing, uneven ground)."""
     metres_per_unit: float = 0.01
     root_offset_added: bool = False
     """Whether a BVH's root position channels count from the root's OFFSET."""

@@ -69,7 +69,7 @@ class EgoMotionSDESchedulerOutput(BaseOutput):
 
 
 class EgoMotionSDEScheduler(HubMixin, SchedulerMixin, ConfigMixin):
-    r"""Discretised reverse SDE of MotionGRPO (Eq. 7) with exact transition densities; EgoAllo's sampler is a setting.
+    r"""Discretized reverse SDE of MotionGRPO (Eq. 7) with exact transition densities; EgoAllo's sampler is a setting.
 
     A step from level t to the next level n of the schedule, with :math:`\bar\alpha` the product of the alphas, is
 

@@ -74,14 +74,14 @@ class DenoisingConfig(TrainingArguments):
         default=0.0, metadata={"help": "Constant turn of the device on the head, about each axis (std), degrees."}
     )
     head_error_metres: float = field(default=0.0, metadata={"help": "Its constant offset along each axis (std), m."})
-    floor_error_metres: float = field(default=0.0, metadata={"help": "Error of the floor height (std), metres."})
-    head_jitter_metres: float = field(default=0.0, metadata={"help": "Tracking noise of each frame (std), metres."})
+    floor_error_metres: float = field(default=0.0, metadata={"help": "Error of the floor height (std), meters."})
+    head_jitter_metres: float = field(default=0.0, metadata={"help": "Tracking noise of each frame (std), meters."})
     head_gap_probability: float = field(default=0.0, metadata={"help": "Of a short loss of tracking in a window."})
     head_clean_probability: float = field(default=0.25, metadata={"help": "Of a window without these errors."})
     wrists_both: float = field(default=0.0, metadata={"help": "Share of windows that see both wrists throughout."})
     wrists_one: float = field(default=0.0, metadata={"help": "Share that see one wrist, throughout or in bursts."})
     wrists_bursts: float = field(default=0.0, metadata={"help": "Share that see both wrists in bursts."})
-    wrist_error_metres: float = field(default=0.01, metadata={"help": "Error of a seen wrist (std), metres."})
+    wrist_error_metres: float = field(default=0.01, metadata={"help": "Error of a seen wrist (std), meters."})
     wrist_weight: float = field(default=0.0, metadata={"help": "Distance of seen wrists from where they were, per m."})
     body_known_probability: float = field(
         default=0.0, metadata={"help": "Of telling the wearer's size (a network with include_body_cond)."}
@@ -216,7 +216,7 @@ class DenoisingTrainer(DiffusersTrainer):
             noisy = self.scheduler.add_noise(target, torch.randn_like(target), levels)
             cond = self._condition(seen)
         predicted = model(noisy, levels, cond, batch.mask, return_dict=False)[0].float()
-        # Kinematics in bfloat16 would be off by centimetres.
+        # Kinematics in bfloat16 would be off by centimeters.
         with torch.autocast(target.device.type, enabled=False):
             loss, terms = denoising_loss(predicted, target, layout, self.level_weights[levels - 1], batch.mask)
             loss = self.args.rotation_weight * loss

@@ -112,7 +112,7 @@ class HubTrainerMixin(_Base):
                 name=model_name,
                 dataset=dataset or others.get("dataset_name"),
                 body=self.skeleton.name,
-                licence=license,
+                license=license,
                 tags=[tags] if isinstance(tags, str) else tags or (),
                 **self.card_facts() | given,
             )

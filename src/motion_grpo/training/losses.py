@@ -22,14 +22,14 @@ class GeometricWeights:
     """Weights of the losses through forward kinematics; 0 leaves a term out."""
 
     position: float = 0.0
-    """Mean distance of the 22 joints, per metre."""
+    """Mean distance of the 22 joints, per meter."""
     velocity: float = 0.0
     """Mean velocity error of the 22 joints, per m/s."""
     foot_contact: float = 0.0
     """Mean speed of ankles and toe bases while the recording has them on the ground, per m/s."""
 
     wrist: float = 0.0
-    """Mean distance of the wrists that the condition shows, per metre; adds to ``position``."""
+    """Mean distance of the wrists that the condition shows, per meter; adds to ``position``."""
 
     def __bool__(self) -> bool:
         return any((self.position, self.velocity, self.foot_contact, self.wrist))
@@ -93,7 +93,7 @@ def geometric_loss(
 
     Args:
         predicted: rotations projected.
-        joints: of the recording, above a floor at z = 0, metres.
+        joints: of the recording, above a floor at z = 0, meters.
         contacts: of the recording.
         head: of the recording.
         mask: True for frames that exist.

@@ -55,7 +55,7 @@ class Observation(NamedTuple):
     """Measured, above the measured floor: the condition."""
     wrists: WristPoses
     body_measures: Float[Tensor, "batch frames 3"]
-    """Of the true body, metres."""
+    """Of the true body, meters."""
     body_known: Bool[Tensor, "batch frames"]
     anchor: HeadPoses
     """What the predicted body hangs from, in the true world: the measured head without jitter and gaps."""

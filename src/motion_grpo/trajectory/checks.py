@@ -98,7 +98,7 @@ def check_timestamps(timestamps: Float64[Tensor, "frames"], origin: Origin) -> N
 
 
 def rotations_from_quaternions(wxyz: Float64[Tensor, "frames 4"], origin: Origin) -> Float64[Tensor, "frames 3 3"]:
-    """Rotation matrices of nearly unit quaternions (w first), renormalised.
+    """Rotation matrices of nearly unit quaternions (w first), renormalized.
 
     Raises:
         ValueError: a NaN, or a norm further than 5e-3 from 1.
@@ -168,7 +168,7 @@ def split_poses(poses: ArrayLike, origin: Origin) -> tuple[Float64[Tensor, "fram
 
 
 def check_extrinsic(T_device_cpf: ArrayLike) -> tuple[Float64[Tensor, "3 3"], Float64[Tensor, "3"]]:
-    """R_device_cpf and p_device_cpf (metres) of a (4, 4) matrix or 7 numbers wxyz + xyz."""
+    """R_device_cpf and p_device_cpf (meters) of a (4, 4) matrix or 7 numbers wxyz + xyz."""
     matrix = as_float64(T_device_cpf, "T_device_cpf")
     if matrix.shape not in ((4, 4), (7,)):
         raise ValueError(
@@ -176,7 +176,7 @@ def check_extrinsic(T_device_cpf: ArrayLike) -> tuple[Float64[Tensor, "3 3"], Fl
         )
     R, p = split_poses(matrix[None], Origin("T_device_cpf"))
     if p.norm() > 0.5:
-        raise ValueError(f"T_device_cpf puts the eyes {p.norm():.3g} m from the device; it must be in metres.")
+        raise ValueError(f"T_device_cpf puts the eyes {p.norm():.3g} m from the device; it must be in meters.")
     return R[0], p[0]
 
 

@@ -70,11 +70,11 @@ class Convention:
     def convert(
         self, rotmats: Float64[Tensor, "frames 3 3"], positions: Float64[Tensor, "frames 3"]
     ) -> tuple[Float64[Tensor, "frames 3 3"], Float64[Tensor, "frames 3"]]:
-        """R_world_cpf and p_world_cpf (metres) of the system's head poses; axes are only permuted and flipped."""
+        """R_world_cpf and p_world_cpf (meters) of the system's head poses; axes are only permuted and flipped."""
         return self.A_world @ rotmats @ self.A_cpf_head.mT, self.convert_points(positions)
 
     def convert_points(self, points: Float64[Tensor, "points 3"]) -> Float64[Tensor, "points 3"]:
-        """Points of the system's world in the z-up world, metres."""
+        """Points of the system's world in the z-up world, meters."""
         return points @ self.A_world.mT * self.metres_per_unit
 
     def __str__(self) -> str:
@@ -95,10 +95,10 @@ CONVENTIONS = {
 - ``cpf``: the library's own, the identity.
 - ``openxr``: VIEW space in LOCAL, LOCAL_FLOOR or STAGE (the floor of the last two is at 0: pass ``floor_height=0.0``).
   WebXR and OpenVR have the same axes.
-- ``unity``: left-handed, y up, z forward, metres: the main camera's transform.
+- ``unity``: left-handed, y up, z forward, meters: the main camera's transform.
 - ``arkit``: ``ARCamera.transform`` under world alignment ``gravity``. That camera frame is landscape, x along the long
   side of the phone: right for a phone worn with its home button (charging port) to the wearer's right.
-- ``unreal``: left-handed, z up, x forward, centimetres.
+- ``unreal``: left-handed, z up, x forward, centimeters.
 - ``ros``: REP 103 body axes.
 - ``camera``: a camera's optical frame (OpenCV, ROS optical, most SLAM) in a z-up world.
 """

@@ -7,7 +7,7 @@ from scipy.signal import find_peaks
 from scipy.spatial import KDTree
 
 STANDING_EYE_HEIGHT = 1.57
-"""Metres: mean of the standing eye heights of men (1.63) and women (1.52) in ANSUR (Gordon et al. 1989), which vary by
+"""Meters: mean of the standing eye heights of men (1.63) and women (1.52) in ANSUR (Gordon et al. 1989), which vary by
 0.07 m (one standard deviation)."""
 STANDING_QUANTILE = 0.9
 # The floor lies this far under the head at its usual highest: sitting on the ground ... standing tall.
@@ -19,7 +19,7 @@ _MIN_POINTS = 30
 
 
 def floor_from_head(heights: Float64[np.ndarray, "frames"]) -> float:
-    """Estimates the floor's height from the eyes' heights alone, in metres.
+    """Estimates the floor's height from the eyes' heights alone, in meters.
 
     Assumes that the wearer stands upright for at least a tenth of the recording: the 0.9 quantile of the height is
     taken as a standing adult's eye height, 1.57 m. Good to about 0.1 m for standing adults (shoes and posture
@@ -30,7 +30,7 @@ def floor_from_head(heights: Float64[np.ndarray, "frames"]) -> float:
 
 
 def floor_from_points(points: Float64[np.ndarray, "points 3"], head: Float64[np.ndarray, "frames 3"]) -> float | None:
-    """Height of the floor in a z-up point cloud, in metres, or None where the cloud shows no floor. Deterministic.
+    """Height of the floor in a z-up point cloud, in meters, or None where the cloud shows no floor. Deterministic.
 
     Points within 3 m (horizontally) of the head's path and 0.6 to 2.3 m under its usual highest are counted by height
     in bins of 2 cm, smoothed by one bin. The floor is the lowest peak with at least a quarter of the highest one's

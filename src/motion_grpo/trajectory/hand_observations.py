@@ -27,9 +27,9 @@ BRIDGED = 0.15
 """Seconds between two observations over which all frames count as seen: MPS tracks hands at 10 Hz. Interpolated over
 0.1 s of recorded motion a wrist is right to 5 mm in the median and to 14 in nine of ten, over 0.2 s to 14 and 40."""
 _REACH = 1.5
-"""Metres from the eyes that no wrist is away."""
+"""Meters from the eyes that no wrist is away."""
 _SWAPPED = -0.05
-"""Metres that the left wrist is on average to the left of the eyes, and the right one to the right: 0.25 in recorded
+"""Meters that the left wrist is on average to the left of the eyes, and the right one to the right: 0.25 in recorded
 motion (1205 clips, dance and exercise among them), never below 0. Below this the sides are taken for swapped."""
 _ENOUGH_FRAMES = 15
 """Wrists that have to be seen before anything is said of their sides: in a single second arms do cross."""
@@ -51,7 +51,7 @@ class HandDetails:
     finger_rotmats: Float32[Tensor, "observations 2 15 3 3"]
     """Relative to the parent joint, in SMPL-H's order: index, middle, little, ring finger, thumb."""
     keypoints: Float32[Tensor, "observations 2 21 3"]
-    """In the camera (x right, y down, z forward), metres, in OpenPose's order: wrist, then thumb, index, middle, ring
+    """In the camera (x right, y down, z forward), meters, in OpenPose's order: wrist, then thumb, index, middle, ring
     and little finger, four each with the tip."""
     T_cpf_camera: Float32[Tensor, "4 4"]
     """Pose of the camera in the central pupil frame."""
@@ -61,7 +61,7 @@ class HandDetails:
 
 @dataclass(frozen=True, eq=False)
 class HandObservations:
-    """Wrist poses in the world of a head trajectory (z up, metres), left then right, and when each was seen.
+    """Wrist poses in the world of a head trajectory (z up, meters), left then right, and when each was seen.
 
     The wrist frame is that of SMPL-H's wrist joint: in the T-pose, palms down, it has the body's axes, x to the left, y
     up, z forward, so that +x points along the left hand, -x along the right one, and -y out of either palm.
@@ -73,7 +73,7 @@ class HandObservations:
     R_world_wrist: Float32[Tensor, "observations 2 3 3"]
     """The identity where a wrist was not seen."""
     p_world_wrist: Float32[Tensor, "observations 2 3"]
-    """Metres, in the recording's own world: the floor is not subtracted. Zero where a wrist was not seen."""
+    """Meters, in the recording's own world: the floor is not subtracted. Zero where a wrist was not seen."""
     visible: Bool[Tensor, "observations 2"]
     confidence: Float32[Tensor, "observations 2"]
     """In [0, 1], as the tracker says; 0 where not visible."""
@@ -97,7 +97,7 @@ class HandObservations:
         """From wrist poses in the world of the head trajectory.
 
         Args:
-            poses: T_world_wrist, (frames, 2, 7) wxyz + xyz or (frames, 2, 4, 4), metres, left then right.
+            poses: T_world_wrist, (frames, 2, 7) wxyz + xyz or (frames, 2, 4, 4), meters, left then right.
             visible: (frames, 2) booleans: in which frames each wrist was seen. Needed. What the pose of another wrist
                 holds plays no part.
             timestamps: (frames,) seconds, on the clock of the head trajectory; one observation a pose of it when None.
@@ -150,7 +150,7 @@ class HandObservations:
         Args:
             poses, visible, timestamps, confidence: as in ``from_cpf``.
             trajectory: the head that saw them.
-            T_device_cpf: (4, 4) or (7,) wxyz + xyz, metres; the one by which ``trajectory`` was read when None.
+            T_device_cpf: (4, 4) or (7,) wxyz + xyz, meters; the one by which ``trajectory`` was read when None.
 
         Raises:
             ValueError: as ``from_cpf``, and a trajectory that was not read from a device's poses.
@@ -176,7 +176,7 @@ class HandObservations:
         place on the grip for all controllers and hands: good to about 2 cm and, about the palm's normal, 20 degrees.
 
         Args:
-            grip_poses: (frames, 2, 7) with w first (OpenXR stores x y z w) or (frames, 2, 4, 4), metres, as OpenXR
+            grip_poses: (frames, 2, 7) with w first (OpenXR stores x y z w) or (frames, 2, 4, 4), meters, as OpenXR
                 gives them: y up.
             visible: as in ``from_world``: where ``XrSpaceLocation`` says valid, or tracked.
             timestamps, confidence: as in ``from_world``.
@@ -287,7 +287,7 @@ class HandObservations:
         if distance > _REACH:
             raise ValueError(
                 f"The wrists of {self.source} are {distance:.3g} m from the eyes of {trajectory.source}; give them in "
-                "metres, in the world of the head trajectory."
+                "meters, in the world of the head trajectory."
             )
         leftward = (to_wrist * trajectory.R_world_cpf[:, None, :, 0]).sum(-1)
         outward = (leftward * torch.tensor([1.0, -1.0]))[seen.visible]

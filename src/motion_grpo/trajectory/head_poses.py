@@ -14,11 +14,11 @@ class HeadPoses(NamedTuple):
 
     R_world_cpf: Float[Tensor, "*batch frames 3 3"]
     p_world_cpf: Float[Tensor, "*batch frames 3"]
-    """Metres."""
+    """Meters."""
     R_prev_cpf: Float[Tensor, "*batch frames 3 3"]
     """R_cpf(t-1)_cpf(t)."""
     p_prev_cpf: Float[Tensor, "*batch frames 3"]
-    """Position of CPF(t) in CPF(t-1), metres."""
+    """Position of CPF(t) in CPF(t-1), meters."""
 
     @staticmethod
     def from_world(

@@ -42,11 +42,11 @@ class HeadTrajectory:
 
     R_world_cpf: Float32[Tensor, "frames 3 3"]
     p_world_cpf: Float32[Tensor, "frames 3"]
-    """Metres, in the recording's own world: the floor is not subtracted."""
+    """Meters, in the recording's own world: the floor is not subtracted."""
     timestamps: Float64[Tensor, "frames"]
     """Seconds, strictly increasing, on the recording's clock."""
     floor_height: float
-    """z of the floor in this world, metres."""
+    """z of the floor in this world, meters."""
     floor_source: str
     """``given``, ``point cloud``, ``ADT convention`` or ``estimated from the head``."""
     source: str = "array"
@@ -54,16 +54,16 @@ class HeadTrajectory:
     source_frame: str = "cpf"
     """The frame that the poses were recorded in, and how it was taken to the CPF."""
     T_device_cpf: Float64[Tensor, "4 4"] | None = None
-    """The CPF in the device whose poses were recorded, metres; None where they were the CPF's own."""
+    """The CPF in the device whose poses were recorded, meters; None where they were the CPF's own."""
 
     @classmethod
     def from_matrices(cls, poses: ArrayLike, **options: Any) -> "HeadTrajectory":
-        """From T_world_cpf matrices (frames, 4, 4), metres, in a z-up world; options as in ``from_convention``."""
+        """From T_world_cpf matrices (frames, 4, 4), meters, in a z-up world; options as in ``from_convention``."""
         return cls.from_convention(poses, "cpf", **options)
 
     @classmethod
     def from_wxyz_xyz(cls, poses: ArrayLike, **options: Any) -> "HeadTrajectory":
-        """From T_world_cpf (frames, 7), quaternion w x y z then position in metres, in a z-up world.
+        """From T_world_cpf (frames, 7), quaternion w x y z then position in meters, in a z-up world.
 
         Quaternions that make sense only as x y z w are refused. Options as in ``from_convention``.
         """
@@ -88,7 +88,7 @@ class HeadTrajectory:
                 in its own axes and units. The head frame's origin is taken to be between the eyes.
             convention: a name in ``CONVENTIONS`` or a ``Convention``.
             fps, timestamps: as in ``from_rotations``.
-            floor_height: height of the floor along the system's up axis, metres (0.0 for OpenXR's STAGE, LOCAL_FLOOR).
+            floor_height: height of the floor along the system's up axis, meters (0.0 for OpenXR's STAGE, LOCAL_FLOOR).
             points: (points, 3), a point cloud in the system's own axes and units, to look for the floor in.
 
         Raises:
@@ -128,12 +128,12 @@ class HeadTrajectory:
         axes_checked: bool = False,
         T_device_cpf: Float64[Tensor, "4 4"] | None = None,
     ) -> "HeadTrajectory":
-        """From rotation matrices (frames, 3, 3) and positions (frames, 3) in metres; the constructor behind all others.
+        """From rotation matrices (frames, 3, 3) and positions (frames, 3) in meters; the constructor behind all others.
 
         Args:
             fps: poses per second; or
             timestamps: (frames,) seconds. One of the two is needed.
-            floor_height: z of the floor, metres. Without it the floor is looked for in ``points``, and without them
+            floor_height: z of the floor, meters. Without it the floor is looked for in ``points``, and without them
                 (or when they show none) estimated from the head; ``floor_source`` of the result tells which.
             points: (points, 3), a point cloud in the same world.
             axes_checked: whether a head that is not upright has been asked about where its own axes were known.
@@ -158,7 +158,7 @@ class HeadTrajectory:
             check_upright(R, p, CONVENTIONS["cpf"], origin, axes_given=True)
         if floor_height is not None:
             if not np.isfinite(floor_height):
-                raise ValueError(f"floor_height is {floor_height}; a height in metres is needed.")
+                raise ValueError(f"floor_height is {floor_height}; a height in meters is needed.")
         else:
             floor_height, floor_source = _find_floor(p.numpy(), points, origin)
         if floor_source != "estimated from the head":
@@ -191,7 +191,7 @@ class HeadTrajectory:
 
     @property
     def T_world_cpf(self) -> Float32[Tensor, "frames 7"]:
-        """Poses as quaternion w x y z and position in metres."""
+        """Poses as quaternion w x y z and position in meters."""
         return torch.cat([matrix_to_wxyz(self.R_world_cpf), self.p_world_cpf], dim=1)
 
     @property
@@ -303,6 +303,6 @@ def _warn_if_far_from_floor(
     if not low <= height <= high:
         warnings.warn(
             f"The head of {origin.source} is {height:.2f} m above the floor ({floor_source}, at {floor_height:.2f} m), "
-            f"outside {low} to {high} m. Check the world's up axis (z), the units (metres) and the floor.",
+            f"outside {low} to {high} m. Check the world's up axis (z), the units (meters) and the floor.",
             stacklevel=4,
         )

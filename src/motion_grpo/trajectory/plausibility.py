@@ -22,7 +22,7 @@ def warn_if_implausible(trajectory: HeadTrajectory) -> None:
     speed = median_speed(trajectory.timestamps, trajectory.p_world_cpf.double())
     if speed > _MAX_SPEED:
         warnings.warn(
-            f"The head of {source} moves at {speed:.3g} m/s: check the units of positions (metres) and times.",
+            f"The head of {source} moves at {speed:.3g} m/s: check the units of positions (meters) and times.",
             stacklevel=3,
         )
         return
@@ -41,14 +41,14 @@ def warn_if_implausible(trajectory: HeadTrajectory) -> None:
 
 
 def median_speed(timestamps: Float64[Tensor, "frames"], p: Float64[Tensor, "frames 3"]) -> float:
-    """Metres per second from pose to pose; 0 for fewer than two."""
+    """Meters per second from pose to pose; 0 for fewer than two."""
     return float((p.diff(dim=0).norm(dim=1) / timestamps.diff()).median()) if len(p) > 1 else 0.0
 
 
 def _velocities(
     timestamps: Float64[Tensor, "frames"], p: Float64[Tensor, "frames 3"]
 ) -> tuple[Float64[Tensor, "steps 3"], Int64[Tensor, "steps"]]:
-    """Metres per second over a tenth of a second, and the frames in which that begins."""
+    """Meters per second over a tenth of a second, and the frames in which that begins."""
     step = float(timestamps.diff().median())
     stride = min(max(1, round(_SPAN / step)), len(p) - 1) if step > 0 else 1
     start = torch.arange(0, len(p) - stride, max(1, stride // 3))

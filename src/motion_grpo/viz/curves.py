@@ -61,7 +61,7 @@ def plot_training_log(log_history: list[dict], path: str | Path) -> Path:
     """Draws what a transformers Trainer logged over the steps, one panel a quantity, 1600 pixels wide.
 
     Training quantities come first (losses and the gradient norm on a log scale where they are positive and vary by more
-    than a factor of two), metrics of evaluations (``eval_...``) last and in another colour. The latest value stands at
+    than a factor of two), metrics of evaluations (``eval_...``) last and in another color. The latest value stands at
     the upper right of each panel, the unit, where it is known, at the axis. Curves of more than 100 values are drawn
     pale, with their moving average over a twentieth of the run on top. Values that are not finite are left out, as are
     times and throughputs.
@@ -92,7 +92,7 @@ def plot_grpo_run(log_history: list[dict], path: str | Path) -> Path:
     The total reward, every reward (``rewards/NAME/mean``, in a band of one ``rewards/NAME/std`` to either side), the
     advantages' standard deviation, the share of groups without spread, diversity, the probability ratio (with a band),
     the clipped share, the divergence from the reference, the gradient norm, seconds, and last the metrics of
-    evaluations in another colour. Quantities that the log does not hold get no panel. The rest is as in
+    evaluations in another color. Quantities that the log does not hold get no panel. The rest is as in
     :func:`plot_training_log`.
 
     Args:
@@ -127,7 +127,7 @@ def plot_grpo_run(log_history: list[dict], path: str | Path) -> Path:
 
 
 def logged_curves(log_history: Iterable[Mapping[str, object]]) -> dict[str, Curve]:
-    """Steps and values of every quantity, losses first, then rewards and others, optimiser, evaluation.
+    """Steps and values of every quantity, losses first, then rewards and others, optimizer, evaluation.
 
     A step that was logged twice (a resumed run) keeps its latest value.
     """

@@ -1,4 +1,4 @@
-"""What every picture of the library shares: colours, paper, and how it gets onto the disk."""
+"""What every picture of the library shares: colors, paper, and how it gets onto the disk."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from matplotlib.text import Text
 
 from motion_grpo.files import whole_file
 
-# Okabe and Ito's palette, told apart by people with every common kind of colour blindness.
+# Okabe and Ito's palette, told apart by people with every common kind of color blindness.
 COLORS: tuple[str, ...] = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 INK, FAINT, PAPER, FLOOR = "#222222", "#767676", "#FFFFFF", "#EFECE6"
 DPI = 100

@@ -22,7 +22,7 @@ _BODY = 22
 
 
 def write_glb(motion: Motion, path: Path, *, model_path: str | Path | None = None) -> None:
-    """Writes a GLB: y up, metres, floor at y = 0, time from 0; nodes are SMPL-H's joints by name.
+    """Writes a GLB: y up, meters, floor at y = 0, time from 0; nodes are SMPL-H's joints by name.
 
     At rest the body stands in SMPL's T-pose, facing +z. Hands that are not known are relaxed and do not move.
 

@@ -66,8 +66,8 @@ class GltfFile:
         """Appends a node for every joint, named and numbered as SMPL-H's, in the pose of the file at rest.
 
         Args:
-            rest_joints: joints in SMPL's rest pose, metres.
-            root_position: where the root stands in the file's rest pose, metres.
+            rest_joints: joints in SMPL's rest pose, meters.
+            root_position: where the root stands in the file's rest pose, meters.
             rest_rotmats: of the file's rest pose, relative to the parent joint.
         """
         rotations = to_xyzw(rest_rotmats).tolist()

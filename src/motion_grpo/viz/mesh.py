@@ -27,14 +27,14 @@ class Skin:
     """A mesh at rest and how it hangs on the joints of one body."""
 
     vertices: Float[Tensor, "vertices 3"]
-    """T-pose, y up, facing +z; metres."""
+    """T-pose, y up, facing +z; meters."""
     faces: Int64[Tensor, "faces 3"]
     """Counter-clockwise as seen from outside."""
     weights: Float[Tensor, "vertices 52"]
     rest_joints: Float[Tensor, "52 3"]
 
     def pose(self, body: PosedBody) -> Float[Tensor, "frames vertices 3"]:
-        """The mesh on posed joints; world, metres."""
+        """The mesh on posed joints; world, meters."""
         chunks = zip(body.rotmats.split(_CHUNK), body.joints.split(_CHUNK), strict=True)
         return torch.cat([skinned(self.vertices, self.weights, self.rest_joints, PosedBody(R, p)) for R, p in chunks])
 
@@ -96,7 +96,7 @@ def mannequin_faces() -> Int64[np.ndarray, "faces 3"]:
 
 
 def mannequin_vertices(motion: Motion, frames: Sequence[int]) -> Float32[np.ndarray, "poses vertices 3"]:
-    """The mannequin in the motion's shape and in the poses of some frames; world, metres.
+    """The mannequin in the motion's shape and in the poses of some frames; world, meters.
 
     Hands that are not known are shown relaxed rather than flat.
 

@@ -10,8 +10,8 @@ _SUPERSAMPLE = 2
 _AMBIENT, _DIFFUSE = 0.5, 0.75
 # Right, up, towards the viewer: over the viewer's right shoulder, so on the face of who walks from left to right.
 _LIGHT = np.array([0.4, 0.65, 0.65]) / np.linalg.norm([0.4, 0.65, 0.65])
-_OUTLINE_STEP = 0.05  # metres
-_SHADOW_BLUR = 0.02  # metres
+_OUTLINE_STEP = 0.05  # meters
+_SHADOW_BLUR = 0.02  # meters
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Camera:
         return Camera(np.stack([right, np.cross(viewer, right), viewer]))
 
     def project(self, points: Shaped[np.ndarray, "*batch 3"]) -> Float64[np.ndarray, "*batch 3"]:
-        """World points to metres right, up and towards the viewer."""
+        """World points to meters right, up and towards the viewer."""
         return np.asarray(points, dtype=np.float64) @ self.axes.T
 
 
@@ -62,7 +62,7 @@ def rasterise(
     height, width = size
     ax, ay, bx, by, cx, cy = (points[faces[:, corner], axis] for corner in range(3) for axis in range(2))
     area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
-    # Pixel centres lie at half-integers.
+    # Pixel centers lie at half-integers.
     x0 = np.ceil(np.minimum(np.minimum(ax, bx), cx) - 0.5)
     y0 = np.ceil(np.minimum(np.minimum(ay, by), cy) - 0.5)
     x1 = np.floor(np.maximum(np.maximum(ax, bx), cx) - 0.5)
@@ -108,8 +108,8 @@ def render(
     """A matt picture of a closed mesh: RGBA in [0, 1], twice ``size``, so that the caller can scale it down smoothly.
 
     Args:
-        vertices: world, metres.
-        box: left, right, bottom and top of the picture in the camera's plane, metres.
+        vertices: world, meters.
+        box: left, right, bottom and top of the picture in the camera's plane, meters.
         size: (height, width) in pixels.
         color: red, green and blue in [0, 1].
     """
@@ -122,7 +122,7 @@ def render(
     light *= np.where(_outline(near), 0.6, 1.0)
     covered = np.isfinite(near)
     image = np.empty((*size, 4), dtype=np.float32)
-    # The colour goes on outside the body, where it is transparent: scaling down then leaves no fringe.
+    # The color goes on outside the body, where it is transparent: scaling down then leaves no fringe.
     image[..., :3] = np.clip(np.where(covered, light, 1.0)[..., None] * color, 0, 1)
     image[..., 3] = covered
     return image
@@ -136,7 +136,7 @@ def render_shadow(
     size: tuple[int, int],
     floor: float = 0.0,
 ) -> Float32[np.ndarray, "rows columns"]:
-    """The body's shadow, straight down on the floor at height ``floor`` (metres), in [0, 1]; as :func:`render`."""
+    """The body's shadow, straight down on the floor at height ``floor`` (meters), in [0, 1]; as :func:`render`."""
     flat = np.concatenate([vertices[:, :2], np.full((len(vertices), 1), floor)], axis=1)
     points, size = _to_pixels(camera.project(flat), box, size)
     _, near = rasterise(points, np.zeros((len(points), 0)), faces, size)
@@ -168,5 +168,5 @@ def vertex_normals(
 def _outline(near: np.ndarray) -> np.ndarray:
     """Pixels behind which the body falls off, so that an arm stands out from the trunk."""
     padded = np.pad(np.where(np.isfinite(near), near, -1e3), 1, constant_values=-1e3)
-    neighbours = [padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]]
-    return np.isfinite(near) & (near - np.minimum.reduce(neighbours) > _OUTLINE_STEP)
+    neighbors = [padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]]
+    return np.isfinite(near) & (near - np.minimum.reduce(neighbors) > _OUTLINE_STEP)

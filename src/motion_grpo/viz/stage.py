@@ -26,9 +26,9 @@ MAX_MOTIONS = len(COLORS)
 _TRUTH_COLOR = COLORS[1]
 _CONTACT_COLOR, _TRAJECTORY_COLOR, _POINT_COLOR = (230, 159, 0), (25, 25, 25), (140, 140, 153)
 _BODY = 22
-_DISC, _DISC_SIDES = 0.12, 24  # metres
-_SPACING = 1.5  # metres between bodies that stand side by side
-_LABEL_OVER_EYES, _LABEL_STEP = 0.3, 0.13  # metres; labels of bodies in one place stand over each other
+_DISC, _DISC_SIDES = 0.12, 24  # meters
+_SPACING = 1.5  # meters between bodies that stand side by side
+_LABEL_OVER_EYES, _LABEL_STEP = 0.3, 0.13  # meters; labels of bodies in one place stand over each other
 _MAX_POINTS = 100_000
 # viser's cameras look along +z with x right and y down; the CPF has x left and y up.
 _CPF_TO_CAMERA = torch.diag(torch.tensor([-1.0, -1.0, 1.0]))
@@ -70,7 +70,7 @@ class Stage:
             server: whose scene is filled.
             motions: name to motion, one to six; the one named ``truth`` is what the others' errors refer to.
             trajectory: head trajectory that the motions were recovered from; its path and its frustum are shown.
-            points: of the room, in the trajectory's world, metres.
+            points: of the room, in the trajectory's world, meters.
             model_path: licensed SMPL-H or SMPL-X file whose surface is shown; the mannequin when None. Bodies that
                 have neither are stick figures.
 
@@ -135,7 +135,7 @@ class Stage:
             frustum.wxyz, frustum.position = _frustum_pose(trajectory, nearest)
 
     def focus(self, moment: int) -> Float64[np.ndarray, "3"]:
-        """Where the first body's pelvis is, metres; what a camera follows."""
+        """Where the first body's pelvis is, meters; what a camera follows."""
         lead = self._actors[0]
         return lead.joints[lead.frames[moment], 0] + np.asarray(lead.root.position)
 

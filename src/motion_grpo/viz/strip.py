@@ -36,12 +36,12 @@ from motion_grpo.viz.timing import frames_at, shared_time
 MAX_POSES = 16
 _JOINTS = NUM_BODY_JOINTS + 1  # with the root, without fingers
 _BONES = np.array([(PARENTS[joint], joint) for joint in range(1, _JOINTS)])
-_GRID = 0.5  # metres
-_FLOOR_DEPTH = 0.75  # metres of floor before and behind the body
-_MARGIN = 0.08  # metres of air around the bodies
-_REACH = 3.0  # metres about the reference; what is further away is not shown
-_MIN_TRAVEL = 0.7  # metres; who moves less has no walking direction, and is seen from the side they face
-_MIN_PLAN, _MIN_HEIGHTS = 1.0, 0.2  # metres; panels show no less, so that a person at rest is seen to be
+_GRID = 0.5  # meters
+_FLOOR_DEPTH = 0.75  # meters of floor before and behind the body
+_MARGIN = 0.08  # meters of air around the bodies
+_REACH = 3.0  # meters about the reference; what is further away is not shown
+_MIN_TRAVEL = 0.7  # meters; who moves less has no walking direction, and is seen from the side they face
+_MIN_PLAN, _MIN_HEIGHTS = 1.0, 0.2  # meters; panels show no less, so that a person at rest is seen to be
 
 # Pixels.
 _SIDE, _GAP, _TITLE, _HEADER, _TIMES, _PANELS = 44, 6, 52, 34, 30, 340
@@ -92,7 +92,7 @@ def draw_strip(
     camera from the right of the main walking direction, somewhat from ahead and above. The camera follows the last
     motion, which the others are compared with (give the ground truth last); its skeleton is laid over the other rows.
     The floor has a grid fixed to the world, every 0.5 m, and every frame shows the head's path from the pose before to
-    the pose after. Below: the head paths from above (metres), the height of the eyes and, for two motions, the distance
+    the pose after. Below: the head paths from above (meters), the height of the eyes and, for two motions, the distance
     of their joints over time. The mean of the latter, in mm over the root and the 21 body joints, is printed
     (MotionGRPO, Eq. 17).
 
@@ -132,8 +132,8 @@ def draw_strip(
     reference = rows[-1]
     direction = walking_direction(reference.motion)
     camera = Camera.beside(direction)
-    centres = camera.project(reference.joints[reference.frames].mean(1) * (1, 1, 0))
-    box = _frame_box(rows, camera, centres)
+    centers = camera.project(reference.joints[reference.frames].mean(1) * (1, 1, 0))
+    box = _frame_box(rows, camera, centers)
 
     frame_width = min((WIDTH - 2 * _SIDE - (num_poses - 1) * _GAP) / num_poses, _MAX_FRAME[0])
     frame_height = round(frame_width * (box[3] - box[2]) / (box[1] - box[0]))
@@ -157,7 +157,7 @@ def draw_strip(
             corner = left + k * (frame_width + _GAP)
             place = (corner / WIDTH, (top - frame_height) / height, frame_width / WIDTH, frame_height / height)
             axes = figure.add_axes(place)
-            _draw_frame(axes, row, reference, k, camera, centres[k], box, (frame_height, round(frame_width)), direction)
+            _draw_frame(axes, row, reference, k, camera, centers[k], box, (frame_height, round(frame_width)), direction)
             if row is reference:
                 label = f"{times[k] - start:.2f} s"
                 middle = (corner + frame_width / 2) / WIDTH
@@ -169,7 +169,7 @@ def draw_strip(
 
 
 def head_path(motion: Motion) -> Float64[np.ndarray, "frames 3"]:
-    """Positions of the central pupil frame in the world, metres."""
+    """Positions of the central pupil frame in the world, meters."""
     return cpf_of(motion.posed, motion.body.cpf_offset(motion.betas))[1].double().numpy()
 
 
@@ -181,8 +181,8 @@ def walking_direction(motion: Motion) -> Float64[np.ndarray, "2"]:
     if np.ptp(floor_path @ axis) < _MIN_TRAVEL:
         length = np.linalg.norm(forward)
         return forward / length if length > 1e-3 else np.array([1.0, 0.0])
-    travelled = (floor_path[-1] - floor_path[0]) @ axis
-    ahead = travelled if abs(travelled) > 0.2 * _MIN_TRAVEL else forward @ axis
+    traveled = (floor_path[-1] - floor_path[0]) @ axis
+    ahead = traveled if abs(traveled) > 0.2 * _MIN_TRAVEL else forward @ axis
     return axis if ahead >= 0 else -axis
 
 
@@ -199,9 +199,9 @@ def joint_errors(motion: Motion, reference: Motion, start: float, end: float) ->
     return np.stack([times[shared] - start, 1000.0 * (a - b).norm(dim=-1).mean(-1).double().numpy()], axis=-1)
 
 
-def _frame_box(rows: list[_Row], camera: Camera, centres: np.ndarray) -> tuple[float, float, float, float]:
-    """Left, right, bottom and top of every frame about its centre, metres in the camera's plane."""
-    points = np.concatenate([(camera.project(row.outline) - centres[:, None]).reshape(-1, 3) for row in rows])
+def _frame_box(rows: list[_Row], camera: Camera, centers: np.ndarray) -> tuple[float, float, float, float]:
+    """Left, right, bottom and top of every frame about its center, meters in the camera's plane."""
+    points = np.concatenate([(camera.project(row.outline) - centers[:, None]).reshape(-1, 3) for row in rows])
     left, bottom = np.minimum(points[:, :2].min(0) - _MARGIN, (-0.5, -_floor_rise(camera)))
     right, top = np.maximum(points[:, :2].max(0) + _MARGIN, (0.5, 1.0))
     (left, bottom), (right, top) = np.clip([[left, bottom], [right, top]], -_REACH, _REACH)
@@ -209,7 +209,7 @@ def _frame_box(rows: list[_Row], camera: Camera, centres: np.ndarray) -> tuple[f
 
 
 def _floor_rise(camera: Camera) -> float:
-    """How far up in the picture the far edge of the floor lies, metres."""
+    """How far up in the picture the far edge of the floor lies, meters."""
     return _FLOOR_DEPTH * float(np.linalg.norm(camera.axes[1, :2]))
 
 
@@ -226,13 +226,13 @@ def _draw_frame(
     reference: _Row,
     k: int,
     camera: Camera,
-    centre: np.ndarray,
+    center: np.ndarray,
     box: tuple[float, float, float, float],
     size: tuple[int, int],
     direction: np.ndarray,
 ) -> None:
     left, right, bottom, top = box
-    extent = (left + centre[0], right + centre[0], bottom + centre[1], top + centre[1])
+    extent = (left + center[0], right + center[0], bottom + center[1], top + center[1])
     axes.set(xlim=extent[:2], ylim=extent[2:], xticks=[], yticks=[], facecolor="#FAFAFA")
     axes.spines[:].set_color("#D8D8D8")
 
@@ -264,14 +264,14 @@ def _draw_frame(
     axes.set(xlim=extent[:2], ylim=extent[2:])
 
 
-def _floor_grid(centre: np.ndarray, direction: np.ndarray, camera: Camera, reach: float = 6.0) -> np.ndarray:
+def _floor_grid(center: np.ndarray, direction: np.ndarray, camera: Camera, reach: float = 6.0) -> np.ndarray:
     """Lines along and across ``direction`` at multiples of the grid's step from the world's origin, projected."""
     along, across = np.array([*direction, 0.0]), np.array([-direction[1], direction[0], 0.0])
     lines = []
     for line, other in ((along, across), (across, along)):
-        nearest = np.round(centre @ other / _GRID) * _GRID
+        nearest = np.round(center @ other / _GRID) * _GRID
         steps = nearest + np.arange(-reach, reach + _GRID, _GRID)
-        middle = steps[:, None] * other + (centre @ line) * line
+        middle = steps[:, None] * other + (center @ line) * line
         lines.append(np.stack([middle - reach * line, middle + reach * line], axis=1))
     return camera.project(np.concatenate(lines))[..., :2]
 
@@ -310,11 +310,11 @@ def _draw_panels(
         plan.plot(*floor_path[row.frames].T, **dots, zorder=style["zorder"])
         plan.plot(*floor_path[row.frames[:1]].T, **dots, markerfacecolor=PAPER, zorder=5)
         head_height.plot(seconds, row.head_path[:, 2], **style)
-    # Equal scales in both directions: so many metres a pixel.
+    # Equal scales in both directions: so many meters a pixel.
     (x0, x1), (y0, y1) = plan.get_xlim(), plan.get_ylim()
-    metres = max((x1 - x0) / widths[0], (y1 - y0) / panel_height, _MIN_PLAN / widths[0])
-    plan.set_xlim(*_about(x0, x1, metres * widths[0]))
-    plan.set_ylim(*_about(y0, y1, metres * panel_height))
+    meters = max((x1 - x0) / widths[0], (y1 - y0) / panel_height, _MIN_PLAN / widths[0])
+    plan.set_xlim(*_about(x0, x1, meters * widths[0]))
+    plan.set_ylim(*_about(y0, y1, meters * panel_height))
     low, high = head_height.get_ylim()
     head_height.set_ylim(*_about(low, high, max(high - low, _MIN_HEIGHTS)))
     style_axes(plan, "head path from above (m), from the open dot on", "along the main direction (m)")

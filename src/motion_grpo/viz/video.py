@@ -24,10 +24,10 @@ VIDEO_FPS = 30
 GIF_FPS = 12.5
 """A GIF's frames last whole hundredths of a second."""
 _VIDEO_SIZE, _GIF_SIZE = (540, 960), (320, 480)  # height, width
-_HEIGHT = 2.5  # metres that the picture shows from bottom to top
-_BELOW = 0.45  # metres of it below the feet
+_HEIGHT = 2.5  # meters that the picture shows from bottom to top
+_BELOW = 0.45  # meters of it below the feet
 _FOLLOW = 0.8  # seconds over which the camera's path is smoothed
-_GRID, _GRID_REACH = 0.5, 8.0  # metres
+_GRID, _GRID_REACH = 0.5, 8.0  # meters
 _SHADOW = 0.3
 _AIR = 12  # pixels about a body, for its blurred shadow
 
@@ -87,7 +87,7 @@ def write_gif(motion: Motion, path: Path, *, model_path: str | Path | None = Non
 
 
 def save_gif(pictures: Iterator[UInt8[np.ndarray, "height width 3"]], path: Path) -> None:
-    """Writes pictures as a GIF that repeats, at 12.5 a second, all with the colours of the first one."""
+    """Writes pictures as a GIF that repeats, at 12.5 a second, all with the colors of the first one."""
     first, *others = [Image.fromarray(picture) for picture in pictures]
     palette = first.quantize(64, dither=Image.Dither.NONE)
     frames = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in (first, *others)]
@@ -125,11 +125,11 @@ def pictures_of(
     frames = [frames_at(actor.motion, times) for actor in actors]
     direction = walking_direction(lead)
     camera = Camera.beside(direction)
-    centres = camera.project(_smooth_path(lead, times, fps))
+    centers = camera.project(_smooth_path(lead, times, fps))
     scale = size[0] / _HEIGHT
     for k in track(range(len(times)), description="drawing", transient=True):
-        corner = (centres[k, 0] - size[1] / scale / 2, centres[k, 1] - _BELOW + _HEIGHT)
-        picture = _floor(camera, direction, centres[k], size, corner, scale)
+        corner = (centers[k, 0] - size[1] / scale / 2, centers[k, 1] - _BELOW + _HEIGHT)
+        picture = _floor(camera, direction, centers[k], size, corner, scale)
         for actor, index in reversed(list(zip(actors, frames, strict=True))):
             _draw(picture, actor, int(index[k]), camera, corner, scale)
         yield (255 * picture + 0.5).clip(0, 255).astype(np.uint8)
@@ -155,8 +155,8 @@ def _draw(
     """Draws a body and its shadow over the picture.
 
     Args:
-        corner: left and top of the picture in the camera's plane, metres.
-        scale: pixels per metre.
+        corner: left and top of the picture in the camera's plane, meters.
+        scale: pixels per meter.
     """
     vertices, faces = actor.vertices(frame), actor.skin.faces.numpy()
     outline = np.concatenate([vertices, vertices * (1, 1, 0)])
@@ -184,7 +184,7 @@ def _halved(image: Float32[np.ndarray, "rows columns channels"]) -> Float32[np.n
 def _floor(
     camera: Camera,
     direction: Float64[np.ndarray, "2"],
-    centre: Float64[np.ndarray, "3"],
+    center: Float64[np.ndarray, "3"],
     size: tuple[int, int],
     corner: tuple[float, float],
     scale: float,
@@ -194,7 +194,7 @@ def _floor(
     canvas = Image.new("RGB", (2 * width, 2 * height), PAPER)
     pen = ImageDraw.Draw(canvas)
     axes = np.stack([[*direction, 0.0], [-direction[1], direction[0], 0.0]])
-    nearest = np.round(axes @ camera.axes.T @ centre / _GRID) * _GRID
+    nearest = np.round(axes @ camera.axes.T @ center / _GRID) * _GRID
 
     def pixels(points: np.ndarray) -> list[tuple[float, float]]:
         return [tuple(p) for p in (camera.project(points @ axes)[:, :2] - corner) * (2 * scale, -2 * scale)]

@@ -33,7 +33,7 @@ _DOWN = (("hip", "knee", (0.0, -1.0, 0.0)), ("knee", "ankle", (0.0, -1.0, 0.0)))
 
 
 def write_vrma(motion: Motion, path: Path) -> None:
-    """Writes a VRMA: y up, metres, floor at y = 0, facing +z at rest; hands only where they are known."""
+    """Writes a VRMA: y up, meters, floor at y = 0, facing +z at rest; hands only where they are known."""
     rest = motion.body.rest_joints(motion.betas)
     poses = to_y_up(motion)
     file = GltfFile()
@@ -72,7 +72,7 @@ def t_pose(rest: Float[Tensor, "52 3"]) -> Float[Tensor, "52 3 3"]:
 
 
 def _hips_at_rest(rest: Float[Tensor, "52 3"]) -> Float[Tensor, "3"]:
-    """The pelvis of the straightened body over its soles, metres."""
+    """The pelvis of the straightened body over its soles, meters."""
     hip, knee, ankle, foot = (JOINT_NAMES.index(f"L_{name}") for name in ("hip", "knee", "ankle", "foot"))
     leg = (rest[knee] - rest[hip]).norm() + (rest[ankle] - rest[knee]).norm() + rest[ankle, 1] - rest[foot, 1]
     return torch.stack([torch.zeros(()), rest[0, 1] - rest[hip, 1] + leg + SOLE_UNDER_TOE, torch.zeros(())])

@@ -15,7 +15,7 @@ UPRIGHT = (math.pi / 2, 0.0, 0.0)
 
 
 def toe_below_pelvis() -> float:
-    """Metres from the pelvis down to the toe joints of the standing default body: both are equally high."""
+    """Meters from the pelvis down to the toe joints of the standing default body: both are equally high."""
     rest = Skeleton.default().rest_joints(torch.zeros(16))
     return float(rest[0, 1] - rest[10:12, 1].mean())
 

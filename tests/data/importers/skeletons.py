@@ -72,7 +72,7 @@ def walk(frames: int = 90, speed: float = 0.8, fps: float = 30.0, planted: float
     """Rotations and root positions (cm) of the figure that walks along +z, arms down, at a stride a second.
 
     Args:
-        speed: metres per second.
+        speed: meters per second.
         planted: share of the time that a foot stands; over a half, both do at times.
     """
     time = torch.arange(frames, dtype=torch.float64) / fps

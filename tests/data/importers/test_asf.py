@@ -161,7 +161,7 @@ def test_samples_give_the_motion_of_the_reference(name: str, split: str) -> None
     difference = (clip.motion.joints - expected.joints)[:, :22]
     floor = difference[..., 2].mean()
     difference[..., 2] -= floor
-    # Metres, the world's frame, not aligned. The reference was made on the body before that was symmetric; a floor that
+    # Meters, the world's frame, not aligned. The reference was made on the body before that was symmetric; a floor that
     # is held to the data set's usual one (03_01 walks on uneven ground) is another on the two bodies.
     assert float(difference.norm(dim=-1).mean()) < 0.003
     assert abs(float(floor)) < 0.007

@@ -40,7 +40,7 @@ def trunk_off_vertical(motion: Motion) -> float:
     return float(torch.rad2deg(torch.acos((trunk[:, 2] / trunk.norm(dim=-1)).clamp(-1, 1))).median())
 
 
-def travelled(motion: Motion) -> float:
+def traveled(motion: Motion) -> float:
     return float((motion.root_positions[-1] - motion.root_positions[0])[:2].norm())
 
 
@@ -136,7 +136,7 @@ def test_the_nearest_rig_is_named_with_what_it_lacks(walker: Path) -> None:
         motion_of(walker, rig="soma77")
 
 
-UNITS = [(1.0, "1 (metres)"), (0.001, "0.001 (millimetres)"), (0.0254, "0.0254 (inches)"), (0.3048, "0.3048 (feet)")]
+UNITS = [(1.0, "1 (meters)"), (0.001, "0.001 (millimeters)"), (0.0254, "0.0254 (inches)"), (0.3048, "0.3048 (feet)")]
 
 
 class TestUnits:
@@ -172,7 +172,7 @@ class TestUp:
         motion = motion_of(walker, up="z")
         torch.testing.assert_close(motion.joints, expected.joints, atol=1e-4, rtol=0)
         assert trunk_off_vertical(motion) < 10
-        assert travelled(motion) > 2
+        assert traveled(motion) > 2
 
     def test_a_y_up_file_read_as_z_up_is_refused(self, walker: Path) -> None:
         (dropped,) = imported(walker.parent, up="z").broken

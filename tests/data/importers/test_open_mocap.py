@@ -128,7 +128,7 @@ def test_samples_become_the_clips_of_the_data_set() -> None:
         difference = (clip.motion.joints - expected.joints)[:, :22]
         floor = difference[..., 2].mean()
         difference[..., 2] -= floor
-        # Metres, not aligned. The reference was made on the body before that was symmetric; a floor that
+        # Meters, not aligned. The reference was made on the body before that was symmetric; a floor that
         # is held to the data set's usual one (03_01 walks on uneven ground) is another on the two bodies.
         assert float(difference.norm(dim=-1).mean()) < 0.003, clip.id
         assert abs(float(floor)) < 0.007, clip.id

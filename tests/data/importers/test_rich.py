@@ -250,7 +250,7 @@ def test_with_body_models_shape_hands_and_pelvis_are_the_fitted_ones(tmp_path, b
 
 
 def write_scan(path: Path, height: float, kind: str = "float") -> None:
-    """A floor of 10 x 10 m and a table over a part of it, with colours and one triangle, in the cameras' frame."""
+    """A floor of 10 x 10 m and a table over a part of it, with colors and one triangle, in the cameras' frame."""
     x, y = np.meshgrid(np.arange(-5, 5, 0.05), np.arange(-5, 5, 0.05))
     floor = np.stack([x.ravel(), y.ravel(), np.full(x.size, height)], axis=1)
     table = floor[:500] + np.array([0, 0, 0.75])

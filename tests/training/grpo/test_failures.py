@@ -122,7 +122,7 @@ def test_an_adapter_of_another_rank(tmp_path):
         trainer(tmp_path, lora_r=4, **SAVING).train(resume_from_checkpoint=newest_checkpoint(tmp_path))
 
 
-@pytest.mark.parametrize("size", [100, 60_000], ids=["weights", "optimiser"])
+@pytest.mark.parametrize("size", [100, 60_000], ids=["weights", "optimizer"])
 def test_a_full_disk_leaves_the_checkpoints_before(tmp_path, size):
     """No file may be longer than so many bytes, from the second checkpoint on: a full disk, without being root."""
     run = trainer(tmp_path, **SAVING)

@@ -24,7 +24,7 @@ from motion_grpo.training.grpo.objective import (
 ALL = torch.ones(6, 8, dtype=torch.bool)
 
 
-def test_normalisation_by_hand():
+def test_normalization_by_hand():
     """Two groups of 3: 1, 2, 3 has std 1; the other is ten times as spread and far away."""
     values = torch.tensor([1.0, 2, 3, 110, 100, 90])
     normalized, std = normalize_in_groups(values, 3)
@@ -34,7 +34,7 @@ def test_normalisation_by_hand():
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 1000), st.floats(0.01, 100.0), st.floats(-100.0, 100.0))
-def test_normalisation_does_not_see_scale_and_offset(seed, scale, offset):
+def test_normalization_does_not_see_scale_and_offset(seed, scale, offset):
     values = torch.rand(12, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     one, _ = normalize_in_groups(values, 4, 1e-9)
     other, _ = normalize_in_groups(scale * values + offset, 4, 1e-9)

@@ -89,7 +89,7 @@ def test_a_given_extrinsic_goes_before_the_default(tmp_path):
     for bad, message in (
         (np.eye(3), r"4x4 matrix or 7 numbers.*\(3, 3\)"),
         (np.diag([1.0, 1, 2, 1]), "T_device_cpf has a 3x3 part"),
-        ([1, 0, 0, 0, 70, 2, 9], "must be in metres"),
+        ([1, 0, 0, 0, 70, 2, 9], "must be in meters"),
     ):
         with pytest.raises(ValueError, match=message):
             load_trajectory(path, T_device_cpf=bad)
@@ -285,7 +285,7 @@ def test_real_closed_loop_recording():
     assert trajectory.duration == pytest.approx(11.395, abs=0.001)
     assert trajectory.fps == pytest.approx(1000, abs=2)
     assert trajectory.timestamps[0].item() == pytest.approx(149.202610, abs=1e-7)
-    # Worn on a head: up is up, forward is about level, the eyes are a few centimetres from the left camera.
+    # Worn on a head: up is up, forward is about level, the eyes are a few centimeters from the left camera.
     left, up, forward = trajectory.R_world_cpf.mean(0)[2].tolist()
     assert up > 0.95
     assert abs(forward) < 0.15

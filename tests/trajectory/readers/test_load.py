@@ -140,7 +140,7 @@ def test_gaps_stop_or_split(tmp_path):
         load_segments(path)
 
 
-def test_tum_with_w_first_is_recognised(tmp_path):
+def test_tum_with_w_first_is_recognized(tmp_path):
     path = tmp_path / "t.txt"
     path.write_text(tum_text(*walk(), columns=(3, 0, 1, 2)))
     with pytest.raises(ValueError, match="look like w x y z, and not x y z w as the columns say"):
@@ -293,12 +293,12 @@ def test_times_whose_unit_cannot_be_told_are_refused(tmp_path):
 
 def test_a_unit_of_length_in_the_name_counts(tmp_path):
     poses, times = walk()
-    millimetres = poses.copy()
-    millimetres[:, :3, 3] *= 1000
+    millimeters = poses.copy()
+    millimeters[:, :3, 3] *= 1000
     path = tmp_path / "log.csv"
-    path.write_text(csv_of("time,x [mm],y [mm],z [mm],qw,qx,qy,qz", millimetres, times))
+    path.write_text(csv_of("time,x [mm],y [mm],z [mm],qw,qx,qy,qz", millimeters, times))
     assert_walk(load_trajectory(path, floor_height=0.0))
-    path.write_text(csv_of("time,x,y,z,qw,qx,qy,qz", millimetres, times))
+    path.write_text(csv_of("time,x,y,z,qw,qx,qy,qz", millimeters, times))
     with pytest.warns(UserWarning, match=r"moves at 6\.\d+e\+03 m/s: check the units"):
         load_trajectory(path)
 
@@ -375,7 +375,7 @@ def test_a_floor_that_is_only_estimated_is_said(tmp_path):
         ("forward left up / up left back", 2 * np.pi, r"axis x points along the world's z .*convention='WORLD / HEAD'"),
     ],
 )  # fmt: skip
-def test_axes_of_a_head_that_is_not_upright_are_recognised(tmp_path, write, axes, turn, message):
+def test_axes_of_a_head_that_is_not_upright_are_recognized(tmp_path, write, axes, turn, message):
     poses, times = walk(turn=turn)
     given = in_axes(poses, axes)
     path = tmp_path / f"head.{'npz' if write == 'npz' else 'csv'}"

@@ -55,7 +55,7 @@ HANDS_MOVE = 1e-3
 """Radians: hands that were not recorded hold one pose for the whole clip."""
 
 _SMPLH_PELVIS = (-0.0018, -0.2233, 0.0282)
-"""Metres: rest pelvis of the mean SMPL body. It stands in for the shaped one where there are no body files, which moves
+"""Meters: rest pelvis of the mean SMPL body. It stands in for the shaped one where there are no body files, which moves
 the whole clip by a centimetre or two: along the floor that means nothing, and the height is found anew."""
 
 
@@ -182,7 +182,7 @@ class AmassImporter:
         default = Skeleton.default()
         if is_smplx:
             betas = _betas(arrays) if _gender(arrays) == "neutral" else torch.zeros(NUM_BETAS)
-            # Ten betas are known to the default body; the rest of a neutral shape is millimetres.
+            # Ten betas are known to the default body; the rest of a neutral shape is millimeters.
             rest = default.rest_joints(betas)
             if self.body_models is None:
                 return default, betas * (torch.arange(NUM_BETAS) < 10), rest[0]

@@ -183,7 +183,7 @@ def find_adt_skeleton(folder: Path) -> Path | None:
 def read_adt_joints(
     path: str | os.PathLike[str], timestamps: Float64[Tensor, "frames"]
 ) -> Float32[Tensor, "frames 22 3"]:
-    """Measured joints of ``Skeleton_*.json`` at the given times, in the z-up world of ``read_aria``, metres.
+    """Measured joints of ``Skeleton_*.json`` at the given times, in the z-up world of ``read_aria``, meters.
 
     Ordered like SMPL-H's root and body joints, interpolated between measurements up to 50 ms apart; NaN elsewhere, and
     for the three joints of the spine, which ADT's skeleton has not. A marker suit's joints are not quite where SMPL's

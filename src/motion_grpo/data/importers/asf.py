@@ -23,7 +23,7 @@ class AsfImporter:
     folder: Path
     fps: float = 120.0
     stature: float | None = None
-    """Of the actor, metres; None: estimated from the skeleton."""
+    """Of the actor, meters; None: estimated from the skeleton."""
     metres_per_unit: float | None = None
     """None: as the skeleton's file says, in CMU's way."""
     min_seconds: float = 2.0

@@ -27,7 +27,7 @@ class BvhImporter:
     rig: str = "auto"
     """A name of :data:`RIGS`, a YAML file with a joint map, or ``auto``: by the joints' names."""
     stature: float | None = None
-    """Of the actor, metres; None: the rig's, or estimated from the skeleton."""
+    """Of the actor, meters; None: the rig's, or estimated from the skeleton."""
     metres_per_unit: float | None = None
     """None: the rig's."""
     up: Literal["y", "z"] = "y"

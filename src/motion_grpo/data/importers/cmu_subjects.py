@@ -12,7 +12,7 @@ class Subject:
     betas0: float
     """Size, the median over the takes."""
     floor: float
-    """z of the ground after retargeting, metres: the median over the takes, less those on equipment."""
+    """z of the ground after retargeting, meters: the median over the takes, less those on equipment."""
     feet: Mapping[str, tuple[float, float, float]]
     """Measured while planted, as :attr:`~motion_grpo.retargeting.rigs.Rig.references`."""
 

@@ -36,7 +36,7 @@ FPS = 30.0
 SPLITS = ("train", "val", "test")
 """The official ones, by the folders that RICH is published in."""
 
-# Metres from the sole up to the toe joints in the default body's rest pose.
+# Meters from the sole up to the toe joints in the default body's rest pose.
 _SOLE_UNDER_TOE = 0.0165
 # rich_toolkit, resource/gender.json: the body model that a subject was fitted with; the others are male.
 _FEMALE = {9, 10, 12, 13, 16, 17, 18, 19, 21}
@@ -138,7 +138,7 @@ class RichImporter:
     ) -> Motion:
         default, frames = Skeleton.default(), len(fit["transl"])
         if body is None:
-            # The mean body's pelvis stands in for the fitted one's: centimetres, the same for the whole clip.
+            # The mean body's pelvis stands in for the fitted one's: centimeters, the same for the whole clip.
             shape, pelvis, hands = torch.zeros(NUM_BETAS), default.J0[0], None
         else:
             rest = body.rest_joints(betas)
@@ -191,7 +191,7 @@ def _read_fits(paths: list[Path]) -> dict[str, Float[Tensor, "frames numbers"]]:
 
 
 def _above_floor(motions: list[Motion], scene: RichScene | None) -> list[Motion]:
-    """The pieces of one sequence with the floor at z = 0, contacts labelled.
+    """The pieces of one sequence with the floor at z = 0, contacts labeled.
 
     Args:
         scene: the ground of its scan is the floor; without a scan or a scene the feet tell.

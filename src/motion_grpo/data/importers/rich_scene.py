@@ -27,12 +27,12 @@ class RichScene:
     R_world_camera: Float[Tensor, "3 3"]
     """World: z up, the laser scan's; camera: the frame that fits and scan are published in."""
     p_world_camera: Float[Tensor, "3"]
-    """Metres."""
+    """Meters."""
     scan: Path | None
     """The scanned scene in the camera frame, PLY; None where it is not on this disk."""
 
     def to_world(self, points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
-        """Points of the camera frame in the world, metres."""
+        """Points of the camera frame in the world, meters."""
         return points @ self.R_world_camera.T + self.p_world_camera
 
 
@@ -71,7 +71,7 @@ def _folder(root: Path, name: str) -> Path | None:
 
 @lru_cache(maxsize=16)
 def _read_transform(path: Path) -> tuple[Float[Tensor, "3 3"], Float[Tensor, "3"]]:
-    # p_world = c * p_camera @ R + t, points as rows. The bodies were fitted in the cameras' metres, so that the scan's
+    # p_world = c * p_camera @ R + t, points as rows. The bodies were fitted in the cameras' meters, so that the scan's
     # scale c, which is nearly 1, is divided out: it would stretch the way and not the legs.
     try:
         content = json.loads(path.read_text())
@@ -88,7 +88,7 @@ def _read_transform(path: Path) -> tuple[Float[Tensor, "3 3"], Float[Tensor, "3"
 
 @lru_cache(maxsize=1)
 def read_scan(path: Path) -> Float32[np.ndarray, "points 3"]:
-    """Every so manieth vertex, at most 400,000, of a binary PLY, metres.
+    """Every so manieth vertex, at most 400,000, of a binary PLY, meters.
 
     Raises:
         ValueError: no little-endian binary PLY that begins with plain vertices, or a shortened one.

@@ -62,7 +62,7 @@ class MotionGRPOConfig(GRPOConfig):
         default=None, metadata={"help": "Noise levels of a rollout: quadratic, leading, trailing; the pipeline's own."}
     )
     head_noise: float = field(
-        default=0.1, metadata={"help": "Lambda: metres that Perlin noise moves the head the policy sees; 0 is none."}
+        default=0.1, metadata={"help": "Lambda: meters that Perlin noise moves the head the policy sees; 0 is none."}
     )
     head_noise_frequency: float = field(default=FREQUENCY, metadata={"help": "Its cells per second."})
     head_noise_octaves: int = field(default=1, metadata={"help": "Its octaves."})

@@ -45,15 +45,15 @@ def normalize_in_groups(
         mask: frames that count; all when None.
     """
     grouped = values.unflatten(0, (-1, group_size))
-    centred = grouped - grouped.mean(dim=1, keepdim=True)
-    variance = centred.square().sum(dim=1) / (group_size - 1)
+    centerd = grouped - grouped.mean(dim=1, keepdim=True)
+    variance = centerd.square().sum(dim=1) / (group_size - 1)
     if variance.ndim > 1:
         weight, parts = _frame_weights(values, mask)[::group_size], tuple(range(1, variance.ndim))
         variance = (variance * weight).sum(dim=parts) / weight.sum(dim=parts)
     std = variance.sqrt()
     differs = (std >= std_floor).view(-1, *[1] * (grouped.ndim - 1))
     scale = std.view_as(differs).where(differs, 1.0)
-    return (centred / scale).where(differs, 0.0).flatten(0, 1), std
+    return (centerd / scale).where(differs, 0.0).flatten(0, 1), std
 
 
 def advantages(
@@ -68,9 +68,9 @@ def advantages(
 ) -> tuple[Float[Tensor, "samples *parts"], dict[str, Float[Tensor, "conditions"]]]:
     """One advantage out of several rewards, and each reward's std by group.
 
-    ``mean`` normalises each reward within its group and takes (1/K) sum_k w_k A_k (Algorithm 1); ``sum`` leaves out the
-    1/K (Sec. 3.3); ``sum_then_normalize`` normalises the weighted sum of the rewards within the group (TRL's default);
-    ``normalize_then_sum`` is ``sum``, then centred and divided by the std over the whole batch (GDPO, TRL).
+    ``mean`` normalizes each reward within its group and takes (1/K) sum_k w_k A_k (Algorithm 1); ``sum`` leaves out the
+    1/K (Sec. 3.3); ``sum_then_normalize`` normalizes the weighted sum of the rewards within the group (TRL's default);
+    ``normalize_then_sum`` is ``sum``, then centerd and divided by the std over the whole batch (GDPO, TRL).
 
     Args:
         rewards: by name, of all processes.

@@ -76,7 +76,7 @@ def perturb_head(head: HeadPoses, offsets: Float[Tensor, "*batch offsets 3"], sc
         head: clean poses.
         offsets: world axes; the first is that of the frame before the window, which the first step starts from, so T
             frames take T + 1 offsets.
-        scale: lambda, metres where the offsets have unit amplitude; 0 returns the head as it is.
+        scale: lambda, meters where the offsets have unit amplitude; 0 returns the head as it is.
     """
     if scale == 0:
         return head

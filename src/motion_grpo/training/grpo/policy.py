@@ -84,7 +84,7 @@ class MotionPolicy(nn.Module):
             self.denoiser.enable_adapters()
 
     def trained_parameters(self) -> list[nn.Parameter]:
-        """Those that the optimiser moves."""
+        """Those that the optimizer moves."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def merged(self, state_dict: dict[str, Tensor] | None = None) -> EgoMotionDenoiser:

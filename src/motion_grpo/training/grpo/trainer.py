@@ -1,4 +1,4 @@
-"""MotionGRPO: post-training of the denoiser by group relative policy optimisation (MotionGRPO, Sec. 3.3-3.5)."""
+"""MotionGRPO: post-training of the denoiser by group relative policy optimization (MotionGRPO, Sec. 3.3-3.5)."""
 
 import contextlib
 import copy

@@ -26,7 +26,7 @@ from motion_grpo.trajectory.readers.points import read_points
 from motion_grpo.trajectory.readers.tables import column_names, read_header, read_table
 from motion_grpo.trajectory.upright import check_upright
 
-# Pose of the left (front) SLAM camera, which is the device frame, in the CPF of the CAD model: position in metres, y
+# Pose of the left (front) SLAM camera, which is the device frame, in the CPF of the CAD model: position in meters, y
 # axis and z axis. From the CAD tables of projectaria_tools (core/calibration/ConfigData.cpp, Apache-2.0, Meta
 # Platforms).
 _CAD_CPF_DEVICE = {
@@ -48,7 +48,7 @@ _TRAJECTORIES = tuple(
 
 
 def default_T_device_cpf(device: str = "gen1") -> Float64[Tensor, "4 4"]:
-    """T_device_cpf of the glasses' CAD model, metres: the CPF, between the eyes, in the device frame.
+    """T_device_cpf of the glasses' CAD model, meters: the CPF, between the eyes, in the device frame.
 
     ``gen1`` and ``gen2`` are the small frames (builds DVT-S, DVT_S*), ``gen1-large`` and ``gen2-large`` the large ones
     (DVT-L, DVT_L*), 2 and 4 mm apart. The device frame is the left (front) SLAM camera, 7 cm from the CPF.
@@ -75,7 +75,7 @@ def default_T_device_cpf(device: str = "gen1") -> Float64[Tensor, "4 4"]:
 
 
 def vrs_T_device_cpf(vrs: str | os.PathLike[str]) -> Float64[Tensor, "4 4"]:
-    """T_device_cpf from the calibration in a VRS recording, metres. Needs the ``aria`` extra (projectaria-tools).
+    """T_device_cpf from the calibration in a VRS recording, meters. Needs the ``aria`` extra (projectaria-tools).
 
     Raises:
         ImportError: projectaria-tools is not installed.
@@ -141,16 +141,16 @@ def read_aria(
     The file's poses are the device's: T_world_cpf = T_world_device @ T_device_cpf. The file's gravity decides what is
     up; another up axis is turned to z by the smallest rotation (ADT: (x, y, z) becomes (x, -z, y)).
 
-    The floor is ``floor_height`` (along the file's up axis, metres), or found in ``points``, or in the point cloud
+    The floor is ``floor_height`` (along the file's up axis, meters), or found in ``points``, or in the point cloud
     beside a closed-loop file; for a y-up file (ADT) it is at 0, as in that data set, whose optical tracking puts the
     origin on the floor (the lowest of its body markers are at 0.04 m); else it is estimated from the head. An
     open-loop file has a world of its own, so a point cloud beside it is not used.
 
     Args:
         path: the CSV, plain or gzipped, or an MPS or ADT folder. Only the pose columns are read.
-        T_device_cpf: (4, 4) or (7,) wxyz + xyz, metres; else ``vrs``'s calibration; else
+        T_device_cpf: (4, 4) or (7,) wxyz + xyz, meters; else ``vrs``'s calibration; else
             ``default_T_device_cpf(device)``, where ``gen1`` is meant if nobody says.
-        points: (points, 3) in the file's world, metres, or an MPS point-cloud file.
+        points: (points, 3) in the file's world, meters, or an MPS point-cloud file.
         world_uid: which world to read, for a file with several (its graph_uid, or session_uid if open loop).
 
     Raises:

@@ -29,7 +29,7 @@ class HandTracking:
     confidence: Float32[Tensor, "observations 2"]
     """In [0, 1]; 0 where not tracked."""
     wrists: Float32[Tensor, "observations 2 3"]
-    """Metres, in ``frame``."""
+    """Meters, in ``frame``."""
     palms: Float32[Tensor, "observations 2 3"]
     wrist_normals: Float32[Tensor, "observations 2 3"]
     """Unit vectors out of the palm's side, in ``frame``; NaN in ``wrist_and_palm_poses.csv`` of the first version."""

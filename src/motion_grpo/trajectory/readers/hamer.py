@@ -19,7 +19,7 @@ from motion_grpo.trajectory.head_trajectory import HeadTrajectory
 HAMER_SHAPES = {"keypoints_3d": (21, 3), "mano_hand_pose": (15, 3, 3), "mano_hand_global_orient": (3, 3)}
 """Of each side, ``left_keypoints_3d`` and so on: one row a detection, whose ``left_timestamps_ns`` says when."""
 _SAME_PLACE, _SAME_TIME = 0.1, 0.5
-"""Metres and seconds, within which a left and a right hand are one hand of which nobody knows the side (EgoAllo)."""
+"""Meters and seconds, within which a left and a right hand are one hand of which nobody knows the side (EgoAllo)."""
 
 
 def read_hamer(path: str | os.PathLike[str], trajectory: HeadTrajectory) -> HandObservations:

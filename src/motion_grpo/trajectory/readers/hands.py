@@ -65,7 +65,7 @@ def load_hands(path: str | os.PathLike[str], trajectory: HeadTrajectory) -> Hand
 def read_hands_csv(path: str | os.PathLike[str]) -> HandObservations:
     """Reads named columns of a text file, which may be the trajectory's own: wrists in its z-up world.
 
-    For each side, or for one of them: position ``left_wrist_x``, ``left_wrist_y``, ``left_wrist_z`` (metres),
+    For each side, or for one of them: position ``left_wrist_x``, ``left_wrist_y``, ``left_wrist_z`` (meters),
     quaternion ``left_wrist_qw``, ``..._qx``, ``..._qy``, ``..._qz``, ``left_visible`` (1 or 0, true or false) and,
     if there is one, ``left_confidence``; ``right_...`` likewise. Names, separators and times are understood as
     ``read_text`` understands them; without a time a row belongs to each pose of the head.

@@ -63,12 +63,12 @@ def load_trajectory(
       so is refused, with what its axes look like.
 
     Args:
-        T_device_cpf: (4, 4) or (7,) wxyz + xyz, metres: the CPF in the frame whose poses the file holds.
+        T_device_cpf: (4, 4) or (7,) wxyz + xyz, meters: the CPF in the frame whose poses the file holds.
         device: Aria glasses whose CAD extrinsic is used, ``gen1`` if nobody says (``default_T_device_cpf``).
         vrs: VRS recording to take the glasses' own extrinsic from.
         convention: axes of the file's world and head: a name in ``CONVENTIONS`` (``openxr``, ``unity``, ...), or words.
         fps: rate of a file without timestamps.
-        floor_height: height of the floor along the file's up axis, metres; found or estimated without it.
+        floor_height: height of the floor along the file's up axis, meters; found or estimated without it.
         points: (points, 3) in the file's world, or an MPS point-cloud file.
         world_uid: which world of an Aria file to read, where tracking was lost and began anew.
 
@@ -188,7 +188,7 @@ def read_text(
 
     The columns' names, in a first line or in a comment above the rows, decide what is what, in any order:
     ``timestamp,x,y,z,qw,qx,qy,qz``, ``HeadPosX``, ``Position X [m]``, ``p_RS_R_x``, ``rot_w`` (``find_columns``). Rows
-    without names are TUM's: ``time tx ty tz qx qy qz qw``. A column ``floor_height`` (metres, along the file's up axis)
+    without names are TUM's: ``time tx ty tz qx qy qz qw``. A column ``floor_height`` (meters, along the file's up axis)
     says where the floor is; other columns are ignored.
 
     The unit of the times is what the column's name says (``timestamp_ns``, ``Time (ms)``), else the one in which the
@@ -297,7 +297,7 @@ def seconds_of(
     Args:
         times: at least one, best first.
         values: of the columns, by their index.
-        p: where what is tracked was, metres: nothing moves at 15 m/s on average.
+        p: where what is tracked was, meters: nothing moves at 15 m/s on average.
     """
     time = next((t for t in times if _increases(t, values)), times[0])
     raw = _raw_times(time, values)
@@ -309,7 +309,7 @@ def seconds_of(
     if unit != 1.0 and speed > _MAX_SPEED:
         raise ValueError(
             f"The times of {origin.source} (column {time.name}) have no unit, and taken as {_UNITS[unit]} poses "
-            f"move at {speed:.3g} m/s: name the unit, e.g. timestamp_s or timestamp_ms, and give positions in metres."
+            f"move at {speed:.3g} m/s: name the unit, e.g. timestamp_s or timestamp_ms, and give positions in meters."
         )
     return raw * unit
 
@@ -334,7 +334,7 @@ def read_npz(
 ) -> HeadTrajectory:
     """Reads an npz with ``T_world_cpf``, (frames, 7) wxyz + xyz or (frames, 4, 4), and ``timestamps`` (seconds).
 
-    Instead of ``timestamps`` the file may hold ``fps``, or it is given here; ``floor_height`` (metres) is optional,
+    Instead of ``timestamps`` the file may hold ``fps``, or it is given here; ``floor_height`` (meters) is optional,
     and the argument goes before it. Nothing is unpickled.
 
     Raises:

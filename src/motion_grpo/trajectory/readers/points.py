@@ -14,7 +14,7 @@ _MAX_INV_DIST_STD, _MAX_DIST_STD = 0.005, 0.01
 
 
 def read_points(path: str | os.PathLike[str], graph_uid: str | None = None) -> Float64[np.ndarray, "points 3"]:
-    """Reads the well-located points of an MPS ``semidense_points.csv.gz`` (older: ``global_points.csv.gz``), metres.
+    """Reads the well-located points of an MPS ``semidense_points.csv.gz`` (older: ``global_points.csv.gz``), meters.
 
     Keeps points with inv_dist_std < 0.005 1/m and dist_std < 0.01 m (the documented nominal thresholds), of one world
     ``graph_uid`` if given, in the coordinates of the closed-loop trajectory.
