@@ -67,6 +67,9 @@ def evaluate(
     guidance_inner: Annotated[
         bool, typer.Option("--guidance-inner", help="With --guidance: also between the steps of sampling.")
     ] = False,
+    guidance_floor: Annotated[
+        bool, typer.Option("--guidance-floor", help="With --guidance: also keep the body out of the floor.")
+    ] = False,
     temperature: Annotated[
         float,
         typer.Option(
@@ -107,7 +110,7 @@ def evaluate(
     if save_motions and metrics_only:
         raise ValueError("--metrics-only draws no motions that --save-motions could save; leave out one of the two.")
     _check_name(name, metrics_only)
-    settings_of_guidance = _guidance(guidance, guidance_inner, metrics_only)
+    settings_of_guidance = _guidance(guidance, guidance_inner, guidance_floor, metrics_only)
     skeleton = Skeleton.from_smplh(smplh) if smplh else None
     whole = {part: read_clips(dataset, part, skeleton, limit) for part in splits}
     clips = whole if window is None else _cut(whole, window)
@@ -186,8 +189,8 @@ def listed(names: str, option: str) -> list[str]:
     return found
 
 
-def _guidance(mode: str | None, inner: bool, metrics_only: Path | None) -> GuidanceConfig | str | None:
-    settings = guidance_settings(mode, inner)
+def _guidance(mode: str | None, inner: bool, floor: bool, metrics_only: Path | None) -> GuidanceConfig | str | None:
+    settings = guidance_settings(mode, inner, floor)
     if settings is not None and metrics_only:
         raise ValueError(
             "--guidance optimizes what a checkpoint draws, and --metrics-only draws nothing; leave one out."

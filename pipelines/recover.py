@@ -62,6 +62,9 @@ def recover(
     guidance_inner: Annotated[
         bool, typer.Option("--guidance-inner", help="With --guidance: also between the steps of sampling.")
     ] = False,
+    guidance_floor: Annotated[
+        bool, typer.Option("--guidance-floor", help="With --guidance: also keep the body out of the floor.")
+    ] = False,
     stature: Annotated[float | None, typer.Option(help="Height of the wearer, m; guessed by default.")] = None,
     convention: Convention = None,
     fps: Fps = None,
@@ -84,7 +87,7 @@ def recover(
     if picture is not None:
         check_picture_path(picture)
     with plain_messages():
-        settings = guidance_settings(guidance, guidance_inner)
+        settings = guidance_settings(guidance, guidance_inner, guidance_floor)
         options = dict(
             convention=convention,
             fps=fps,

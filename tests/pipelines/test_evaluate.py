@@ -491,6 +491,7 @@ def test_guidance_is_a_setting_of_the_run(pack: Path, checkpoint: str, tmp_path:
         ({"guidance": "no_feet"}, "guidance mode is 'no_feet'"),
         ({"guidance": "aria_wrist_only"}, "say nothing of seen hands"),
         ({"guidance_inner": True}, "--guidance-inner says how --guidance goes"),
+        ({"guidance_floor": True}, "--guidance-floor says how --guidance goes"),
         ({"guidance": "no_hands", "metrics_only": Path("motions")}, "--metrics-only draws nothing"),
     ],
 )

@@ -170,5 +170,9 @@ def test_guidance_says_what_it_did(monkeypatch, tmp_path, capsys) -> None:
     assert "guidance" not in capsys.readouterr().out
     assert run(monkeypatch, *arguments, tmp_path / "guided.npz", "--guidance", "no_hands") == 0
     assert "guidance: cost" in capsys.readouterr().out
+    floored = tmp_path / "floored.npz"
+    assert run(monkeypatch, *arguments, floored, "--guidance", "no_hands", "--guidance-floor") == 0
+    lowest = [Motion.load(path).joints[..., 2].min() for path in (tmp_path / "guided.npz", floored)]
+    assert lowest[1] > lowest[0] or lowest[0] > 0
     assert run(monkeypatch, *arguments, tmp_path / "guided.npz", "--guidance", "no_feet") == 1
     assert "guidance mode is 'no_feet'" in capsys.readouterr().err
