@@ -53,7 +53,9 @@ def _import(
     from motion_grpo.hub import check_repo
 
     if push_to_hub and not private and is_restricted(importer.name):
-        raise ValueError(f"The license of {importer.name} does not let everybody have it: upload it with --private.")
+        raise ValueError(
+            f"The license of {importer.name} does not allow sharing it publicly: upload it with --private."
+        )
     if push_to_hub:
         # Before hours of work, and for the full name on the card.
         push_to_hub = check_repo(push_to_hub, repo_type="dataset", private=private)

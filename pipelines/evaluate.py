@@ -1,4 +1,4 @@
-"""Scores a checkpoint, baselines or anybody's motion files: ``motion-grpo evaluate --dataset DATA --output results``.
+"""Scores a checkpoint, baselines or any motion files: ``motion-grpo evaluate --dataset DATA --output results``.
 
 Several processes share the clips: ``accelerate launch pipelines/evaluate.py ...`` with GPUs, without (where accelerate
 starts only one) ``torchrun --nproc_per_node 8 pipelines/evaluate.py ...``. An interrupted run goes on where it stopped.

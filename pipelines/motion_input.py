@@ -15,7 +15,7 @@ Smplh = Annotated[
 
 
 def read_motion(path: Path, smplh: Path | None = None) -> Motion:
-    """A motion file of ours or anybody's AMASS npz.
+    """A motion file of ours or any AMASS npz.
 
     Args:
         path: of the file.

@@ -207,7 +207,7 @@ def _save_weights(args: ShipArguments) -> None:
         pipeline.save_pretrained(args.output)
         described = [args.output / "model_index.json", args.output / "denoiser" / "config.json"]
     for path in described:
-        # diffusers notes the folder that a model was loaded from, which is nobody's business.
+        # diffusers notes the folder that a model was loaded from, which does not belong into a published file.
         settings = json.loads(path.read_text())
         settings.pop("_name_or_path", None)
         write_text(path, json.dumps(settings, indent=2) + "\n")

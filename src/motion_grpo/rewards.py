@@ -4,7 +4,7 @@ Every built-in reward but ``visual`` is exp(-omega * error), 1 for a perfect mot
 :mod:`motion_grpo.metrics` over short runs of frames, so it can also be told frame by frame
 (:meth:`ErrorReward.per_frame`). The paper gives no units: here they are meters, seconds and radians.
 
-Anybody's function of :class:`RewardInputs` that returns one value a sample is a reward too.
+Any function of :class:`RewardInputs` that returns one value per sample is a reward too.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -257,7 +257,7 @@ def build_rewards(
     """Rewards in the order of their names, as a YAML file gives them.
 
     Args:
-        names: ``visual``, keys of `REWARDS`, and ``module:function`` for anybody's own, which is listed under the
+        names: ``visual``, keys of `REWARDS`, and ``module:function`` for your own, which is listed under the
             function's name. An :class:`ErrorReward` of one's own can be told frame by frame like those here.
         omegas: by name, instead of the default; not for one's own.
         smooth_frames: see :class:`ErrorReward`.

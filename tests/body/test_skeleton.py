@@ -127,7 +127,7 @@ def test_a_body_of_that_stature(stature: float) -> None:
 
 @pytest.mark.parametrize("stature", [175, 0.3, float("nan"), -1.75])
 def test_statures_of_nobody(stature: float) -> None:
-    with pytest.raises(ValueError, match=r"stature of .* m is nobody's; give meters"):
+    with pytest.raises(ValueError, match=r"stature must be 0\.8 to 2\.5 m, got .*; give it in meters"):
         Skeleton.default().betas_of_stature(stature)
 
 

@@ -69,7 +69,7 @@ def test_what_is_known_of_the_wearer(reads_wrists, monkeypatch, tmp_path, capsys
         (("HEAD", "-o", "OUT/missing/x.npz"), "does not exist"),
         (("HEAD", "-o", "OUT/x.npz", "--picture", "OUT/x.gif"), "png"),
         (("HEAD", "-o", "OUT/x.npz", "--checkpoint", "OUT"), "model_index.json"),
-        (("HEAD", "-o", "OUT/x.npz", "--stature", "175"), "stature of 175 m is nobody's; give meters"),
+        (("HEAD", "-o", "OUT/x.npz", "--stature", "175"), "stature must be 0.8 to 2.5 m, got 175; give it in meters"),
     ],
 )
 def test_bad_input_ends_in_one_sentence(arguments, message, monkeypatch, tmp_path, capsys) -> None:

@@ -195,7 +195,9 @@ class Skeleton:
             ValueError: a stature that nobody has: another unit, most likely.
         """
         if not STATURES[0] <= stature <= STATURES[1]:
-            raise ValueError(f"A stature of {stature:g} m is nobody's; give meters, such as 1.75.")
+            raise ValueError(
+                f"stature must be {STATURES[0]} to {STATURES[1]} m, got {stature:g}; give it in meters, such as 1.75."
+            )
         betas = torch.zeros(2, NUM_BETAS, device=self.J0.device)
         betas[1, 0] = 1.0
         mean, one = self.stature(betas).tolist()

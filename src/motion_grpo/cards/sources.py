@@ -120,9 +120,9 @@ def is_restricted(name: str) -> bool:
 
 
 def why_private(facts: SourceFacts) -> str | None:
-    """Why a source must not be shared with everybody; None where it may."""
+    """Why a source must not be shared publicly; None where it may."""
     if is_restricted(facts.name):
-        return f"the license of {facts.title} does not let everybody have it ({facts.license})"
+        return f"the license of {facts.title} does not allow sharing it publicly ({facts.license})"
     if facts.license == _NOT_STATED:
         return f"nobody has stated the license of {facts.name} (--license)"
     return None

@@ -122,7 +122,7 @@ def cut_windows(clips: Sequence[Clip], window: int = 128, min_frames: int = 30) 
     Args:
         clips: at 30 fps, all of one body.
         window: frames.
-        min_frames: ends of clips that are shorter are left out, for a glimpse of motion is none.
+        min_frames: ends of clips that are shorter are left out, they hold too little motion to judge.
 
     Raises:
         ValueError: a clip at another rate, clips of different bodies, or nothing that is long enough.

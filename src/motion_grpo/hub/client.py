@@ -1,6 +1,6 @@
 """Pushing to the Hugging Face Hub and loading from it, checked on both sides.
 
-Pushed is what a folder holds and nothing beside it: no pickles, no damaged weights, nothing that a link brings in.
+A push uploads exactly what the folder holds: no pickles, no damaged weights, nothing that a link brings in.
 Loaded is what the Hub says it has: its client compares sizes, and while it downloads; here digests are compared.
 """
 
@@ -52,7 +52,7 @@ loaded = {name}.from_pretrained("{repo_id}")
 
 
 def check_repo(repo_id: str, *, repo_type: str = "model", private: bool | None = None, token: str | None = None) -> str:
-    """Whether it may be pushed to, asked before there is something to push; makes nothing.
+    """Checks that a repository may be pushed to, before there is anything to push; creates nothing.
 
     Args:
         repo_id: ``namespace/name``, or ``name`` for the namespace of the token's owner.

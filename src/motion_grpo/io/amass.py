@@ -78,7 +78,7 @@ def _write(path: Path, arrays: dict[str, Any]) -> None:
 
 
 def read_amass(path: str | Path, skeleton: Skeleton | None = None) -> Motion:
-    """Reads an AMASS npz (156 pose columns; 165 of SMPL-X, less the face), ours or anybody's.
+    """Reads an AMASS npz (156 pose columns; 165 of SMPL-X, less the face), ours or other people's.
 
     Args:
         path: of the file.

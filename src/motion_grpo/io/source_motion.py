@@ -1,4 +1,4 @@
-"""Motion of a skeleton as a file describes it, before it is anybody's body."""
+"""Motion of a skeleton as a file describes it, before it is put on a body."""
 
 from dataclasses import dataclass, replace
 

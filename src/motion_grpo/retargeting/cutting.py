@@ -1,4 +1,4 @@
-"""Glitches of motion capture: pops of single joints are bridged, takes are cut where nothing that lives moves so."""
+"""Glitches of motion capture: pops of single joints are bridged, takes are cut where no body can have moved so."""
 
 from dataclasses import replace
 

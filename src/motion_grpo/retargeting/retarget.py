@@ -101,7 +101,7 @@ def _check_unit(leg: float, metres_per_unit: float) -> None:
         return
     fits = [f"{unit:.4g} ({name})" for name, unit in _UNITS.items() if 0.6 < leg / metres_per_unit * unit < 1.1]
     raise ValueError(
-        f"the skeleton's legs are {leg:.3g} m long from hip to ankle, which are nobody's: the file's unit of length is "
+        f"the skeleton's legs are {leg:.3g} m from hip to ankle, which no person has: the file's unit of length is "
         f"not {metres_per_unit:.4g} m; say what it is (--metres-per-unit {' or '.join(fits) or 'METRES'})."
     )
 
@@ -164,7 +164,7 @@ def _pose(source: SourceMotion, R: Float[Tensor, "joints 3 3"]) -> Float[Tensor,
 
 
 def t_pose_from_frame(source: SourceMotion, rig: Rig, frame: int) -> Rig:
-    """The rig with the T-pose in which the actor stands in one frame, whichever way he faces.
+    """The rig with the T-pose in which the actor stands in one frame, whichever way they face.
 
     Raises:
         ValueError: there is no such frame.

@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter
 
 _SUPERSAMPLE = 2
 _AMBIENT, _DIFFUSE = 0.5, 0.75
-# Right, up, towards the viewer: over the viewer's right shoulder, so on the face of who walks from left to right.
+# Right, up, towards the viewer: over the viewer's right shoulder, onto the face of one who walks from left to right.
 _LIGHT = np.array([0.4, 0.65, 0.65]) / np.linalg.norm([0.4, 0.65, 0.65])
 _OUTLINE_STEP = 0.05  # meters
 _SHADOW_BLUR = 0.02  # meters

@@ -56,7 +56,7 @@ class RichImporter:
 
     RICH's bodies are male and female SMPL-X, whose betas mean something else on the neutral default body. With the
     licensed SMPL-X files each person gets the neutral shape whose bones are nearest to the fitted ones, fingers are
-    decoded, and the floor is the ground of RICH's scan, if it is there. Without them everybody has the mean shape and
+    decoded, and the floor is the ground of RICH's scan, if it is there. Without them all have the mean shape and
     flat hands; rotations and the way through the world stay exact, and the floor is found under the feet that stand
     still, so that legs of another length stand on it, too.
     """

@@ -53,7 +53,7 @@ def find_scene(root: Path, sequence: str) -> RichScene:
     folder = _folder(root, "multicam2world")
     if folder is None:
         raise FileNotFoundError(
-            f"{root} has no folder multicam2world, without which nobody knows what is up: get multicam2world.zip from "
+            f"{root} has no folder multicam2world, which says which way is up: get multicam2world.zip from "
             "rich.is.tue.mpg.de and unpack it there."
         )
     names = [f"{capture}_{variant}_multicam2world.json", f"{capture}_multicam2world.json"]
@@ -88,7 +88,7 @@ def _read_transform(path: Path) -> tuple[Float[Tensor, "3 3"], Float[Tensor, "3"
 
 @lru_cache(maxsize=1)
 def read_scan(path: Path) -> Float32[np.ndarray, "points 3"]:
-    """Every so manieth vertex, at most 400,000, of a binary PLY, meters.
+    """Every n-th vertex, at most 400,000 in all, of a binary PLY, meters.
 
     Raises:
         ValueError: no little-endian binary PLY that begins with plain vertices, or a shortened one.

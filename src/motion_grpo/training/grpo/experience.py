@@ -51,7 +51,7 @@ class Groups:
 
 @dataclass(frozen=True)
 class Experience:
-    """What an update learns from: samples, of whole groups or parts of them, and how they were come by."""
+    """What an update learns from: samples, of whole groups or parts of them, and how they were drawn."""
 
     args: MotionGRPOConfig
     layout: StateLayout
