@@ -205,12 +205,12 @@ def test_upload_keeps_shards_card_and_splits(pack, hub, tmp_path):
 
 
 def test_what_must_not_be_passed_on_stays_private(amass, pack, hub, tmp_path):
-    with pytest.raises(ValueError, match=r"The license of amass does not let everybody have it.*--private"):
+    with pytest.raises(ValueError, match=r"The license of amass does not allow sharing it publicly.*--private"):
         run("amass", amass, "-o", tmp_path / "out", "--push-to-hub", "me/amass")
     assert not (tmp_path / "out").exists()
     run("amass", amass, "-o", tmp_path / "out")
     # Nor by way of another source's command.
-    with pytest.raises(ValueError, match=r"AMASS, CMU does not let everybody have it.*--private"):
+    with pytest.raises(ValueError, match=r"AMASS, CMU does not allow sharing it publicly.*--private"):
         run("pack", pack, "-o", tmp_path / "out", "--push-to-hub", "me/amass")
     assert hub.pushes == []
     run("amass", amass, "-o", tmp_path / "out", "--push-to-hub", "me/amass", "--private")

@@ -65,7 +65,7 @@ def test_what_is_known_of_the_wearer(reads_wrists, monkeypatch, tmp_path, capsys
     ("arguments", "message"),
     [
         (("nowhere.csv", "-o", "OUT/x.npz"), "no file"),
-        (("HEAD", "-o", "OUT/x.fbx"), "cannot write .fbx"),
+        (("HEAD", "-o", "OUT/x.fbx"), "cannot be written as .fbx"),
         (("HEAD", "-o", "OUT/missing/x.npz"), "does not exist"),
         (("HEAD", "-o", "OUT/x.npz", "--picture", "OUT/x.gif"), "png"),
         (("HEAD", "-o", "OUT/x.npz", "--checkpoint", "OUT"), "model_index.json"),
@@ -167,7 +167,7 @@ def test_ends_with_the_critics_verdict_where_it_is_installed(monkeypatch, tmp_pa
 def test_guidance_says_what_it_did(monkeypatch, tmp_path, capsys) -> None:
     arguments = ("recover", EXAMPLES / "look_around.csv", "--steps", 2, "-o")
     assert run(monkeypatch, *arguments, tmp_path / "plain.npz") == 0
-    assert "guidance" not in capsys.readouterr().out
+    assert "guidance: cost" not in capsys.readouterr().out
     assert run(monkeypatch, *arguments, tmp_path / "guided.npz", "--guidance", "no_hands") == 0
     assert "guidance: cost" in capsys.readouterr().out
     floored = tmp_path / "floored.npz"

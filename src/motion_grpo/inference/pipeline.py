@@ -283,7 +283,7 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
                 motions=None if output_type == "latent" else [motion for one in outputs for motion in one.motions],
                 latents=[one.latents for one in outputs],
                 trajectory=[one.trajectory for one in outputs],
-                guidance=[one.guidance for one in outputs],
+                guidance=[one.guidance for one in outputs] if any(one.guidance for one in outputs) else None,
             )
         else:
             shape = known_betas(self.skeleton, betas, stature)
