@@ -153,7 +153,11 @@ def _check_values(path: Path, arrays: dict[str, np.ndarray]) -> None:
                 raise ValueError(f"{path}: {key} has shape {array.shape}; a motion has one: save one number.")
             arrays[key] = array.reshape(())
         elif not np.isfinite(array).all():
-            place = f" in frame {np.argwhere(~np.isfinite(array))[0][0]}" if len(array) == len(arrays["poses"]) else ""
+            place = (
+                f" in frame {np.argwhere(~np.isfinite(array))[0][0]}"
+                if array.shape[:1] == arrays["poses"].shape[:1]
+                else ""
+            )
             raise ValueError(f"{path}: {key} is NaN or infinite{place}; cut such frames out and save it again.")
     if not np.isfinite(arrays.get("floor_height", 0.0)):
         raise ValueError(f"{path}: floor_height is {arrays['floor_height']}; save meters, or leave it out.")

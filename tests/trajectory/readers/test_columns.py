@@ -2,7 +2,9 @@
 
 import pytest
 
+from motion_grpo.trajectory import load_hands, load_trajectory
 from motion_grpo.trajectory.readers.columns import find_columns, find_wrist
+from tests.trajectory.helpers import csv_of, in_axes, walk
 
 ROTATION = "qw qx qy qz"
 
@@ -31,3 +33,16 @@ def test_a_unit_of_length_counts_wherever_the_name_has_it(names, meters):
 def test_a_unit_of_length_of_a_wrist_counts_too():
     names = [f"left_wrist_{part}" for part in ("x_mm", "y_mm", "z_mm", *ROTATION.split())]
     assert find_wrist("log.csv", [*names, "left_visible"], "left").metres_per_unit == 1e-3
+
+
+def test_wrists_of_a_converted_head_are_refused_however_its_file_is_called(tmp_path, monkeypatch):
+    names = [f"left_wrist_{part}" for part in ("x", "y", "z", "qw", "qx", "qy", "qz")]
+    poses, times = walk()
+    rows = csv_of("time,x,y,z,qw,qx,qy,qz", in_axes(poses, "openxr"), times).splitlines()
+    (tmp_path / "log.csv").write_text(
+        "\n".join([",".join([rows[0], *names, "left_visible"]), *(f"{row},1,1,1,1,0,0,0,1" for row in rows[1:])])
+    )
+    head = load_trajectory(tmp_path / "log.csv", convention="openxr", floor_height=0.0)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="its wrists cannot be"):
+        load_hands("log.csv", head)
