@@ -450,6 +450,6 @@ def test_what_is_no_number_in_an_npz_is_named(tmp_path, arrays, message):
 def test_text_that_is_called_npz_is_not_told_to_unpickle(tmp_path):
     path = tmp_path / "head.npz"
     path.write_text(csv_text("time,x,y,z,qw,qx,qy,qz"))
-    with pytest.raises(ValueError, match=r"is no npz file, .* end in \.csv or \.txt") as error:
+    with pytest.raises(ValueError, match=r"cannot be read as an npz, .* end in \.csv or \.txt") as error:
         load_trajectory(path)
     assert "pickle" not in str(error.value)

@@ -348,7 +348,7 @@ def read_npz(
     path = Path(path)
     if path.is_file() and not zipfile.is_zipfile(path):
         raise ValueError(
-            f"{path} is no npz file, whatever its name says: write one with numpy.savez(path, T_world_cpf=..., "
+            f"{path} cannot be read as an npz, or is cut off: write one with numpy.savez(path, T_world_cpf=..., "
             "timestamps=...), or let the name of a text file end in .csv or .txt."
         )
     try:
