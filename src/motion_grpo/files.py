@@ -37,7 +37,13 @@ def write_between(path: Path, start: str, text: str, end: str) -> None:
 
 
 def source_files(root: Path, pattern: str = "*") -> list[Path]:
-    """What is below a folder, by path, without hidden files: macOS puts ``._NAME`` and ``__MACOSX`` into archives."""
+    """What is below a folder, by path, without hidden files: macOS puts ``._NAME`` and ``__MACOSX`` into archives.
+
+    Raises:
+        FileNotFoundError: no such folder.
+    """
+    if not Path(root).is_dir():
+        raise FileNotFoundError(f"{root} is {'a file' if Path(root).exists() else 'not there'}; give a folder.")
     return sorted(p for p in Path(root).rglob(pattern) if not any(map(is_hidden, p.relative_to(root).parts)))
 
 

@@ -1,10 +1,12 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 from numpy.testing import assert_allclose
 
 from motion_grpo.body import Skeleton
+from motion_grpo.motion import Motion
 from tests.io.test_bvh import with_hands
 from tests.tiny import moving_motion
 
@@ -35,3 +37,31 @@ def test_a_body_of_another_shape_space_keeps_its_stature_in_smplx(tmp_path) -> N
         betas = torch.from_numpy(file["betas"])
     stature = float(Skeleton.mannequin_x().stature(betas))
     assert abs(stature - float(tall.stature(motion.betas))) < 0.002
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("poses", np.full((3, 156), np.nan), "poses is NaN or infinite in frame 0"),
+        ("trans", np.array([[0, 0, 0], [0, np.inf, 0], [0, 0, 0]]), "trans is NaN or infinite in frame 1"),
+        ("betas", np.full(16, np.nan), "betas is NaN or infinite; cut"),
+        ("poses", np.full((3, 156), "a"), "poses has the type <U1"),
+        ("mocap_framerate", np.array([30.0, 30.0]), r"mocap_framerate has shape \(2,\)"),
+        ("mocap_framerate", np.inf, "must be a positive number"),
+        ("floor_height", np.zeros(2), r"floor_height has shape \(2,\)"),
+        ("floor_height", np.nan, "floor_height is nan"),
+        ("timestamps", np.zeros(3), "timestamps do not increase"),
+        ("timestamps", np.array([0.2, 0.1, 0.0]), "timestamps do not increase"),
+    ],
+)
+def test_broken_values_are_named(tmp_path, key, value, message) -> None:
+    arrays = {"poses": np.zeros((3, 156)), "trans": np.zeros((3, 3)), "betas": np.zeros(16), "mocap_framerate": 30.0}
+    np.savez(tmp_path / "walk.npz", **(arrays | {key: value}))
+    with pytest.raises(ValueError, match=message):
+        Motion.load(tmp_path / "walk.npz")
+
+
+def test_a_rate_may_be_an_array_of_one(tmp_path) -> None:
+    arrays = {"poses": np.zeros((3, 156)), "trans": np.zeros((3, 3)), "betas": np.zeros(16)}
+    np.savez(tmp_path / "walk.npz", **arrays, mocap_framerate=np.array([60.0]))
+    assert Motion.load(tmp_path / "walk.npz").fps == 60

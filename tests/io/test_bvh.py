@@ -70,3 +70,26 @@ def test_no_bone_ends_in_itself(tmp_path) -> None:
     offsets = np.array([line.split()[1:] for line in text.splitlines() if "OFFSET" in line], dtype=float)
     assert len(offsets) == 52 + 13  # ten fingers, two feet, the head
     assert (np.linalg.norm(offsets[1:], axis=1) > 0.5).all()  # centimeters
+
+
+@pytest.mark.parametrize(
+    ("frame_time", "fps"),
+    [
+        ("0.033333", 30), ("0.0333", 30), ("0.033", 30), ("0.01666", 60), ("0.0167", 60), ("0.00833", 120),
+        ("0.0417", 24), ("0.04", 25), ("0.0333667", 29.97), ("0.016683", 59.94), ("0.0083", 120.48), ("3.3333e-2", 30),
+    ],
+)  # fmt: skip
+def test_a_rounded_frame_time_means_the_rate_that_it_was_rounded_from(tmp_path, frame_time, fps) -> None:
+    path = moving_motion(3).save(tmp_path / "walk.bvh")
+    lines = path.read_text().splitlines()
+    lines[next(i for i, line in enumerate(lines) if "Frame Time" in line)] = f"Frame Time: {frame_time}"
+    path.write_text("\n".join(lines))
+    read = read_bvh(path).fps
+    assert read == fps if isinstance(fps, int) else read == pytest.approx(fps, abs=0.005)
+
+
+def test_frames_a_second_for_a_frame_time_are_refused_with_what_is_meant(tmp_path) -> None:
+    path = moving_motion(3).save(tmp_path / "walk.bvh")
+    path.write_text("\n".join("Frame Time: 30" if "Time" in line else line for line in path.read_text().splitlines()))
+    with pytest.raises(ValueError, match=r"a frame time of 30 s is not one: write the seconds from frame to frame"):
+        read_bvh(path)

@@ -178,6 +178,7 @@ def spoiled(frame: int, row: int, column: int, value: float) -> np.ndarray:
         (walk()[0][0], r"headset has the shape \(4, 4\)"),
         (walk()[0][:1], "at least 2 poses.*headset has 1"),
         (walk()[0][:0], "at least 2 poses.*headset has 0"),
+        (np.zeros((0, 7)), "at least 2 poses.*headset has 0"),
         ([[1.0, 2.0], [3.0]], "rectangular array"),
     ],
 )  # fmt: skip

@@ -36,3 +36,16 @@ def test_a_few_steps_back_are_nothing(tmp_path, seconds, speed):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         load_trajectory(path, floor_height=0.0)
+
+
+@pytest.mark.parametrize(("frames", "count"), [(slice(60, None), 1), (slice(60, 61), 2)])
+def test_a_head_that_jumps_is_pointed_out(tmp_path, frames, count):
+    # Tracking began anew elsewhere, or says for a frame that the head is at the origin.
+    poses, times = ahead()
+    poses[frames, 1, 3] += 3.0
+    path = tmp_path / "head.csv"
+    path.write_text(csv_of("time,x,y,z,qw,qx,qy,qz", poses, times))
+    with pytest.warns(
+        UserWarning, match=rf"jumps {count} time\(s\), by 3 m after frame (59|60) at .* tracking was lost"
+    ):
+        load_trajectory(path, floor_height=0.0)

@@ -92,8 +92,8 @@ def read_amass(path: str | Path, skeleton: Skeleton | None = None) -> Motion:
     arrays = _read(Path(path))
     poses, trans = arrays["poses"], arrays["trans"]
     fps = float(arrays.get("mocap_framerate", arrays.get("mocap_frame_rate", FPS)))
-    if not fps > 0:
-        raise ValueError(f"{path}: mocap_framerate is {fps}; frames per second must be positive.")
+    if not 0 < fps < np.inf:
+        raise ValueError(f"{path}: mocap_framerate is {fps}; frames per second must be a positive number.")
     body = _body_of(path, str(arrays.get("skeleton", "")), skeleton)
     given = _float(arrays["betas"]).flatten()[:NUM_BETAS]
     betas = torch.zeros(NUM_BETAS)
@@ -138,7 +138,31 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     for key, shape in (("timestamps", (len(poses),)), ("contacts", (len(poses), NUM_BODY_JOINTS))):
         if key in arrays and arrays[key].shape != shape:
             raise ValueError(f"{path}: {key} has shape {arrays[key].shape}; {len(poses)} frames need {shape}.")
+    _check_values(path, arrays)
     return arrays
+
+
+def _check_values(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Raises ValueError for words, NaN and infinities, several rates or floors, and times that do not increase."""
+    for key in arrays.keys() - {"skeleton"}:
+        array = arrays[key]
+        if not (np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)):
+            raise ValueError(f"{path}: {key} has the type {array.dtype}; save real numbers.")
+        if key in ("mocap_framerate", "mocap_frame_rate", "floor_height"):
+            if array.size != 1:
+                raise ValueError(f"{path}: {key} has shape {array.shape}; a motion has one: save one number.")
+            arrays[key] = array.reshape(())
+        elif not np.isfinite(array).all():
+            place = (
+                f" in frame {np.argwhere(~np.isfinite(array))[0][0]}"
+                if array.shape[:1] == arrays["poses"].shape[:1]
+                else ""
+            )
+            raise ValueError(f"{path}: {key} is NaN or infinite{place}; cut such frames out and save it again.")
+    if not np.isfinite(arrays.get("floor_height", 0.0)):
+        raise ValueError(f"{path}: floor_height is {arrays['floor_height']}; save meters, or leave it out.")
+    if "timestamps" in arrays and not (np.diff(arrays["timestamps"]) > 0).all():
+        raise ValueError(f"{path}: timestamps do not increase; sort the frames, or leave timestamps out.")
 
 
 def _body_of(path: str | Path, recorded: str, given: Skeleton | None) -> Skeleton:

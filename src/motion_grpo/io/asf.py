@@ -135,7 +135,7 @@ class _Skeleton:
 def _read_skeleton(path: str | Path) -> tuple[dict[str, _Bone], float, bool]:
     """Bones, parents first; length of an inch in the file's unit; whether angles are degrees."""
     skeleton, section = _Skeleton(), ""
-    for number, line in enumerate(Path(path).read_text(errors="replace").splitlines(), 1):
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8-sig", errors="replace").splitlines(), 1):
         words = line.split("#")[0].split()
         if not words:
             continue
@@ -178,7 +178,7 @@ def _read_motion(path: str | Path, bones: dict[str, _Bone]) -> tuple[dict[str, F
 def _read_frames(path: str | Path, moving: dict[str, tuple[str, ...]]) -> list[dict[str, list[str]]]:
     """Of every frame the words of its bones."""
     frames: list[dict[str, list[str]]] = []
-    for number, line in enumerate(Path(path).read_text(errors="replace").splitlines(), 1):
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8-sig", errors="replace").splitlines(), 1):
         words = line.split()
         if not words or words[0][0] in "#:":
             continue

@@ -7,6 +7,7 @@ file.
 
 import re
 from dataclasses import dataclass, field
+from math import ceil, floor
 from pathlib import Path
 from typing import Literal
 
@@ -54,8 +55,9 @@ def read_bvh(
     """Reads a BVH: any order of rotations, position channels on any joint (they replace its OFFSET), any layout.
 
     Braces, blanks, tabs, empty lines and comments (``#``, ``//``) may stand anywhere, keywords be of either case.
-    Namespaces before a colon (``mixamorig:Hips``) are taken off the names. Frame times are often cut off: a rate within
-    0.02% of a whole number is that number. One row more than announced is read too; fewer are refused.
+    Namespaces before a colon (``mixamorig:Hips``) are taken off the names. Frame times are often rounded or cut off:
+    the rate is the only whole number that they may stand for (0.0333: 30), or one within 0.02%. One row more than
+    announced is read too; fewer are refused.
 
     Args:
         metres_per_unit: of offsets and positions.
@@ -218,7 +220,10 @@ def _read_motion(
         raise ValueError(f"{path}, line {start + 2}: 'Frames: N' and 'Frame Time: SECONDS' have to follow MOTION.")
     frames, frame_time = int(header["frames"]), float(header["seconds"])
     if not 1e-4 < frame_time < 10:
-        raise ValueError(f"{path}, line {filled[1][0]}: a frame time of {frame_time:g} s is not one.")
+        raise ValueError(
+            f"{path}, line {filled[1][0]}: a frame time of {frame_time:g} s is not one: "
+            "write the seconds from frame to frame, such as 0.033333."
+        )
     filled = filled[1 if _HEADER.fullmatch(filled[0][1]) else 2 :]
     rows = [line.split() for _, line in filled]
     for (number, _), row in zip(filled, rows, strict=True):
@@ -239,8 +244,17 @@ def _read_motion(
         raise ValueError(
             f"{path}, line {filled[row][0]}: {channels[column]} is {values[row, column]}, not a finite number."
         )
-    fps = 1 / frame_time
-    return torch.from_numpy(values), float(round(fps)) if abs(fps - round(fps)) < 2e-4 * fps else fps
+    return torch.from_numpy(values), _rate(header["seconds"])
+
+
+def _rate(seconds: str) -> float:
+    """Frames per second; the whole number of which this frame time is a rounded or a cut-off form, if there is one."""
+    fps, decimals = 1 / float(seconds), seconds.partition(".")[2]
+    unit = 10.0 ** -len(decimals) if decimals.isdigit() else 0.0
+    low, high = 1 / (float(seconds) + unit), 1 / (float(seconds) - unit / 2)
+    if ceil(low) == floor(high):
+        return float(floor(high))
+    return float(round(fps)) if abs(fps - round(fps)) < 2e-4 * fps else fps
 
 
 def write_bvh(motion: Motion, path: Path) -> None:

@@ -12,12 +12,14 @@ from motion_grpo.trajectory.head_trajectory import HeadTrajectory
 _SPAN = 0.1
 _MAX_SPEED = 10.0
 _WALKING, _WALK_SECONDS = 0.5, 2.0
+# From one pose to the next: farther than tracking trembles, and faster than a head is.
+_JUMP = 0.5
 # Mean cosine between where the head faces and where it goes.
 _BACKWARDS = -0.6
 
 
 def warn_if_implausible(trajectory: HeadTrajectory) -> None:
-    """Warns of a head that moves at more than 10 m/s on average, or walks backwards all the time."""
+    """Warns of a head that moves at more than 10 m/s on average, that jumps, or that walks backwards all the time."""
     source = trajectory.source
     speed = median_speed(trajectory.timestamps, trajectory.p_world_cpf.double())
     if speed > _MAX_SPEED:
@@ -26,6 +28,7 @@ def warn_if_implausible(trajectory: HeadTrajectory) -> None:
             stacklevel=3,
         )
         return
+    _warn_of_jumps(trajectory)
     velocity, start = _velocities(trajectory.timestamps, trajectory.p_world_cpf.double())
     velocity, face = velocity[:, :2], trajectory.R_world_cpf.double()[start, :2, 2]
     walking = velocity.norm(dim=1) > _WALKING
@@ -37,6 +40,19 @@ def warn_if_implausible(trajectory: HeadTrajectory) -> None:
             f"The head of {source} faces away from where it goes whenever it walks: its forward axis may be taken for "
             "its backward one (OpenXR looks along -z, Unity along +z). Check convention=...",
             stacklevel=3,
+        )
+
+
+def _warn_of_jumps(trajectory: HeadTrajectory) -> None:
+    """Warns of more than half a meter from one pose to the next at more than 10 m/s: tracking was lost there."""
+    steps, seconds = trajectory.p_world_cpf.double().diff(dim=0).norm(dim=1), trajectory.timestamps.diff()
+    jumps = ((steps > _JUMP) & (steps > _MAX_SPEED * seconds)).nonzero().flatten().tolist()
+    if jumps:
+        worst = max(jumps, key=lambda index: steps[index].item())
+        warnings.warn(
+            f"The head of {trajectory.source} jumps {len(jumps)} time(s), by {steps[worst]:.3g} m after frame {worst} "
+            f"at {trajectory.timestamps[worst]:.3f} s: remove the frames where tracking was lost or began anew.",
+            stacklevel=4,
         )
 
 

@@ -56,6 +56,8 @@ def check_upright(
         ValueError: the head is not upright, and nobody said that its axes are these; or it would be throughout if the
             quaternions were in the other order.
     """
+    if len(R_world_head) == 0:  # whoever counts poses says so
+        return
     lean = float(_up(R_world_head, convention).mean())
     if lean >= UPRIGHT:
         return

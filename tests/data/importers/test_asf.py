@@ -94,6 +94,13 @@ def test_positions_and_rotations_by_hand(files: tuple[Path, Path]) -> None:
     torch.testing.assert_close(motion.positions[1, 2], knee.double() * CMU_UNIT, atol=1e-6, rtol=0)
 
 
+def test_a_byte_order_mark_is_no_bone(files: tuple[Path, Path]) -> None:
+    plain = read_asf_amc(*files)
+    for path in files:
+        path.write_text(path.read_text(), encoding="utf-8-sig")
+    torch.testing.assert_close(read_asf_amc(*files).positions, plain.positions)
+
+
 def test_radians_and_the_order_of_bones(files: tuple[Path, Path]) -> None:
     asf, amc = files
     degrees = read_asf_amc(asf, amc)

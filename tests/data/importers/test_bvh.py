@@ -184,6 +184,13 @@ def test_folder_without_bvh_and_unknown_rig(tmp_path: Path) -> None:
         BvhImporter(tmp_path, rig="nobody").jobs()
 
 
+def test_a_file_or_nothing_in_place_of_the_folder_is_said(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"stand\.bvh is a file; give a folder"):
+        BvhImporter(figure_file(tmp_path)).jobs()
+    with pytest.raises(FileNotFoundError, match=r"nowhere is not there; give a folder"):
+        BvhImporter(tmp_path / "nowhere").jobs()
+
+
 def test_an_import_skips_what_is_broken(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     figure_file(tmp_path / "in")

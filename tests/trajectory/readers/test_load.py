@@ -431,3 +431,25 @@ def test_reading_columns_prints_nothing_about_memory(tmp_path, capfd):
         strided = torch.from_numpy(np.stack([walk()[1]] * 2, axis=1))[:, 0]
         HeadTrajectory.from_matrices(walk()[0], timestamps=strided, floor_height=0.0).at(strided[::2])
     assert "contiguous" not in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"fps": np.array([60.0, 60.0])}, r"has an array fps of shape \(2,\) .* save one number"),
+        ({"fps": np.array("sixty")}, r"has an array fps of shape \(\) and type <U5; save one number"),
+        ({"fps": 60.0, "floor_height": np.zeros(2)}, r"has an array floor_height of shape \(2,\) .* save one number"),
+    ],
+)
+def test_what_is_no_number_in_an_npz_is_named(tmp_path, arrays, message):
+    np.savez(tmp_path / "head.npz", T_world_cpf=walk()[0], **arrays)
+    with pytest.raises(ValueError, match=message):
+        load_trajectory(tmp_path / "head.npz")
+
+
+def test_text_that_is_called_npz_is_not_told_to_unpickle(tmp_path):
+    path = tmp_path / "head.npz"
+    path.write_text(csv_text("time,x,y,z,qw,qx,qy,qz"))
+    with pytest.raises(ValueError, match=r"cannot be read as an npz, .* end in \.csv or \.txt") as error:
+        load_trajectory(path)
+    assert "pickle" not in str(error.value)

@@ -30,7 +30,15 @@ _SECONDS = {
     1e-9: {"ns", "nsec", "nsecs", "nanos", "nanosec", "nanosecs", "nanosecond", "nanoseconds"},
 }
 _TIME_UNITS = {word: seconds for seconds, words in _SECONDS.items() for word in words}
-_LENGTH_UNITS = {"m": 1.0, "meter": 1.0, "meters": 1.0, "metres": 1.0, "cm": 0.01, "mm": 0.001}
+_LENGTHS = {
+    1.0: {"m", "meter", "meters", "metre", "metres"},
+    1e-2: {"cm", "centimeter", "centimeters", "centimetre", "centimetres"},
+    1e-3: {"mm", "millimeter", "millimeters", "millimetre", "millimetres"},
+    1e3: {"km", "kilometer", "kilometers", "kilometre", "kilometres"},
+    0.0254: {"in", "inch", "inches"},
+    0.3048: {"ft", "foot", "feet"},
+}
+_LENGTH_UNITS = {word: meters for meters, words in _LENGTHS.items() for word in words}
 
 _ALTERNATIVES = "|".join(sorted(_KINDS, key=len, reverse=True))
 _COMPOUND = re.compile(rf"({'|'.join(_HEAD)}|)({_ALTERNATIVES})([xyzw])")
@@ -112,7 +120,7 @@ def find_columns(path: object, names: list[str], *, need_time: bool) -> PoseColu
             kind, who, axis = role
             group = groups.setdefault((kind, who), _Group())
             group.columns.setdefault(axis, index)
-            group.unit = group.unit or _length_unit(units)
+            group.unit = group.unit or _length_unit([*units, words[-1]])
     times = find_times(names)
     # A position named by its axes alone becomes a quaternion by its w.
     bare = {who: group for (kind, who), group in groups.items() if kind == "bare"}
@@ -167,7 +175,7 @@ def find_wrist(path: object, names: list[str], side: str) -> WristColumns | None
         role = _pose_role(words)
         if role and set(role[1]) == {side, "wrist"}:
             parts.setdefault(f"q{role[2]}" if role[0] == "rotation" else role[2], index)
-            unit = unit or _length_unit(units)
+            unit = unit or _length_unit([*units, words[-1]])
         for flag in ("visible", "confidence"):
             if set(words) - {"wrist"} == {side, flag}:
                 flags.setdefault(flag, index)

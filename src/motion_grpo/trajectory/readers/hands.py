@@ -51,7 +51,7 @@ def load_hands(path: str | os.PathLike[str], trajectory: HeadTrajectory) -> Hand
     if file_kind(path) == "aria":
         return read_aria_hands(path, trajectory)
     hands = read_hands_csv(path)
-    if str(path) != trajectory.source:
+    if os.path.realpath(path) != os.path.realpath(trajectory.source):
         return hands
     if trajectory.source_frame.startswith("world ") and _Z_UP_WORLD not in trajectory.source_frame:
         raise ValueError(

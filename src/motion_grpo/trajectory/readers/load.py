@@ -202,6 +202,11 @@ def read_text(
     path = Path(path)
     table = read_text_table(path)
     names, columns = _columns(table, need_time=fps is None)
+    if "tracking_timestamp_us" in names:
+        raise ValueError(
+            f"{path} has the columns of an Aria trajectory, but not in its first line, in UTF-8 and with "
+            "commas between them: give the file as MPS wrote it."
+        )
     if fps is not None and columns.times:
         raise ValueError(f"{path} has its times in the column {columns.times[0].name}; leave out fps=...")
     used = [*columns.position, *columns.quaternion, *(index for time in columns.times for index in time.indices)]
@@ -341,6 +346,11 @@ def read_npz(
         ValueError: no npz, missing arrays (named), pickled arrays, bad poses or times.
     """
     path = Path(path)
+    if path.is_file() and not zipfile.is_zipfile(path):
+        raise ValueError(
+            f"{path} cannot be read as an npz, or is cut off: write one with numpy.savez(path, T_world_cpf=..., "
+            "timestamps=...), or let the name of a text file end in .csv or .txt."
+        )
     try:
         with np.load(path, allow_pickle=False) as file:
             wanted = ("T_world_cpf", "timestamps", "fps", "floor_height")
@@ -357,10 +367,10 @@ def read_npz(
     if timed is None and fps is None:
         require_columns(path, present, ["fps"], "a head trajectory without timestamps")
     if timed == "fps":
-        fps = float(arrays["fps"])
+        fps = _number(arrays["fps"], "fps", path)
     when: dict[str, Any] = {"timestamps": arrays["timestamps"]} if "timestamps" in arrays else {"fps": fps}
     if floor_height is None and "floor_height" in arrays:
-        floor_height = float(arrays["floor_height"])
+        floor_height = _number(arrays["floor_height"], "floor_height", path)
     poses, origin = as_float64(arrays["T_world_cpf"], "T_world_cpf"), Origin.file(path)
     R, p = split_poses(poses, origin)
     reordered = read_as_xyzw(poses[:, :4]) if poses.ndim == 2 else None
@@ -377,6 +387,12 @@ def read_npz(
         floor_height=floor_height,
         **when,
     )
+
+
+def _number(array: np.ndarray, name: str, path: Path) -> float:
+    if array.size != 1 or not np.issubdtype(array.dtype, np.number):
+        raise ValueError(f"{path} has an array {name} of shape {array.shape} and type {array.dtype}; save one number.")
+    return float(array.reshape(()))
 
 
 def _finish(

@@ -29,15 +29,19 @@ def read_header(path: Path) -> str:
     """
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
-    opener = gzip.open if path.suffix == ".gz" else open
     try:
-        with opener(path, "rt", encoding="utf-8-sig") as file:
+        with (gzip.open if _is_gzipped(path) else open)(path, "rt", encoding="utf-8-sig") as file:
             for line in file:
                 if line.strip():
                     return line.strip()
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read as text: {error}.") from error
     raise ValueError(f"{path} is empty.")
+
+
+def _is_gzipped(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
 
 
 def column_names(header: str) -> list[str]:
@@ -70,7 +74,8 @@ def read_table(path: Path, columns: dict[str, pa.DataType], kind: str) -> pa.Tab
 
     try:
         table = csv.read_csv(
-            path,
+            # By the content: browsers unpack a .csv.gz and keep its name.
+            pa.input_stream(str(path), compression="gzip" if _is_gzipped(path) else None),
             # One thread: only then are rows numbered. Names are given because a header may be quoted or padded.
             read_options=csv.ReadOptions(use_threads=False, column_names=names, skip_rows=1, block_size=1 << 24),
             parse_options=csv.ParseOptions(invalid_row_handler=refuse),
@@ -153,7 +158,10 @@ class TextTable:
             for column in sorted(columns):
                 value = fields[column].replace(",", ".") if decimal_comma else fields[column]
                 if value.lower() not in _MISSING and not is_number(value):
-                    return f"Line {line} of {self.path} has {value!r} where a number belongs (column {names[column]})."
+                    return (
+                        f"Line {line} of {self.path} has {value!r} where a number belongs (column {names[column]}): "
+                        "write one, or delete that line. Times are numbers too, no dates."
+                    )
         return ""
 
 
