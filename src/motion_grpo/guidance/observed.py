@@ -60,6 +60,7 @@ def seen_hands(
     if details is None:
         return known
     extra = details.details
+    assert extra is not None  # these observations are those that have details
     points = extra.keypoints[:, :, list(_KEYPOINTS)]
     visible = details.visible.float()
     return known._replace(

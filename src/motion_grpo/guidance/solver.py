@@ -103,28 +103,28 @@ def levenberg_marquardt(
     """
     rotations, terms = start, problem.terms(start)
     before = costs(terms)
-    cost = sum(before.values())
-    damping = torch.full_like(cost, damping)
+    cost = torch.stack(list(before.values())).sum(0)
+    added = torch.full_like(cost, damping)
     growth = torch.full_like(cost, 2.0)
     accepted = torch.zeros_like(cost, dtype=torch.int64)
     # A problem that is solved stays as it is while others of its batch go on: its solution depends on it alone.
     open_ = torch.ones_like(cost, dtype=torch.bool)
     tried = 0
     for tried in range(1, iterations + 1):  # noqa: B007
-        equations = _NormalEquations(problem, terms, start.shape[2:], damping)
+        equations = _NormalEquations(problem, terms, start.shape[2:], added)
         step = _conjugate_gradients(equations, _Preconditioner(problem, equations))
         # ||r||^2 - ||r + J step||^2, with (J^T J + damping) step = -gradient.
-        predicted = damping * _dot(step, step) - _dot(step, equations.gradient)
+        predicted = added * _dot(step, step) - _dot(step, equations.gradient)
         open_ &= ~(predicted <= tolerance * cost)
         if not bool(open_.any()):
             break
         candidate = so3.product(rotations, so3.exp(step))
         candidate_terms = problem.terms(candidate)
-        candidate_cost = sum(costs(candidate_terms).values())
+        candidate_cost = torch.stack(list(costs(candidate_terms).values())).sum(0)
         gain = (cost - candidate_cost) / predicted.clamp_min(_TINY)
         better = open_ & (gain > 0) & candidate_cost.isfinite()
-        damping = damping * torch.where(better, (1 - (2 * gain - 1) ** 3).clamp(1 / 3, 2.0), growth)
-        damping = damping.clamp_max(_MAX_DAMPING)
+        added = added * torch.where(better, (1 - (2 * gain - 1) ** 3).clamp(1 / 3, 2.0), growth)
+        added = added.clamp_max(_MAX_DAMPING)
         growth = torch.where(better, 2.0, growth * 2)
         accepted += better
         if bool(better.all()):

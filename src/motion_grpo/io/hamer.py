@@ -46,7 +46,9 @@ def convert_hamer(
         for side in ("left", "right"):
             times, parts = [], {name: [] for name in HAMER_SHAPES}
             for time, detections in sorted(found[f"detections_{side}_wrt_cam"].items()):
-                for row in range(0 if detections is None else len(detections["keypoints_3d"])):
+                if detections is None:
+                    continue
+                for row in range(len(detections["keypoints_3d"])):
                     times.append(time)
                     for name, rows in parts.items():
                         rows.append(np.asarray(detections[name][row], np.float32))
