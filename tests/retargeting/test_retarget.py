@@ -236,9 +236,9 @@ def test_stature_and_wrong_units(tmp_path: Path) -> None:
     assert float(tall.joints[0, 15, 2]) - float(figure(tmp_path, stature=1.6).joints[0, 15, 2]) == pytest.approx(
         0.27, abs=0.02
     )
-    with pytest.raises(ValueError, match=r"legs are 79 m long.*--metres-per-unit"):
+    with pytest.raises(ValueError, match=r"legs are 79 m from hip.*--metres-per-unit"):
         retarget(read_bvh(tmp_path / "a.bvh", metres_per_unit=1.0), MIXAMO)
-    with pytest.raises(ValueError, match="stature of 175 m"):
+    with pytest.raises(ValueError, match=r"stature must be .* got 175"):
         figure(tmp_path, stature=175.0)
     with pytest.raises(ValueError, match="frame 9 of the T-pose does not exist"):
         t_pose_from_frame(read_bvh(tmp_path / "a.bvh"), MIXAMO, 9)
