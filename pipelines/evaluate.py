@@ -22,7 +22,7 @@ import torch
 import typer
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
-from motion_grpo.cli.head_options import guidance_settings
+from motion_grpo.cli.sampling_options import Eta, GuidanceFloor, GuidanceInner, Steps, Temperature, guidance_settings
 from rich.console import Console
 from rich.progress import track
 
@@ -59,23 +59,14 @@ def evaluate(
     seeds: Annotated[
         int, typer.Option("--num-samples", "--seeds", min=1, help="Samples a clip, of the seeds 0, 1, ...")
     ] = 5,
-    steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps; the checkpoint's own by default.")] = None,
-    eta: Annotated[float | None, typer.Option(min=0, help="Stochasticity; the checkpoint's own by default.")] = None,
+    steps: Steps = None,
+    eta: Eta = None,
     guidance: Annotated[
         str | None, typer.Option(help="Optimize each sample: no_hands, or off; the checkpoint's own by default.")
     ] = None,
-    guidance_inner: Annotated[
-        bool, typer.Option("--guidance-inner", help="With --guidance: also between the steps of sampling.")
-    ] = False,
-    guidance_floor: Annotated[
-        bool, typer.Option("--guidance-floor", help="With --guidance: also keep the body out of the floor.")
-    ] = False,
-    temperature: Annotated[
-        float,
-        typer.Option(
-            min=0.01, help="Scale of the starting noise; 1.5 with --eta 0 --steps 10 for samples that differ."
-        ),
-    ] = 1.0,
+    guidance_inner: GuidanceInner = False,
+    guidance_floor: GuidanceFloor = False,
+    temperature: Temperature = 1.0,
     baselines: Annotated[str, typer.Option(help=f"To compare with: {','.join(BASELINES)}.")] = "",
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many clips a split, evenly spread.")] = None,
     window: Annotated[

@@ -5,15 +5,12 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
 from rich.console import Console
-
-from motion_grpo import GuidanceConfig
 
 Convention = Annotated[
     str | None,
@@ -68,25 +65,6 @@ def read_T_device_cpf(value: str | None) -> np.ndarray | None:
         return np.array([float(word) for word in value.replace(",", " ").split()])
     except ValueError as error:
         raise ValueError(f"--T-device-cpf is {value!r}; give a text file with 4x4 or 7 numbers, or these.") from error
-
-
-PENETRATION = 30.0
-"""Weight of ``--guidance-floor``: on validation clips it takes 98% of the penetration, and nothing else gets worse."""
-
-
-def guidance_settings(mode: str | None, inner: bool, floor: bool) -> GuidanceConfig | str | None:
-    """What ``--guidance``, ``--guidance-inner`` and ``--guidance-floor`` ask of a pipeline; None is the pipeline's own.
-
-    Raises:
-        ValueError: an unknown mode, or one of the others without it.
-    """
-    config = GuidanceConfig.of(mode)
-    if config is None and (inner or floor):
-        option = "--guidance-inner" if inner else "--guidance-floor"
-        raise ValueError(f"{option} says how --guidance goes: give that too, such as --guidance no_hands.")
-    if config is None:
-        return mode
-    return replace(config, inner=inner, penetration=PENETRATION if floor else config.penetration)
 
 
 def in_options(message: str) -> str:

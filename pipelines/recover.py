@@ -12,10 +12,10 @@ from motion_grpo.cli.head_options import (
     Fps,
     Vrs,
     World,
-    guidance_settings,
     plain_messages,
     read_T_device_cpf,
 )
+from motion_grpo.cli.sampling_options import Eta, GuidanceFloor, GuidanceInner, Steps, Temperature, guidance_settings
 from rich.console import Console
 
 from motion_grpo import (
@@ -37,14 +37,9 @@ def recover(
     output: Annotated[Path, typer.Option("-o", "--output", help="Motion to write; .npz, .bvh, .glb, .mp4 ...")],
     checkpoint: Annotated[str, typer.Option(help="Folder, Hub id, or the name of a shipped checkpoint.")] = "base",
     samples: Annotated[int, typer.Option(min=1, help="Motions to draw; several are numbered _0, _1, ...")] = 1,
-    steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps; the checkpoint's own by default.")] = None,
-    eta: Annotated[float | None, typer.Option(min=0, help="Stochasticity; the checkpoint's own by default.")] = None,
-    temperature: Annotated[
-        float,
-        typer.Option(
-            min=0.01, help="Scale of the starting noise; 1.5 with --eta 0 --steps 10 for samples that differ."
-        ),
-    ] = 1.0,
+    steps: Steps = None,
+    eta: Eta = None,
+    temperature: Temperature = 1.0,
     seed: Annotated[int, typer.Option(help="The same seed gives the same motion.")] = 0,
     hands: Annotated[
         Path | None, typer.Option(help="Wrists: MPS hand tracking (file or folder), or a CSV with left_wrist_x ...")
@@ -59,12 +54,8 @@ def recover(
             "hamer_wrist, hamer_reproj2, or off; the checkpoint's own by default."
         ),
     ] = None,
-    guidance_inner: Annotated[
-        bool, typer.Option("--guidance-inner", help="With --guidance: also between the steps of sampling.")
-    ] = False,
-    guidance_floor: Annotated[
-        bool, typer.Option("--guidance-floor", help="With --guidance: also keep the body out of the floor.")
-    ] = False,
+    guidance_inner: GuidanceInner = False,
+    guidance_floor: GuidanceFloor = False,
     stature: Annotated[float | None, typer.Option(help="Height of the wearer, m; guessed by default.")] = None,
     convention: Convention = None,
     fps: Fps = None,

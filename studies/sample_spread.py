@@ -74,7 +74,7 @@ def by_setting(pipeline: EgoMotionPipeline, truth: TrainingBatch) -> Table:
     for steps, eta in track(SETTINGS, "sampling settings"):
         numbers = []
         for window in range(len(truth.joints)):
-            head = HeadPoses(*(x[window] for x in truth.head))
+            head = truth.head.rows(window)
             streams = [generator_of(window, sample) for sample in range(SAMPLES)]
             options = {"num_inference_steps": steps, "eta": eta, "num_samples": SAMPLES, "generator": streams}
             state = recover_state(pipeline.denoiser, pipeline.scheduler, head, **options)

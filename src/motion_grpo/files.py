@@ -1,9 +1,14 @@
 """Finding source files, and writing files so that nobody ever sees half of one."""
 
 import os
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+NPZ_ERRORS = (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error)
+"""What NumPy raises for an npz that is damaged, holds objects, or is another file."""
 
 
 @contextmanager

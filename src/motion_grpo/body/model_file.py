@@ -1,10 +1,10 @@
 """Reads the licensed files of SMPL-H and SMPL-X without unpickling anything."""
 
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
+
+from motion_grpo.files import NPZ_ERRORS
 
 
 def read_model_file(path: str | Path, keys: tuple[str, ...]) -> dict[str, np.ndarray]:
@@ -26,5 +26,5 @@ def read_model_file(path: str | Path, keys: tuple[str, ...]) -> dict[str, np.nda
         raise ValueError(f"{path} is not an SMPL-H file: it has no array {error.args[0].split()[0]}.") from error
     except FileNotFoundError:
         raise
-    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except NPZ_ERRORS as error:
         raise ValueError(f"{path} cannot be read as an SMPL-H npz without unpickling: {error}") from error

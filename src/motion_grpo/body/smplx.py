@@ -1,7 +1,5 @@
 """Joints and finger poses of licensed SMPL-X files, for data sets that are fitted with the male or the female body."""
 
-import zipfile
-import zlib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,6 +10,8 @@ import roma
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from motion_grpo.files import NPZ_ERRORS
 
 _FILE_NAMES = ("SMPLX_{GENDER}.npz", "smplx/SMPLX_{GENDER}.npz", "models/smplx/SMPLX_{GENDER}.npz")
 # SMPL-X's 55 joints without jaw and eyes are SMPL-H's 52, in the same order.
@@ -71,7 +71,7 @@ def load_smplx(folder: Path, gender: Literal["male", "female", "neutral"]) -> Sm
             arrays = {name: np.asarray(file[name], np.float64) for name in _SHAPES if name in file}
             if "shapedirs" in arrays:
                 arrays["shapedirs"] = arrays["shapedirs"][..., :10]  # of hundreds, and the face's
-    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except NPZ_ERRORS as error:
         raise ValueError(f"{path} cannot be read as an SMPL-X npz without unpickling: {error}") from error
     for name, shape in _SHAPES.items():
         found = arrays[name].shape if name in arrays else "missing"

@@ -187,7 +187,7 @@ def make_pairs(
     for start in range(0, len(windows), batch_size):
         rows = slice(start, start + batch_size)
         generators = [generator_of(seed, name) for name in windows.ids[rows]]
-        poses = _head(truth, rows)
+        poses = truth.head.rows(rows)
         states, body_rotmats, joints = (x.cpu() for x in _draw_bodies(pipeline, poses, mask[rows], generators))
         generated.append(perceptual_inputs(body_rotmats, joints, poses.R_world_cpf, poses.p_world_cpf)[0])
         digest.update(states[mask[rows]].to(torch.float16).numpy().tobytes())
@@ -334,7 +334,7 @@ def scoring_cost(
     windows = cut_windows(clips, window, min_frames=min(window, max(len(clip.motion) for clip in clips)))
     _check_policy(pipeline, windows.skeleton)
     rows = torch.arange(num_windows) % len(windows)
-    head, mask, device = _head(windows.truth, rows), windows.truth.mask[rows].to(model.device), model.device
+    head, mask, device = windows.truth.head.rows(rows), windows.truth.mask[rows].to(model.device), model.device
     generator = [torch.Generator(device).manual_seed(0)]
     drawn: list[tuple[Tensor, Tensor]] = []
 
@@ -420,10 +420,6 @@ def _accuracy(
         mean_recorded=float(recorded.mean()),
         mean_generated=float(other.mean()),
     )
-
-
-def _head(truth: TrainingBatch, rows: slice | Tensor) -> HeadPoses:
-    return HeadPoses(*(part[rows] for part in truth.head))
 
 
 def _rows_of_other_clips(clips: Sequence[tuple[str, str]], seed: int) -> Tensor:

@@ -1,6 +1,6 @@
 """Settings of guidance: which residuals, how heavy, how many steps."""
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from numbers import Real
 from typing import Any, Literal, get_args
 
@@ -83,9 +83,10 @@ class GuidanceConfig:
         """Whether it needs HaMeR's detections, and fits fingers."""
         return "hamer" in self.mode
 
-    def without_hands(self) -> "GuidanceConfig":
-        """The same where nothing was seen of the hands."""
-        return replace(self, mode="no_hands")
+    @property
+    def wrists_from_hamer(self) -> bool:
+        """Whether HaMeR says where the wrists are, and not the device."""
+        return self.mode.startswith("hamer")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

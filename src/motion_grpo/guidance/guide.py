@@ -100,9 +100,8 @@ class Guide:
             contacts=state.contacts.clamp(0, 1),
         )
         at_start = anchors.place(start[..., :joints])
-        from_hamer = c.mode.startswith("hamer")
         position, rotation = c.aria_wrist_position, c.aria_wrist_rotation
-        if from_hamer:
+        if c.wrists_from_hamer:
             position, rotation = c.hamer_wrist_position, c.hamer_wrist_rotation
 
         def terms(R: Float[Tensor, "3 3 samples frames joints"]) -> Terms:

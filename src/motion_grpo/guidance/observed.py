@@ -35,8 +35,7 @@ def seen_hands(
             f"The guidance mode {config.mode} needs HaMeR's detections: give hands= the npz that `motion-grpo data "
             "hamer` writes (a tuple of it and of Aria's wrists for aria_hamer), or choose no_hands or aria_wrist_only."
         )
-    from_hamer = config.mode.startswith("hamer")
-    wrists = with_details if from_hamer else [one for one in hands if one.details is None] or hands
+    wrists = with_details if config.wrists_from_hamer else [one for one in hands if one.details is None] or hands
     if not wrists:
         raise ValueError(
             f"The guidance mode {config.mode} needs to know where the wrists were: give hands=, or no_hands."
@@ -45,9 +44,14 @@ def seen_hands(
         raise ValueError(
             "The guidance mode aria_hamer needs Aria's wrists beside HaMeR's: give hands= a tuple of both."
         )
-    seen = wrists[0].timed_by(recording).along(head_trajectory)
+
+    def at_frames(one: HandObservations) -> HandObservations:
+        return one.timed_by(recording).along(head_trajectory)
+
+    seen, details = at_frames(wrists[0]), None
+    if config.uses_hamer:
+        details = seen if config.wrists_from_hamer else at_frames(with_details[0])
     confidence = torch.where(seen.confidence > config.min_confidence, seen.confidence, 0.0)
-    details = with_details[0].timed_by(recording).along(head_trajectory) if config.uses_hamer else None
     if not bool(confidence.any()) and (details is None or not bool(details.visible.any())):
         warnings.warn(
             f"No wrist of {seen.source} is seen with a confidence above {config.min_confidence:g} in this recording: "

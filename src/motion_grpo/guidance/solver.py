@@ -103,7 +103,7 @@ def levenberg_marquardt(
     """
     rotations, terms = start, problem.terms(start)
     before = costs(terms)
-    cost = torch.stack(list(before.values())).sum(0)
+    cost = _total(before)
     added = torch.full_like(cost, damping)
     growth = torch.full_like(cost, 2.0)
     accepted = torch.zeros_like(cost, dtype=torch.int64)
@@ -120,7 +120,7 @@ def levenberg_marquardt(
             break
         candidate = so3.product(rotations, so3.exp(step))
         candidate_terms = problem.terms(candidate)
-        candidate_cost = torch.stack(list(costs(candidate_terms).values())).sum(0)
+        candidate_cost = _total(costs(candidate_terms))
         gain = (cost - candidate_cost) / predicted.clamp_min(_TINY)
         better = open_ & (gain > 0) & candidate_cost.isfinite()
         added = added * torch.where(better, (1 - (2 * gain - 1) ** 3).clamp(1 / 3, 2.0), growth)
@@ -141,6 +141,10 @@ def costs(terms: Terms) -> dict[str, Float[Tensor, "batch"]]:
     """Sum of squares of each term."""
     squares = {name: (term.residual.square(), isinstance(term, JointTerm)) for name, term in terms.items()}
     return {name: x.sum((0, 2, 3) if leads else (1, 2)) for name, (x, leads) in squares.items()}
+
+
+def _total(of_terms: Mapping[str, Float[Tensor, "batch"]]) -> Float[Tensor, "batch"]:
+    return torch.stack(list(of_terms.values())).sum(0)
 
 
 class _NormalEquations:

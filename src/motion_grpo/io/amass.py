@@ -1,8 +1,6 @@
 """AMASS npz files (SMPL-H, 52 joints): what smplx and Blender add-ons read, ours or other people's; and SMPL-X's."""
 
 import warnings
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ import torch
 from torch import Tensor
 
 from motion_grpo.body import NUM_BETAS, NUM_BODY_JOINTS, NUM_JOINTS, Skeleton
-from motion_grpo.files import whole_file
+from motion_grpo.files import NPZ_ERRORS, whole_file
 from motion_grpo.motion.motion import Motion
 from motion_grpo.motion.state import FPS
 
@@ -122,7 +120,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             arrays = {key: file[key] for key in _KEYS if key in file}
     except FileNotFoundError:
         raise
-    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except NPZ_ERRORS as error:
         raise ValueError(f"{path} is not a readable npz file: {error}") from error
     missing = sorted({"poses", "trans", "betas"} - arrays.keys())
     if missing:

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from motion_grpo.body import HEAD, JOINT_NAMES, NUM_JOINTS, PARENTS
+from motion_grpo.body import HEAD, JOINT_NAMES, PARENTS
 from motion_grpo.body.joints import LEFT_WRIST, RIGHT_WRIST
 from motion_grpo.files import write_text
 from motion_grpo.io.source_motion import SourceMotion
@@ -264,7 +264,7 @@ def write_bvh(motion: Motion, path: Path) -> None:
     zero. The root has a position and a rotation, every other joint a rotation. Hands that are not known are left out.
     """
     poses = to_y_up(motion)
-    count = _BODY if motion.hand_rotmats is None else NUM_JOINTS
+    count = motion.num_known_joints
     rest = motion.body.rest_joints(motion.betas)
     # Channels stand in the order of the blocks: every joint before its limb, limb after limb.
     local = poses.local_rotmats[:, _below(0, count)]

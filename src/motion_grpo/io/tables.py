@@ -6,11 +6,9 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from motion_grpo.body import BODY_JOINT_NAMES, JOINT_NAMES, NUM_JOINTS
+from motion_grpo.body import BODY_JOINT_NAMES, JOINT_NAMES
 from motion_grpo.files import whole_file
 from motion_grpo.motion import Motion
-
-_BODY = 22
 
 
 def joints_table(motion: Motion) -> pa.Table:
@@ -19,9 +17,8 @@ def joints_table(motion: Motion) -> pa.Table:
     Fingers have columns where the hands are known; contacts are those of the body joints, which excludes the pelvis.
     """
     motion = motion.above_floor()
-    count = _BODY if motion.hand_rotmats is None else NUM_JOINTS
     columns = {"time": motion.timestamps.numpy()}
-    for joint, name in enumerate(JOINT_NAMES[:count]):
+    for joint, name in enumerate(JOINT_NAMES[: motion.num_known_joints]):
         columns |= {f"{name}_{axis}": motion.joints[:, joint, i].numpy() for i, axis in enumerate("xyz")}
     columns |= {f"{name}_contact": motion.contacts[:, i].numpy() for i, name in enumerate(BODY_JOINT_NAMES)}
     return pa.table(columns)

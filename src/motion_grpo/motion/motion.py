@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from motion_grpo.body import NUM_HAND_JOINTS, BodySurface, PosedBody, Skeleton, forward_kinematics
+from motion_grpo.body import NUM_BODY_JOINTS, NUM_HAND_JOINTS, BodySurface, PosedBody, Skeleton, forward_kinematics
 from motion_grpo.motion.formats import FORMATS, check_output_path, suffix_of
 from motion_grpo.motion.state import FPS
 from motion_grpo.timing import frame_rate
@@ -59,6 +59,11 @@ class Motion:
     def body(self) -> Skeleton:
         """The skeleton, the default one where none is set."""
         return self.skeleton or Skeleton.default()
+
+    @property
+    def num_known_joints(self) -> int:
+        """Joints that the motion tells of, root first: 22, or 52 where hands are known."""
+        return 1 + NUM_BODY_JOINTS + (0 if self.hand_rotmats is None else NUM_HAND_JOINTS)
 
     @cached_property
     def local_rotmats(self) -> Float[Tensor, "frames 52 3 3"]:

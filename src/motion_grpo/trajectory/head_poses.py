@@ -20,6 +20,10 @@ class HeadPoses(NamedTuple):
     p_prev_cpf: Float[Tensor, "*batch frames 3"]
     """Position of CPF(t) in CPF(t-1), meters."""
 
+    def rows(self, rows: int | slice | list[int] | Tensor) -> "HeadPoses":
+        """Some entries of the first batch axis."""
+        return HeadPoses(*(x[rows] for x in self))
+
     @staticmethod
     def from_world(
         R_world_cpf: Float[Tensor, "*batch frames 3 3"], p_world_cpf: Float[Tensor, "*batch frames 3"]

@@ -39,7 +39,7 @@ def write_glb(motion: Motion, path: Path, *, model_path: str | Path | None = Non
     rest_rotmats = torch.eye(3).repeat(NUM_JOINTS, 1, 1)
     if motion.hand_rotmats is None:
         rest_rotmats[_BODY:] = shown_rotmats(motion)[0, _BODY:]
-    moving = range(_BODY if motion.hand_rotmats is None else NUM_JOINTS)
+    moving = range(motion.num_known_joints)
 
     file = GltfFile()
     file.add_skeleton(rest, rest[0] - torch.tensor([0.0, float(ground), 0.0]), rest_rotmats)

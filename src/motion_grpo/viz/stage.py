@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import roma
 import torch
 import viser
 from jaxtyping import Float, Float64, Int64
@@ -13,7 +12,9 @@ from matplotlib.colors import to_rgb
 from torch import Tensor
 
 from motion_grpo.body import NUM_JOINTS, PARENTS, PosedBody, cpf_of
+from motion_grpo.geometry.rotations import matrix_to_wxyz
 from motion_grpo.motion import FPS, Motion
+from motion_grpo.timing import nearest
 from motion_grpo.trajectory import HeadTrajectory
 from motion_grpo.viz.figures import COLORS
 from motion_grpo.viz.mesh import MANNEQUIN_BODIES, shown_body, skin_of, without_fingers
@@ -130,9 +131,8 @@ class Stage:
             actor.label.position = actor.eyes[frame] + (0, 0, _LABEL_OVER_EYES + place * _LABEL_STEP)
             actor.label.text = f"{actor.name}: {self._numbers(actor, moment)}"
         if self._head is not None:
-            trajectory, frustum = self._head
-            nearest = int(np.abs(trajectory.timestamps.numpy() - self.times[moment]).argmin())
-            frustum.wxyz, frustum.position = _frustum_pose(trajectory, nearest)
+            trajectory, poses, frustum = self._head
+            frustum.wxyz, frustum.position = _frustum_pose(trajectory, int(poses[moment]))
 
     def focus(self, moment: int) -> Float64[np.ndarray, "3"]:
         """Where the first body's pelvis is, meters; what a camera follows."""
@@ -183,8 +183,8 @@ class Stage:
             name=name,
             motion=motion,
             frames=frames_at(motion, self.times),
-            joints=body.joints[:, : _BODY if motion.hand_rotmats is None else NUM_JOINTS].double().numpy(),
-            wxyzs=_wxyz(body.rotmats[:, : _BODY if motion.hand_rotmats is None else NUM_JOINTS]),
+            joints=body.joints[:, : motion.num_known_joints].double().numpy(),
+            wxyzs=_wxyz(body.rotmats[:, : motion.num_known_joints]),
             eyes=eyes,
             errors=errors,
             root=root,
@@ -231,7 +231,8 @@ class Stage:
             receive_shadow=False,
         )
 
-    def _add_trajectory(self, trajectory: HeadTrajectory) -> tuple[HeadTrajectory, viser.CameraFrustumHandle]:
+    def _add_trajectory(self, trajectory: HeadTrajectory) -> tuple[HeadTrajectory, Tensor, viser.CameraFrustumHandle]:
+        """The trajectory, its pose for each moment, and the frustum that is moved."""
         trajectory = trajectory.above_floor()
         rgb = _TRAJECTORY_COLOR
         path = trajectory.p_world_cpf.double().numpy()
@@ -241,7 +242,7 @@ class Stage:
         frustum = self._scene.add_camera_frustum(
             "/trajectory/head", 1.2, 1.3, scale=0.12, thickness=0.006, color=rgb, wxyz=wxyz, position=position
         )
-        return trajectory, frustum
+        return trajectory, nearest(trajectory.timestamps, torch.from_numpy(self.times)), frustum
 
     def _place_camera(self, server: viser.ViserServer) -> None:
         """To the right of the walker and somewhat ahead, far enough to see the whole path."""
@@ -259,7 +260,7 @@ def _bones(joints: Float64[np.ndarray, "joints 3"] | Float[np.ndarray, "joints 3
 
 
 def _wxyz(rotmats: Float[Tensor, "*batch 3 3"]) -> Float64[np.ndarray, "*batch 4"]:
-    return roma.quat_xyzw_to_wxyz(roma.rotmat_to_unitquat(rotmats.double())).numpy()
+    return matrix_to_wxyz(rotmats.double()).numpy()
 
 
 def _frustum_pose(trajectory: HeadTrajectory, frame: int) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,6 @@ from motion_grpo.motion import Motion
 from motion_grpo.viz.gltf import GltfFile
 
 _EXTENSION = "VRMC_vrm_animation"
-_BODY = 22
 _TRUNK = {
     "pelvis": "hips", "spine1": "spine", "spine2": "chest", "spine3": "upperChest", "neck": "neck", "head": "head",
 }  # fmt: skip
@@ -38,7 +37,7 @@ def write_vrma(motion: Motion, path: Path) -> None:
     poses = to_y_up(motion)
     file = GltfFile()
     file.add_skeleton(rest, _hips_at_rest(rest), t_pose(rest))
-    moving = range(_BODY if motion.hand_rotmats is None else NUM_JOINTS)
+    moving = range(motion.num_known_joints)
     file.add_animation(motion.timestamps - motion.timestamps[0], poses.local_rotmats, poses.root_positions, moving)
     bones = {bone: {"node": JOINT_NAMES.index(joint)} for joint, bone in vrm_bones().items()}
     bones = {bone: node for bone, node in bones.items() if node["node"] in moving}

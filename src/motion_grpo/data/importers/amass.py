@@ -2,8 +2,6 @@
 
 import contextlib
 import re
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from motion_grpo.body.betas import Gender, fit_betas, gender_to_neutral, load_sk
 from motion_grpo.data.clips import Clip, ClipError
 from motion_grpo.data.importers.base import Job
 from motion_grpo.data.preprocessing import Recording, prepare
-from motion_grpo.files import source_files
+from motion_grpo.files import NPZ_ERRORS, source_files
 
 LICENSE = "AMASS: non-commercial scientific research, no redistribution (amass.is.tue.mpg.de/license.html)"
 
@@ -230,7 +228,7 @@ def _load(path: Path) -> dict[str, np.ndarray]:
         raise
     except KeyError as error:
         raise ValueError(f"The file has no {error.args[0]}; it is no motion file of AMASS.") from None
-    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except NPZ_ERRORS as error:
         raise ValueError(f"{path} is not a readable npz file{f' ({key})' if key else ''}: {error}") from error
     return arrays
 

@@ -227,7 +227,7 @@ def draw(
     rows = torch.tensor(groups.rows, device=device)
     start = noise.start()
     if args.head_noise_per_sample:
-        head, starts = HeadPoses(*(x[rows] for x in head)), starts[rows]
+        head, starts = head.rows(rows), starts[rows]
         mask, basis, start = mask[rows], basis[rows], start[rows]
         rows = torch.arange(len(rows), device=device)
     steps, explored, trained = path(args, scheduler, generation)

@@ -34,7 +34,6 @@ from motion_grpo.training.grpo.objective import advantages, clipped_loss, is_cli
 from motion_grpo.training.grpo.policy import MotionPolicy
 from motion_grpo.training.grpo.trl_adapter import GRPOTrainerAdapter
 from motion_grpo.training.hub_runs import checkpoint_gradients, clips_to_evaluate
-from motion_grpo.trajectory.head_poses import HeadPoses
 
 
 class MotionGRPOTrainer(GRPOTrainerAdapter):
@@ -184,7 +183,7 @@ class MotionGRPOTrainer(GRPOTrainerAdapter):
     def _reward_inputs(self, state: MotionState, truth: TrainingBatch, rows: list[int]) -> RewardInputs:
         """Bodies of the samples hung from the clean head as the pipeline does it, beside what was recorded."""
         mask = truth.mask[rows]
-        head = HeadPoses(*(x[rows] for x in truth.head))
+        head = truth.head.rows(rows)
         body = self.skeleton.place_by_head(
             state.mean_betas(mask), state.body_rotmats, head.R_world_cpf, head.p_world_cpf
         )

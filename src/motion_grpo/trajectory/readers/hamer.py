@@ -1,8 +1,6 @@
 """Hands that HaMeR (Pavlakos et al., CVPR 2024) found in the images of the glasses' camera."""
 
 import os
-import zipfile
-import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor
 
+from motion_grpo.files import NPZ_ERRORS
 from motion_grpo.trajectory.checks import Origin, pose_matrix, split_poses
 from motion_grpo.trajectory.conventions import SIDES
 from motion_grpo.trajectory.hand_observations import HandDetails, HandObservations
@@ -85,7 +84,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             fields = {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise
-    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except NPZ_ERRORS as error:
         raise ValueError(f"{path} is not a readable npz file: {error}") from error
     for side in SIDES:
         rows = len(np.atleast_1d(fields.get(f"{side}_timestamps_ns", ())))
