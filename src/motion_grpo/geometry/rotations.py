@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from motion_grpo.geometry.procrustes import NearestRotation
+
 
 def matrix_to_wxyz(rotmats: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 4"]:
     """Unit quaternions, real part first, from rotation matrices (Markley 2008, as in roma).
@@ -69,7 +71,7 @@ def project_to_rotation(
     if allow_reflection:
         U, _, Vh = torch.linalg.svd(matrices)
         return U @ Vh
-    return cast(Tensor, roma.special_procrustes(matrices))
+    return cast(Tensor, NearestRotation.apply(matrices))
 
 
 def heading(R_world_cpf: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch"]:

@@ -1,6 +1,7 @@
 """The transformer block of EgoAllo's network: post-norm, rotary attention, FiLM inside the feed-forward layer."""
 
 import math
+from functools import lru_cache
 
 import torch
 from jaxtyping import Bool, Float
@@ -14,17 +15,34 @@ def sinusoids(length: int, dim: int) -> Float[Tensor, "length dim"]:
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, :dim]
 
 
-def rotary_frequencies(head_dim: int) -> Float[Tensor, "half"]:
+def rotary_frequencies(head_dim: int, device: torch.device | None = None) -> Float[Tensor, "half"]:
     """Angle per position of each pair of channels, theta 10000 (Su et al. 2021, Eq. 15)."""
-    return 1e4 ** (-torch.arange(0, head_dim, 2).float() / head_dim)
+    return 1e4 ** (-torch.arange(0, head_dim, 2, device=device).float() / head_dim)
+
+
+def rotary_table(tokens: int, head_dim: int, device: torch.device) -> Float[Tensor, "tokens half 2"]:
+    """Cosine and sine of the angle of each position and pair of channels."""
+    angle = torch.arange(tokens, device=device).float()[:, None] * rotary_frequencies(head_dim, device)
+    return torch.stack([angle.cos(), angle.sin()], dim=-1)
+
+
+@lru_cache(maxsize=64)
+def _kept_rotary_table(tokens: int, head_dim: int, device: torch.device) -> Float[Tensor, "tokens half 2"]:
+    """:func:`rotary_table`, made once: every block of the network asks for the same."""
+    with torch.inference_mode(False), torch.no_grad():
+        return rotary_table(tokens, head_dim, device)
 
 
 def rotate(x: Float[Tensor, "batch heads tokens d"]) -> Float[Tensor, "batch heads tokens d"]:
     """Rotary position embedding on neighboring pairs of channels."""
-    angle = torch.arange(x.shape[-2], device=x.device).float()[:, None] * rotary_frequencies(x.shape[-1]).to(x.device)
-    # As complex numbers: a fifth of the time that strided reals take on a CPU.
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * torch.polar(torch.ones_like(angle), angle)).flatten(-2).to(x.dtype)
+    place = x.shape[-2], x.shape[-1], x.device
+    pairs = x.float().unflatten(-1, (-1, 2))
+    if torch.compiler.is_compiling():  # compilers fuse reals, and leave complex numbers alone
+        (real, imaginary), (cosine, sine) = pairs.unbind(-1), rotary_table(*place).unbind(-1)
+        turned = torch.stack([real * cosine - imaginary * sine, real * sine + imaginary * cosine], dim=-1)
+    else:  # as complex numbers: a fifth of the time that strided reals take on a CPU
+        turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(_kept_rotary_table(*place)))
+    return turned.flatten(-2).to(x.dtype)
 
 
 class TransformerBlock(nn.Module):
