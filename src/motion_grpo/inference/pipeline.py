@@ -20,7 +20,7 @@ from motion_grpo.body import Skeleton
 from motion_grpo.guidance import GuidanceConfig, GuidanceReport, Guide, Terrain, seen_hands
 from motion_grpo.hub import PICKLES, HubMixin, fetch_pipeline, refuse_damaged
 from motion_grpo.inference.lora import LoraMixin
-from motion_grpo.inference.sampling import sample_latents
+from motion_grpo.inference.sampling import hang_body, sample_latents
 from motion_grpo.inference.stitching import STITCHINGS
 from motion_grpo.inference.wearer import known_betas, read_hands, reads_wrists, seen_wrists
 from motion_grpo.models import EgoMotionDenoiser
@@ -390,9 +390,8 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
     ) -> Motion:
         """Hangs the body from the head: one shape for the whole motion, the root found last."""
         device = state.betas.device
-        betas = state.betas.mean(0) if shape is None else shape.to(device)
-        skeleton = self.skeleton.to(device)
-        body = skeleton.place_by_head(betas, state.body_rotmats, head.R_world_cpf, head.p_world_cpf)
+        betas = state.mean_betas()[0] if shape is None else shape.to(device)
+        body = hang_body(self.skeleton.to(device), state, head, betas=betas)
         root_positions = body.joints[:, 0].cpu()
         root_positions[:, 2] += trajectory.floor_height
         hands = state.hand_rotmats
