@@ -32,7 +32,7 @@ class HumanoidMotion:
     R_world_body: Float[Tensor, "frames bodies 3 3"]
     p_world_body: Float[Tensor, "frames bodies 3"]
     """Meters."""
-    joint_angles: dict[str, Float[Tensor, "frames"]]
+    joint_angles: dict[str, Float[Tensor, " frames"]]
     """Radians, by joint name."""
 
     def R(self, body: str) -> Float[Tensor, "frames 3 3"]:

@@ -11,13 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 from motion_grpo import Motion
-from motion_grpo.body import BODY_JOINT_NAMES
+from motion_grpo.body import BODY_JOINT_NAMES, NUM_BODY_AND_ROOT
 from motion_grpo.metrics import METRIC_UNITS, motion_metrics
 from motion_grpo.viz.figures import check_picture_path
 from motion_grpo.viz.strip import draw_strip
 from motion_grpo.viz.timing import frames_at, shared_time
-
-_BODY = 22
 
 
 def compare(
@@ -58,7 +56,7 @@ def differences(motion: Motion, reference: Motion) -> dict[str, float]:
     times = reference.timestamps.numpy()
     shared = torch.from_numpy((times >= start - 1e-6) & (times <= end + 1e-6))
     frames = frames_at(motion, times[shared.numpy()])
-    joints, true_joints = motion.joints[frames, :_BODY], reference.joints[shared, :_BODY]
+    joints, true_joints = motion.joints[frames, :NUM_BODY_AND_ROOT], reference.joints[shared, :NUM_BODY_AND_ROOT]
     values = {"seconds": end - start}
     if len(frames) > 3:
         rotmats, true_rotmats = motion.body_rotmats[frames], reference.body_rotmats[shared]

@@ -26,6 +26,7 @@ from motion_grpo import EgoMotionPipeline, Skeleton
 from motion_grpo.data import MotionWindows, collate_windows, load_clips
 from motion_grpo.data.batches import TrainingBatch, training_batch
 from motion_grpo.inference.rollout import predict_clean, transitions
+from motion_grpo.inference.sampling import hang_body
 from motion_grpo.motion import MotionState
 from motion_grpo.rewards import RewardInputs, build_rewards
 from motion_grpo.schedulers import EgoMotionSDEScheduler
@@ -85,8 +86,7 @@ def exact(pipeline: EgoMotionPipeline, truth: TrainingBatch, rollouts: int, last
             if step.std > 0:
                 x = x + step.std * torch.randn(x.shape, generator=stream)
         state = MotionState.unpack(x, layout)
-        betas = state.betas.mean(1, keepdim=True)
-        body = skeleton.place_by_head(betas, state.body_rotmats, head.R_world_cpf, head.p_world_cpf)
+        body = hang_body(skeleton, state, head)
         inputs = RewardInputs(
             state.body_rotmats,
             body.joints,

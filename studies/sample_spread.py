@@ -19,12 +19,11 @@ from motion_grpo.data import MotionWindows, collate_windows
 from motion_grpo.data.batches import TrainingBatch, training_batch
 from motion_grpo.data.loading import evenly
 from motion_grpo.evaluation.clips import read_clips, windows_of
-from motion_grpo.inference import recover_state
+from motion_grpo.inference.sampling import hang_body, recover_state
 from motion_grpo.metrics import mpjpe, spread
 from motion_grpo.motion import MotionState
 from motion_grpo.schedulers import EgoMotionSDEScheduler
 from motion_grpo.seeding import generator_of
-from motion_grpo.trajectory.head_poses import HeadPoses
 
 LEVELS = (1000, 980, 960, 930, 900, 800, 600, 400, 200, 1)
 SETTINGS = ((1, 0.0), (2, 1.0), (5, 0.0), (5, 1.0), (10, 1.0), (20, 1.0), (20, 0.0))
@@ -41,12 +40,6 @@ def read_windows(args: argparse.Namespace, pipeline: EgoMotionPipeline) -> Train
     return training_batch(collate_windows(rows), pipeline.skeleton, pipeline.denoiser.state_layout.include_hands)
 
 
-def joints_of(pipeline: EgoMotionPipeline, state: MotionState, head: HeadPoses) -> torch.Tensor:
-    """Bodies hung from the head, one shape a window."""
-    betas = state.betas.mean(-2, keepdim=True)
-    return pipeline.skeleton.place_by_head(betas, state.body_rotmats, head.R_world_cpf, head.p_world_cpf).joints
-
-
 @torch.no_grad()
 def by_level(pipeline: EgoMotionPipeline, truth: TrainingBatch) -> Table:
     """Errors of a single prediction from a truly noised recording."""
@@ -58,7 +51,7 @@ def by_level(pipeline: EgoMotionPipeline, truth: TrainingBatch) -> Table:
     for level in LEVELS:
         levels = torch.full((len(x0),), level)
         predicted = denoiser(scheduler.add_noise(x0, noise, levels), levels, cond).sample
-        joints = joints_of(pipeline, MotionState.unpack(predicted, layout), truth.head)
+        joints = hang_body(pipeline.skeleton, MotionState.unpack(predicted, layout), truth.head).joints
         rotation = (predicted - x0).split(list(layout.sizes.values()), dim=-1)[1].square().mean()
         position = mpjpe(joints, truth.joints).mean()
         table.add_row(
@@ -78,7 +71,7 @@ def by_setting(pipeline: EgoMotionPipeline, truth: TrainingBatch) -> Table:
             streams = [generator_of(window, sample) for sample in range(SAMPLES)]
             options = {"num_inference_steps": steps, "eta": eta, "num_samples": SAMPLES, "generator": streams}
             state = recover_state(pipeline.denoiser, pipeline.scheduler, head, **options)
-            joints = joints_of(pipeline, state, head)
+            joints = hang_body(pipeline.skeleton, state, head).joints
             error = mpjpe(joints, truth.joints[window])
             of_mean = mpjpe(joints.mean(0), truth.joints[window])
             numbers.append(torch.stack([error.mean(), error.min(), spread(joints), of_mean]))

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from motion_grpo.body import FOOT_JOINTS, HEAD, NUM_BODY_JOINTS
+from motion_grpo.body import FOOT_JOINTS, HEAD, NUM_BODY_AND_ROOT, NUM_BODY_JOINTS, NUM_JOINTS
 from motion_grpo.geometry.rotations import project_to_rotation
 
 METRIC_UNITS: dict[str, str] = {
@@ -38,7 +38,7 @@ METRIC_UNITS: dict[str, str] = {
 """Unit of every metric of this module; those in meters are sums over a sequence."""
 
 JOINT_GROUPS: dict[str, tuple[int, ...]] = {
-    "all": tuple(range(1 + NUM_BODY_JOINTS)),
+    "all": tuple(range(NUM_BODY_AND_ROOT)),
     "trunk": (0, 3, 6, 9, 12, 13, 14, 15),
     "arms": (16, 17, 18, 19, 20, 21),
     "legs": (1, 2, 4, 5),
@@ -190,7 +190,7 @@ def foot_skating_egoallo(
     positions = _positions(positions, mask, None)
     height = positions[..., 2]
     counted = height if mask is None else torch.where(mask[..., None], height, torch.inf)
-    floor = counted[..., 1 : 1 + NUM_BODY_JOINTS].amin(dim=(-3, -2, -1), keepdim=True)
+    floor = counted[..., 1:NUM_BODY_AND_ROOT].amin(dim=(-3, -2, -1), keepdim=True)
     ratio = (height - floor)[..., 1:, FOOT_JOINTS] / height.new_tensor(EGOALLO_CONTACT_HEIGHTS)
     step = positions[..., FOOT_JOINTS, :2].diff(dim=-3).abs().sum(dim=-1)
     return _sum(torch.where(ratio < 1, step * (2 - 2**ratio), 0.0).sum(dim=-1), _runs(mask, 1))
@@ -271,14 +271,14 @@ def motion_metrics(
     Raises:
         ValueError: another number of rotations or joints.
     """
-    if pred_joints.shape[-2] not in (22, 52):
+    if pred_joints.shape[-2] not in (NUM_BODY_AND_ROOT, NUM_JOINTS):
         raise ValueError(f"motion_metrics needs 22 or 52 joints, root first; pred_joints has {pred_joints.shape[-2]}.")
-    if pred_rotmats.shape[-3] not in (21, 22, 52):
+    if pred_rotmats.shape[-3] not in (NUM_BODY_JOINTS, NUM_BODY_AND_ROOT, NUM_JOINTS):
         raise ValueError(
             "motion_metrics needs the local rotations of the 21 body joints, or of 22 or 52 joints root first; "
             f"pred_rotmats has {pred_rotmats.shape[-3]}."
         )
-    pred, true = pred_joints[..., : 1 + NUM_BODY_JOINTS, :], true_joints[..., : 1 + NUM_BODY_JOINTS, :]
+    pred, true = pred_joints[..., :NUM_BODY_AND_ROOT, :], true_joints[..., :NUM_BODY_AND_ROOT, :]
     first = 0 if pred_rotmats.shape[-3] == NUM_BODY_JOINTS else 1
     body = range(first, first + NUM_BODY_JOINTS)
     there, back = _pa_errors(_positions(pred, mask, None), _positions(true, mask, None), mask)

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from motion_grpo import metrics
+from motion_grpo.body import NUM_BODY_AND_ROOT
 from motion_grpo.body.joints import FOOT_JOINTS, MOVED_UNDER_HEAD
 from motion_grpo.models.perceptual import MotionPerceptualModel, perceptual_inputs
 from motion_grpo.trajectory.head_poses import HeadPoses
@@ -70,7 +71,7 @@ class ErrorReward:
     """How much of that error the rotation of each body joint has a part in, first the whole of it, for all that is no
     body joint's rotation. None where this cannot be said: then every joint has the whole."""
 
-    def __call__(self, inputs: RewardInputs) -> Float[Tensor, "samples"]:
+    def __call__(self, inputs: RewardInputs) -> Float[Tensor, " samples"]:
         """The paper's scalar. NaN where no run of frames counts."""
         error, counts = _counted(self.error(inputs)[..., None], inputs.mask)
         return torch.exp(-self.omega * error.sum(dim=(1, 2)) / counts.sum(dim=(1, 2)))
@@ -86,7 +87,7 @@ class ErrorReward:
     def per_joint(self, inputs: RewardInputs) -> Float[Tensor, "samples frames 22"]:
         """The same of ``joint_error``: frame by frame, and only of what a joint's rotation has a part in."""
         if self.joint_error is None:
-            return self.per_frame(inputs)[..., None].expand(-1, -1, 22)
+            return self.per_frame(inputs)[..., None].expand(-1, -1, NUM_BODY_AND_ROOT)
         return self._smoothed(self.joint_error(inputs), inputs.mask)
 
     def _smoothed(self, error: Float[Tensor, "samples steps parts"], mask: Tensor) -> Tensor:
@@ -110,7 +111,7 @@ class VisualReward:
     """Samples that are scored at once. The paper's model has a token for every joint and frame: 11 GB an activation for
     the 1024 samples of a rollout."""
 
-    def __call__(self, inputs: RewardInputs) -> Float[Tensor, "samples"]:
+    def __call__(self, inputs: RewardInputs) -> Float[Tensor, " samples"]:
         """The reward of every sample."""
         head = inputs.head
         body, head = perceptual_inputs(inputs.body_rotmats, inputs.joints, head.R_world_cpf, head.p_world_cpf)
@@ -302,7 +303,7 @@ def needing_truth(rewards: Mapping[str, Reward]) -> list[str]:
 
 
 @torch.no_grad()
-def score(rewards: Mapping[str, Reward], inputs: RewardInputs) -> dict[str, Float[Tensor, "samples"]]:
+def score(rewards: Mapping[str, Reward], inputs: RewardInputs) -> dict[str, Float[Tensor, " samples"]]:
     """One value a sample of every reward, float32 whatever the autocast, checked (:func:`check_rewards`).
 
     Raises:
@@ -329,7 +330,7 @@ def score_parts(
         scored: what :func:`score` found of the same inputs; such rewards are not asked again then.
         joints: :meth:`ErrorReward.per_joint`, or :meth:`ErrorReward.per_frame`.
     """
-    shape = (*inputs.mask.shape, 22) if joints else tuple(inputs.mask.shape)
+    shape = (*inputs.mask.shape, NUM_BODY_AND_ROOT) if joints else tuple(inputs.mask.shape)
     located = {name: reward for name, reward in rewards.items() if isinstance(reward, ErrorReward)}
     whole = {name: reward for name, reward in rewards.items() if name not in located}
     scored = score(whole, inputs) if scored is None else scored

@@ -26,7 +26,7 @@ def pipe() -> EgoMotionPipeline:
     return pipe
 
 
-def jerk(pipe: EgoMotionPipeline, trajectory: HeadTrajectory, **config) -> Float[Tensor, "steps"]:
+def jerk(pipe: EgoMotionPipeline, trajectory: HeadTrajectory, **config) -> Float[Tensor, " steps"]:
     """Mean size of the third difference of the joints over some samples."""
     pipe.register_to_config(**{"stitching": "crossfade", "overlap": OVERLAP} | config)
     generators = [torch.Generator().manual_seed(seed) for seed in range(SAMPLES)]
@@ -34,7 +34,7 @@ def jerk(pipe: EgoMotionPipeline, trajectory: HeadTrajectory, **config) -> Float
     return torch.stack([m.joints[:, :22].diff(n=3, dim=0).norm(dim=-1).mean(dim=1) for m in motions]).mean(dim=0)
 
 
-def window_ends(frames: int, starts: list[int]) -> Bool[Tensor, "steps"]:
+def window_ends(frames: int, starts: list[int]) -> Bool[Tensor, " steps"]:
     """The third differences that span the last frame of a window and the one after it."""
     ends = torch.zeros(frames - 3, dtype=torch.bool)
     for start in starts:

@@ -18,9 +18,10 @@ import typer
 from motion_grpo.cli import evaluate as module
 from typer.testing import CliRunner
 
-from motion_grpo import EgoMotionPipeline, EgoMotionSDEScheduler, Motion, evaluation
+from motion_grpo import EgoMotionPipeline, EgoMotionSDEScheduler, Motion
 from motion_grpo.data import Clip, MocapPackImporter, clip_to_row, read_mocap_pack, run_import
 from motion_grpo.data.schema import rows_to_table
+from motion_grpo.evaluation import runs
 from motion_grpo.metrics import METRIC_UNITS
 from motion_grpo.motion import FPS
 from tests.tiny import moving_motion, tiny_denoiser, write_shard
@@ -128,8 +129,8 @@ def test_an_interrupted_run_resumes_to_the_same_results(
     # Two processes had written; one died in the middle of a line.
     (output / "clips.000.jsonl").write_text("".join(lines[:9]))
     (output / "clips.001.jsonl").write_text("".join(lines[12:20]) + lines[20][:50])
-    original = evaluation.evaluate_clip
-    monkeypatch.setattr(evaluation, "evaluate_clip", lambda *a: calls.append(a[1].id) or original(*a))
+    original = runs.evaluate_clip
+    monkeypatch.setattr(runs, "evaluate_clip", lambda *a: calls.append(a[1].id) or original(*a))
     run(pack, output, checkpoint, baselines=BASELINES)
     assert len(calls) == 30 - 9 - 8
     for name in ("results.json", "results.md", "clips.jsonl"):
@@ -145,7 +146,7 @@ def test_settings_are_written_once_whatever_code_goes_on(
 ) -> None:
     codes = [{"version": "0.1.0", "commit": name} for name in ("one", "two", "two")]
     for code in codes:
-        monkeypatch.setattr(module, "code_version", lambda code=code: code)
+        monkeypatch.setattr(runs, "code_version", lambda code=code: code)
         results = run(pack, tmp_path, checkpoint, split="test")
         settings = json.loads((tmp_path / "settings.json").read_text())
         assert settings.pop("code") == codes[0]

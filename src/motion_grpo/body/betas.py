@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from motion_grpo.body import NUM_BETAS, PARENTS, Skeleton
+from motion_grpo.body.joints import NUM_BODY_AND_ROOT
 
 Gender = Literal["male", "female", "neutral"]
 # A body file may lie as mano.is.tue.mpg.de packs it or as smplx wants it named.
@@ -75,7 +76,7 @@ def fit_betas(rest_joints: Float[Tensor, "joints 3"], skeleton: Skeleton) -> Flo
     """
 
     def bones(joints):
-        return (joints[1:22] - joints[list(PARENTS[1:22])]).double()
+        return (joints[1:NUM_BODY_AND_ROOT] - joints[list(PARENTS[1:NUM_BODY_AND_ROOT])]).double()
 
     wanted = (bones(rest_joints) - bones(skeleton.J0)).flatten()
     directions = bones(skeleton.J1).flatten(0, 1)
@@ -83,7 +84,7 @@ def fit_betas(rest_joints: Float[Tensor, "joints 3"], skeleton: Skeleton) -> Flo
     return torch.linalg.solve(normal, directions.T @ wanted).float()
 
 
-def _mesh(path: Path) -> tuple[Float[np.ndarray, "coordinates"], Float[np.ndarray, "coordinates 16"]]:
+def _mesh(path: Path) -> tuple[Float[np.ndarray, " coordinates"], Float[np.ndarray, "coordinates 16"]]:
     Skeleton.from_smplh(path)  # says what is wrong with the file
     with np.load(path, allow_pickle=False) as file:
         template, directions = file["v_template"], file["shapedirs"][..., :NUM_BETAS]

@@ -16,16 +16,20 @@ JOINT_NAMES: tuple[str, ...] = ("pelvis", *BODY_JOINT_NAMES, *HAND_JOINT_NAMES)
 
 NUM_JOINTS = 52
 NUM_BODY_JOINTS = 21
+NUM_BODY_AND_ROOT = 22
+"""Without hands: the first of the list."""
 NUM_HAND_JOINTS = 30
 NUM_BETAS = 16
 
 _BODY_PARENTS: tuple[int, ...] = (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19)
 _HAND_PARENTS: tuple[int, ...] = tuple(
-    wrist if knuckle == 0 else 22 + 15 * side + 3 * finger + knuckle - 1
+    wrist if knuckle == 0 else NUM_BODY_AND_ROOT + 15 * side + 3 * finger + knuckle - 1
     for side, wrist in enumerate((20, 21))
     for finger in range(5)
     for knuckle in range(3)
 )
+SMPLX_TO_SMPLH: tuple[int, ...] = (*range(NUM_BODY_AND_ROOT), *range(25, 55))
+"""Of SMPL-X's 55 joints those that SMPL-H has: all but jaw and eyes."""
 PARENTS: tuple[int, ...] = _BODY_PARENTS + _HAND_PARENTS
 """Parent of every SMPL-H joint; -1 for the root."""
 
@@ -49,11 +53,11 @@ WRIST_JOINTS: tuple[int, ...] = (LEFT_WRIST, RIGHT_WRIST)
 
 
 def _moved_under_head() -> tuple[tuple[bool, ...], ...]:
-    below = [{joint} for joint in range(22)]
-    for joint in reversed(range(1, 22)):
+    below = [{joint} for joint in range(NUM_BODY_AND_ROOT)]
+    for joint in reversed(range(1, NUM_BODY_AND_ROOT)):
         below[PARENTS[joint]] |= below[joint]
-    moved = [below[PELVIS] - below[j] if HEAD in below[j] else below[j] - {j} for j in range(22)]
-    return tuple(tuple(other in others for other in range(22)) for others in moved)
+    moved = [below[PELVIS] - below[j] if HEAD in below[j] else below[j] - {j} for j in range(NUM_BODY_AND_ROOT)]
+    return tuple(tuple(other in others for other in range(NUM_BODY_AND_ROOT)) for others in moved)
 
 
 MOVED_UNDER_HEAD: tuple[tuple[bool, ...], ...] = _moved_under_head()

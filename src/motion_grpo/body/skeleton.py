@@ -17,6 +17,7 @@ from motion_grpo.body.joints import (
     LEFT_WRIST,
     MIRROR,
     NUM_BETAS,
+    NUM_BODY_AND_ROOT,
     NUM_JOINTS,
     PARENTS,
     PELVIS,
@@ -39,7 +40,7 @@ STATURES = (0.8, 2.5)
 # Between the lower toe joint and the sole in the definition of stature by which open_mocap_smplh was made.
 _SOLE_OF_STATURE = 0.015
 # mannequin-x has SMPL-X's joints without the face, and two zero-length joints (22, 23) that SMPL-H has not.
-_MANNEQUIN_TO_SMPLH = (*range(22), *range(24, 54))
+_MANNEQUIN_TO_SMPLH = (*range(NUM_BODY_AND_ROOT), *range(24, 54))
 # Eyes within the head's bounding box (chin to crown, back of the head to tip of the nose): 11.5 cm under the crown and
 # 3.5 cm behind the tip of the nose on the mean body, which puts them at 93% of its stature, as anthropometry has it.
 _EYES_IN_HEAD_BOX = (0.5, 0.52, 0.855)

@@ -11,11 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from motion_grpo.body.joints import SMPLX_TO_SMPLH
 from motion_grpo.files import NPZ_ERRORS
 
 _FILE_NAMES = ("SMPLX_{GENDER}.npz", "smplx/SMPLX_{GENDER}.npz", "models/smplx/SMPLX_{GENDER}.npz")
-# SMPL-X's 55 joints without jaw and eyes are SMPL-H's 52, in the same order.
-_TO_SMPLH = [*range(22), *range(25, 55)]
 _SHAPES = {
     "v_template": (10475, 3), "shapedirs": (10475, 3, 10), "J_regressor": (55, 10475), "hands_meanl": (45,),
     "hands_meanr": (45,), "hands_componentsl": (45, 45), "hands_componentsr": (45, 45),
@@ -77,7 +76,7 @@ def load_smplx(folder: Path, gender: Literal["male", "female", "neutral"]) -> Sm
         found = arrays[name].shape if name in arrays else "missing"
         if found != shape:
             raise ValueError(f"{path} is no SMPL-X file: {name} is {found}, SMPL-X's has the shape {shape}.")
-    regressor = arrays["J_regressor"][_TO_SMPLH]
+    regressor = arrays["J_regressor"][list(SMPLX_TO_SMPLH)]
 
     def tensor(a):
         return torch.tensor(a, dtype=torch.float32)

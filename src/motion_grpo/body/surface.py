@@ -9,14 +9,13 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from motion_grpo.body.joints import HEAD, NUM_BETAS, NUM_JOINTS
+from motion_grpo.body.joints import HEAD, NUM_BETAS, NUM_JOINTS, SMPLX_TO_SMPLH
 from motion_grpo.body.kinematics import PosedBody, forward_kinematics
 from motion_grpo.body.model_file import read_model_file
 
 _NUM_SMPLX_JOINTS = 55
 # SMPL-X has jaw and eyes, joints 22 to 24, between the body and the hands; at rest they move with the head.
 _SMPLX_FACE = (22, 23, 24)
-_SMPLX_TO_SMPLH = (*range(22), *range(25, 55))
 # Files with fewer directions hold ten of shape and ten of expression; the whole ones hold 300 of shape first.
 _SMPLX_WHOLE, _SMPLX_FEW_BETAS = 400, 10
 _CHUNK = 64  # frames; skinning holds 12 numbers a vertex and frame
@@ -57,7 +56,7 @@ class BodySurface:
         weights, pose_dirs, regressor = (float32[key] for key in ("weights", "posedirs", "J_regressor"))
         shape_dirs = float32["shapedirs"][..., :NUM_BETAS]
         if joints == _NUM_SMPLX_JOINTS:
-            keep, moving = list(_SMPLX_TO_SMPLH), [joint - 1 for joint in _SMPLX_TO_SMPLH[1:]]
+            keep, moving = list(SMPLX_TO_SMPLH), [joint - 1 for joint in SMPLX_TO_SMPLH[1:]]
             weights = weights.clone()
             weights[:, HEAD] += weights[:, list(_SMPLX_FACE)].sum(1)
             weights, regressor = weights[:, keep], regressor[keep]

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from motion_grpo.body import NUM_HAND_JOINTS, Skeleton, cpf_of, forward_kinematics
+from motion_grpo.body import NUM_BODY_AND_ROOT, NUM_HAND_JOINTS, Skeleton, cpf_of, forward_kinematics
 from motion_grpo.data.clips import mirror, mirror_contacts
 from motion_grpo.geometry.rotations import wxyz_to_matrix
 from motion_grpo.motion import MotionState
@@ -42,7 +42,7 @@ class TrainingBatch(NamedTuple):
     world_rotmats: Float[Tensor, "batch frames 22 3 3"]
     """R_world_joint."""
     mask: Bool[Tensor, "batch frames"]
-    starts: Bool[Tensor, "batch"]
+    starts: Bool[Tensor, " batch"]
     """Windows that begin with their clip: no step leads to their first frame."""
 
 
@@ -60,7 +60,7 @@ def training_batch(
         rotmats, positions, contacts, betas = _augment(rotmats, positions, contacts, betas, skeleton, augmentation)
     frames = rotmats.shape[1]
     betas = betas[:, None].expand(-1, frames, -1)
-    rest_joints = skeleton.rest_joints(betas[:, :1])[..., :22, :]
+    rest_joints = skeleton.rest_joints(betas[:, :1])[..., :NUM_BODY_AND_ROOT, :]
     body = forward_kinematics(rest_joints, rotmats, positions)
     R_world_cpf, p_world_cpf = cpf_of(body, skeleton.cpf_offset(betas))
     head = HeadPoses.from_world(R_world_cpf, p_world_cpf).window(1, frames)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from motion_grpo.body import MIRROR
+from motion_grpo.body import MIRROR, NUM_BODY_AND_ROOT
 from motion_grpo.geometry.resampling import Between
 from motion_grpo.motion import Motion
 from motion_grpo.motion.contacts import with_contacts
@@ -71,7 +71,7 @@ def mirror(
 
 def mirror_contacts(contacts: Float[Tensor, "*batch 21"]) -> Float[Tensor, "*batch 21"]:
     """Contacts of the mirrored motion."""
-    return contacts[..., [j - 1 for j in MIRROR[1:22]]]
+    return contacts[..., [j - 1 for j in MIRROR[1:NUM_BODY_AND_ROOT]]]
 
 
 class ClipError(ValueError):

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import roma
 import torch
 
-from motion_grpo.body import Skeleton
+from motion_grpo.body import NUM_BODY_AND_ROOT, Skeleton
 from motion_grpo.data.clips import Clip
 from motion_grpo.motion import Motion
 from motion_grpo.motion.contacts import TOE_HEIGHT, with_contacts
@@ -95,7 +95,7 @@ def clip_of(row: dict, split: str) -> Clip:
     rotvecs = torch.tensor(undo("poses_i16", np.int16, 66) / 1e4, dtype=torch.float32)
     trans = torch.tensor(undo("trans_i32", np.int32, 3) / 1e5, dtype=torch.float32)
     betas = torch.tensor(row["betas"], dtype=torch.float32)
-    rotmats = roma.rotvec_to_rotmat(rotvecs.unflatten(1, (22, 3)))
+    rotmats = roma.rotvec_to_rotmat(rotvecs.unflatten(1, (NUM_BODY_AND_ROOT, 3)))
     pack_body = Skeleton.mannequin_x()
     to_floor = torch.tensor([0.0, 0.0, TOE_HEIGHT - _PACK_TOE_HEIGHT])
     motion = Motion(

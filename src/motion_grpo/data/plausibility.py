@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from motion_grpo.body import NUM_BODY_AND_ROOT
 from motion_grpo.motion import Motion
 from motion_grpo.trajectory import HeadTrajectory
 
@@ -53,7 +54,7 @@ class Doubt:
 
 def doubts(motion: Motion) -> list[Doubt]:
     """What is implausible in a whole take, against its own floor; empty for any person, whatever he does."""
-    joints = motion.joints[:, :22] - torch.tensor([0.0, 0.0, motion.floor_height])
+    joints = motion.joints[:, :NUM_BODY_AND_ROOT] - torch.tensor([0.0, 0.0, motion.floor_height])
     return [doubt for doubt in (_direction(joints, motion.fps), *_travel(joints, motion.fps)) if doubt is not None]
 
 
@@ -140,7 +141,7 @@ def _skating(stance: float, speed: float) -> Doubt:
     )
 
 
-def _speeds(points: Float[Tensor, "frames axes"], fps: float) -> Float[Tensor, "steps"]:
+def _speeds(points: Float[Tensor, "frames axes"], fps: float) -> Float[Tensor, " steps"]:
     return points.diff(dim=0).norm(dim=-1) * fps
 
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from motion_grpo.body import PARENTS, Skeleton
+from motion_grpo.body import NUM_BODY_AND_ROOT, PARENTS, Skeleton
 from motion_grpo.body.joints import LEFT_FOOT, RIGHT_FOOT
 from motion_grpo.data.clips import ClipError
 from motion_grpo.motion import Motion
@@ -82,16 +82,18 @@ def joint_positions(recording: Recording) -> Float[np.ndarray, "frames 22 3"]:
     are; the import of AMASS spends its time here.
     """
     rest = (recording.skeleton or Skeleton.default()).rest_joints(recording.betas).numpy()
-    locals_ = _rotation_matrices(np.ascontiguousarray(recording.rotvecs[:, :22].transpose(1, 2, 0), np.float32))
+    locals_ = _rotation_matrices(
+        np.ascontiguousarray(recording.rotvecs[:, :NUM_BODY_AND_ROOT].transpose(1, 2, 0), np.float32)
+    )
     R_world = {0: locals_[0]}
-    positions = np.empty((22, 3, len(recording)), np.float32)
+    positions = np.empty((NUM_BODY_AND_ROOT, 3, len(recording)), np.float32)
     positions[0] = recording.root_positions.T
-    for joint in range(1, 22):
+    for joint in range(1, NUM_BODY_AND_ROOT):
         parent = PARENTS[joint]
         R = R_world[parent]
         x, y, z = rest[joint] - rest[parent]
         positions[joint] = positions[parent] + (R[:, 0] * x + R[:, 1] * y + R[:, 2] * z)
-        if joint in PARENTS[:22]:
+        if joint in PARENTS[:NUM_BODY_AND_ROOT]:
             L = locals_[joint]
             R_world[joint] = R[:, 0, None] * L[0] + R[:, 1, None] * L[1] + R[:, 2, None] * L[2]
     return positions.transpose(2, 0, 1)
@@ -131,7 +133,7 @@ def _resample(recording: Recording, contacts: Float[Tensor, "frames 21"], floor:
     return Motion(
         root_rotmats=rotmats[:, 0],
         root_positions=torch.lerp(positions[left], positions[left + 1], weight[:, None]),
-        body_rotmats=rotmats[:, 1:22],
+        body_rotmats=rotmats[:, 1:NUM_BODY_AND_ROOT],
         betas=recording.betas,
         contacts=contacts[place.round().astype(int)],
         timestamps=torch.from_numpy(timestamps),
@@ -157,7 +159,7 @@ def floor_from_toes(heights: Float[Tensor, "frames toes"], toe_speeds: Float[Ten
     return float(min(clusters)) - TOE_HEIGHT
 
 
-def dbscan_1d(values: Float[np.ndarray, "points"], eps: float, min_samples: int) -> Int[np.ndarray, "points"]:
+def dbscan_1d(values: Float[np.ndarray, " points"], eps: float, min_samples: int) -> Int[np.ndarray, " points"]:
     """DBSCAN (Ester et al. 1996) of numbers on a line, by sorting: the labels scikit-learn gives, -1 for outliers.
 
     A core point has ``min_samples`` points, itself included, within ``eps`` (inclusive). Core points no more than

@@ -9,7 +9,7 @@ import torch
 from datasets import Array2D, Array3D, Dataset, Features, List, Value
 from jaxtyping import Float
 
-from motion_grpo.body import Skeleton, cpf_of, forward_kinematics
+from motion_grpo.body import NUM_BODY_AND_ROOT, Skeleton, cpf_of, forward_kinematics
 from motion_grpo.data.clips import Clip
 from motion_grpo.geometry.rotations import matrix_to_wxyz, wxyz_to_matrix
 from motion_grpo.motion import Motion
@@ -181,7 +181,7 @@ def check_body(names: Iterable[str], skeleton: Skeleton | None) -> None:
         )
 
 
-def check_floor(name: str, floor_height: float, root_heights: Float[np.ndarray, "frames"]) -> None:
+def check_floor(name: str, floor_height: float, root_heights: Float[np.ndarray, " frames"]) -> None:
     """Refuses a row whose ``floor_height`` cannot be that of the floor its body is above.
 
     Args:
@@ -204,7 +204,7 @@ def _check_head(row: Mapping[str, Any], motion: Motion) -> None:
     """Refuses a row whose columns of the body and of the head are of different worlds or bodies."""
     frames = sorted({0, len(motion) // 2, len(motion) - 1})
     local = torch.cat([motion.root_rotmats[frames, None], motion.body_rotmats[frames]], 1)
-    rest = motion.body.rest_joints(motion.betas)[:22]
+    rest = motion.body.rest_joints(motion.betas)[:NUM_BODY_AND_ROOT]
     body = forward_kinematics(rest, local, motion.root_positions[frames])
     _, there = cpf_of(body, motion.body.cpf_offset(motion.betas))
     off = float((there - _tensor(row["T_world_cpf"])[frames, 4:]).norm(dim=-1).max())

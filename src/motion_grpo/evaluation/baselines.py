@@ -17,6 +17,9 @@ from motion_grpo.models.conditioning import head_features
 from motion_grpo.motion import Motion
 from motion_grpo.trajectory.head_poses import HeadPoses
 
+SIGMA_FRAMES = 2.0
+"""Of the Gaussian that :func:`smoothed` filters with."""
+
 
 def ground_truth(clip: Clip) -> list[Motion]:
     """The recording itself: no errors, and the jitter, skating and penetration that real motion scores."""
@@ -115,7 +118,7 @@ class NearestNeighbour:
         return [_hang(clip, self.rotmats[rows], self.betas[rows].mean(0), self.contacts[rows], clip.motion.body)]
 
 
-def smoothed(system: System, sigma_frames: float = 2.0) -> System:
+def smoothed(system: System, sigma_frames: float = SIGMA_FRAMES) -> System:
     """A system whose motions are low-pass filtered in time and hung from the true head again.
 
     A Gaussian over the entries of the rotation matrices, projected back: the weighted chordal mean. What it gains in
@@ -166,6 +169,6 @@ def _features(clip: Clip) -> Float[Tensor, "frames d_cond"]:
     return head_features(HeadPoses.from_world(head.R_world_cpf, head.p_world_cpf), "ours", octaves=0)
 
 
-def _places(starts: Int[Tensor, "windows"], chunk: int, frames: int) -> Int[Tensor, "windows chunk"]:
+def _places(starts: Int[Tensor, " windows"], chunk: int, frames: int) -> Int[Tensor, "windows chunk"]:
     """Frames of each window; the last one of a clip is repeated where the clip is shorter than a window."""
     return (starts[:, None] + torch.arange(chunk)).clamp(max=frames - 1)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from motion_grpo.body import NUM_BODY_JOINTS, PosedBody, Skeleton, cpf_of, forward_kinematics
+from motion_grpo.body import NUM_BODY_AND_ROOT, PosedBody, Skeleton, cpf_of, forward_kinematics
 from motion_grpo.data import Clip, is_mocap_pack, load_clips, load_motions, resample
 from motion_grpo.data.loading import evenly
 from motion_grpo.guidance import GuidanceConfig
@@ -128,6 +128,11 @@ def clip_name(clip: Clip) -> str:
     Ids that begin with their source, as those of open_mocap_smplh do, are such paths already.
     """
     return clip.id if clip.id.startswith(f"{clip.source}/") else f"{clip.source}/{clip.id}"
+
+
+def whole_clip(clip: Clip) -> tuple[str, str]:
+    """Source and id; of a window those of the clip that it was cut from, whose other windows are much like it."""
+    return clip.source, clip.clip_id if isinstance(clip, ClipWindow) else clip.id
 
 
 def head_trajectory(clip: Clip) -> HeadTrajectory:
@@ -251,7 +256,7 @@ def _above_floor(motions: Sequence[Motion]) -> PosedBody:
 
 def _posed(motions: Sequence[Motion]) -> PosedBody:
     """Root and body joints of motions of equal length, (motions, frames, 22, ...); fingers would double the work."""
-    rest = torch.stack([m.body.rest_joints(m.betas)[: 1 + NUM_BODY_JOINTS] for m in motions])
+    rest = torch.stack([m.body.rest_joints(m.betas)[:NUM_BODY_AND_ROOT] for m in motions])
     rotmats: Tensor = torch.stack([torch.cat([m.root_rotmats[:, None], m.body_rotmats], dim=1) for m in motions])
     return forward_kinematics(rest[:, None], rotmats, torch.stack([m.root_positions for m in motions]))
 

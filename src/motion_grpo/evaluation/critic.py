@@ -29,6 +29,7 @@ from motion_grpo.data.loading import evenly
 from motion_grpo.evaluation import bootstrap_interval
 from motion_grpo.inference import EgoMotionPipeline
 from motion_grpo.inference.rollout import rollout
+from motion_grpo.inference.sampling import hang_body
 from motion_grpo.models import MotionPerceptualModel, perceptual_inputs
 from motion_grpo.motion import FPS, MotionState
 from motion_grpo.motion.artefacts import ARTEFACTS, SeverityCurve
@@ -208,7 +209,7 @@ def score_windows(
     head: Float[Tensor, "windows frames 7"],
     mask: Bool[Tensor, "windows frames"],
     batch_size: int = 64,
-) -> Float[Tensor, "windows"]:
+) -> Float[Tensor, " windows"]:
     """Scores of many windows, on the CPU; the model, which should be in eval mode, sees ``batch_size`` at once."""
     device = model.device
     parts = zip(joints.split(batch_size), head.split(batch_size), mask.split(batch_size), strict=True)
@@ -391,8 +392,7 @@ def _draw_bodies(
         eta=pipeline.scheduler.config.eta,
     ).latents[-1]
     state = MotionState.unpack(states, denoiser.state_layout, project=False)
-    skeleton = pipeline.skeleton.to(device)
-    body = skeleton.place_by_head(state.mean_betas(mask), state.body_rotmats, head.R_world_cpf, head.p_world_cpf)
+    body = hang_body(pipeline.skeleton.to(device), state, head, mask)
     return states, state.body_rotmats, body.joints
 
 
@@ -406,7 +406,7 @@ def _bodies(truth: TrainingBatch) -> tuple[Tensor, Tensor, Tensor, Tensor, Tenso
 
 
 def _accuracy(
-    recorded: Float[Tensor, "windows"], other: Float[Tensor, "windows"], clips: Sequence[tuple[str, str]]
+    recorded: Float[Tensor, " windows"], other: Float[Tensor, " windows"], clips: Sequence[tuple[str, str]]
 ) -> Accuracy:
     """Of pairs of scores, with a percentile bootstrap over clips."""
     right = (recorded > other).double().numpy()

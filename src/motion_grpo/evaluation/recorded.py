@@ -9,7 +9,7 @@ import numpy as np
 
 from motion_grpo.body import Skeleton
 from motion_grpo.data import Clip
-from motion_grpo.evaluation.clips import ClipWindow, check_fits, clip_name, frames_of
+from motion_grpo.evaluation.clips import ClipWindow, check_fits, clip_name, frames_of, whole_clip
 from motion_grpo.motion import Motion
 
 Key = tuple[str, str]
@@ -37,7 +37,7 @@ class RecordedMotions:
     """
 
     def __init__(self, folder: str | Path, clips: Iterable[Clip], skeleton: Skeleton | None = None) -> None:
-        folder = Path(folder)
+        self.folder = folder = Path(folder)
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder} is not a folder; give one with a motion file (.npz) for every clip.")
         clips = list(clips)
@@ -49,7 +49,7 @@ class RecordedMotions:
             # The longest name counts: walk/1 is not 1.
             if (key := next((by_name[end] for end in ends if end in by_name), None)) is not None:
                 found[key].append(path)
-        self.files = {_key(clip): found.get(_key(clip)) or found.get(_whole(clip)) or [] for clip in clips}
+        self.files = {_key(clip): found.get(_key(clip)) or found.get(whole_clip(clip)) or [] for clip in clips}
         shown = {key: name for name, key in by_name.items()}  # the last name of a clip is its shortest
         missing = [shown[key] for key, files in self.files.items() if not files]
         if missing:
@@ -85,7 +85,7 @@ def _names(clips: Iterable[Clip]) -> dict[str, Key]:
     for clip in clips:
         names[clip_name(clip)] = _key(clip)
         if isinstance(clip, ClipWindow):
-            names[clip_name(replace(clip, id=clip.clip_id))] = _whole(clip)
+            names[clip_name(replace(clip, id=clip.clip_id))] = whole_clip(clip)
     keys = set(names.values())
     alone = Counter(identifier for _, identifier in keys)
     return names | {key[1]: key for key in keys if alone[key[1]] == 1 and key[1] not in names}
@@ -93,10 +93,6 @@ def _names(clips: Iterable[Clip]) -> dict[str, Key]:
 
 def _key(clip: Clip) -> Key:
     return clip.source, clip.id
-
-
-def _whole(clip: Clip) -> Key:
-    return clip.source, clip.clip_id if isinstance(clip, ClipWindow) else clip.id
 
 
 def _window_of(motion: Motion, window: ClipWindow, path: Path) -> Motion:

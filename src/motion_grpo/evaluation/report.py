@@ -18,16 +18,16 @@ def markdown(results: Mapping[str, Any]) -> str:
     lines: list[str] = []
     for split, summary in results["splits"].items():
         lines += [heading(split, summary, results["settings"]), ""]
-        lines += _table(["metric", "unit", *summary["systems"]], rows(summary["systems"]))
+        lines += table(["metric", "unit", *summary["systems"]], rows(summary["systems"]))
         samples = list(sample_rows(summary["systems"]))
         if samples:
             mode = results["settings"]["mode"]
             lines += [f"{split}: how the samples of a clip differ, mm, mean over {_unit(summary)} ({mode}).", ""]
-            lines += _table(SAMPLE_COLUMNS, samples)
+            lines += table(SAMPLE_COLUMNS, samples)
         for kind, groups in summary["by"].items():
             lines += [f"{split}, by {kind} ({results['settings']['mode']}).", ""]
             units = [f"{name} ({METRIC_UNITS[name]})" for name in SHOWN_BY_GROUP]
-            lines += _table([kind, _unit(summary), "system", *units], group_rows(groups))
+            lines += table([kind, _unit(summary), "system", *units], group_rows(groups))
     stated = [f"- {key}: {value}" for key, value in results["settings"].items()]
     return "\n".join([*lines, *stated, ""])
 
@@ -94,6 +94,11 @@ def group_rows(groups: Mapping[str, Any]) -> Iterator[list[str]]:
             yield [name, str(group.get("windows", group["clips"])), system, *values]
 
 
+def table(columns: Sequence[str], body: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of a table in Markdown, and an empty one after it."""
+    return [*(f"| {' | '.join(row)} |" for row in [columns, ["---"] * len(columns), *body]), ""]
+
+
 def with_interval(estimate: Mapping[str, float]) -> str:
     """Mean [bounds], to four digits."""
     mean, lo, hi = (round(estimate[key], 4) for key in ("mean", "lo", "hi"))
@@ -104,12 +109,8 @@ def _unit(summary: Mapping[str, Any]) -> str:
     return "windows" if "windows" in summary else "clips"
 
 
-def _table(columns: Sequence[str], body: Iterable[Sequence[str]]) -> list[str]:
-    return [*(f"| {' | '.join(row)} |" for row in [columns, ["---"] * len(columns), *body]), ""]
-
-
 def _print(console: Console, columns: Sequence[str], body: Iterable[Sequence[str]]) -> None:
-    table = Table(Column(columns[0], no_wrap=True), *columns[1:])
+    shown = Table(Column(columns[0], no_wrap=True), *columns[1:])
     for row in body:
-        table.add_row(*(escape(cell.replace(" [", "\n[")) for cell in row))
-    console.print(table)
+        shown.add_row(*(escape(cell.replace(" [", "\n[")) for cell in row))
+    console.print(shown)

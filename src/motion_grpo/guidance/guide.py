@@ -23,9 +23,9 @@ Phase = Literal["inner", "post"]
 class GuidanceReport:
     """What guidance after sampling did: sums of squares of the weighted residuals, by term, of each sample."""
 
-    before: dict[str, Float[Tensor, "samples"]]
-    after: dict[str, Float[Tensor, "samples"]]
-    accepted: Int[Tensor, "samples"]
+    before: dict[str, Float[Tensor, " samples"]]
+    after: dict[str, Float[Tensor, " samples"]]
+    accepted: Int[Tensor, " samples"]
     """Steps that lowered the cost."""
     iterations: int
 
@@ -87,7 +87,7 @@ class Guide:
 
     def _problem(self, state: MotionState, start: Float[Tensor, "3 3 samples frames joints"], phase: Phase) -> Problem:
         c, hands = self.config, self.hands
-        betas = state.betas.mean(1) if self.betas is None else self.betas.expand(len(state.betas), -1)
+        betas = state.mean_betas()[:, 0] if self.betas is None else self.betas.expand(len(state.betas), -1)
         fingers = start.shape[-1] > NUM_BODY_JOINTS
         reprojects = c.mode == "hamer_reproj2" and phase == "post" and fingers
         joints = start.shape[-1] if reprojects else NUM_BODY_JOINTS

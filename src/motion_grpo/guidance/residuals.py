@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from motion_grpo.body import FOOT_JOINTS, NUM_BODY_JOINTS, WRIST_JOINTS, PosedBody, place_by_head
+from motion_grpo.body import FOOT_JOINTS, NUM_BODY_AND_ROOT, NUM_BODY_JOINTS, WRIST_JOINTS, PosedBody, place_by_head
 from motion_grpo.guidance import so3
 from motion_grpo.guidance.kinematics import position_jacobian, rotation_jacobian
 from motion_grpo.guidance.solver import FrameTerm, JointTerm
@@ -26,7 +26,7 @@ TORSO_JOINTS: tuple[int, ...] = (1, 2, 3, 6, 9)
 TRUNK_AND_LEGS: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 15)
 """Joints that move feet or torso of a body that hangs from its head."""
 ARMS: tuple[int, ...] = (13, 14, 16, 17, 18, 19, 20, 21)
-FINGERS: tuple[int, ...] = tuple(range(1 + NUM_BODY_JOINTS, 52))
+FINGERS: tuple[int, ...] = tuple(range(NUM_BODY_AND_ROOT, 52))
 BODY, HANDS = slice(0, NUM_BODY_JOINTS), slice(NUM_BODY_JOINTS, None)
 KEYPOINTS_OF_HAND: tuple[tuple[int, ...], ...] = ((20, *range(22, 37)), (21, *range(37, 52)))
 """SMPL-H joints that HaMeR's key points without finger tips are: wrist, index, middle, little, ring finger, thumb."""

@@ -32,7 +32,7 @@ def product_from(A: Float[Tensor, "3 3 *batch"], B: Float[Tensor, "3 3 *batch"])
     return A[0, :, None] * B[0] + A[1, :, None] * B[1] + A[2, :, None] * B[2]
 
 
-def times(A: Float[Tensor, "3 3 *batch"], v: Float[Tensor, "3 *batch"]) -> Float[Tensor, "3 *batch"]:
+def times(A: Float[Tensor, "3 3 *batch"], v: Float[Tensor, " 3 *batch"]) -> Float[Tensor, " 3 *batch"]:
     """The vectors ``A v``."""
     return A[:, 0] * v[0] + A[:, 1] * v[1] + A[:, 2] * v[2]
 
@@ -42,12 +42,12 @@ def transposed(A: Float[Tensor, "3 3 *batch"]) -> Float[Tensor, "3 3 *batch"]:
     return A.transpose(0, 1)
 
 
-def exp(v: Float[Tensor, "3 *batch"]) -> Float[Tensor, "3 3 *batch"]:
+def exp(v: Float[Tensor, " 3 *batch"]) -> Float[Tensor, "3 3 *batch"]:
     """The rotation by a rotation vector."""
     return components_first(roma.rotvec_to_rotmat(v.movedim(0, -1)))
 
 
-def log(rotmats: Float[Tensor, "3 3 *batch"]) -> tuple[Float[Tensor, "3 *batch"], Float[Tensor, "3 3 *batch"]]:
+def log(rotmats: Float[Tensor, "3 3 *batch"]) -> tuple[Float[Tensor, " 3 *batch"], Float[Tensor, "3 3 *batch"]]:
     """Rotation vectors of rotations, and how they change.
 
     The Jacobian of ``log(R exp(delta)) = r + J delta`` is the inverse of SO(3)'s right Jacobian (Sola et al., "A micro

@@ -71,11 +71,11 @@ class Solution:
     """What :func:`levenberg_marquardt` found."""
 
     rotations: Float[Tensor, "3 3 batch frames joints"]
-    before: dict[str, Float[Tensor, "batch"]]
+    before: dict[str, Float[Tensor, " batch"]]
     """Sum of squares by term at the start."""
-    after: dict[str, Float[Tensor, "batch"]]
+    after: dict[str, Float[Tensor, " batch"]]
     """The same at the end; the total is never higher than before."""
-    accepted: Int[Tensor, "batch"]
+    accepted: Int[Tensor, " batch"]
     """Steps that lowered the cost."""
     iterations: int
     """Steps that were tried."""
@@ -137,13 +137,13 @@ def levenberg_marquardt(
     return Solution(rotations, before, costs(terms), accepted, tried)
 
 
-def costs(terms: Terms) -> dict[str, Float[Tensor, "batch"]]:
+def costs(terms: Terms) -> dict[str, Float[Tensor, " batch"]]:
     """Sum of squares of each term."""
     squares = {name: (term.residual.square(), isinstance(term, JointTerm)) for name, term in terms.items()}
     return {name: x.sum((0, 2, 3) if leads else (1, 2)) for name, (x, leads) in squares.items()}
 
 
-def _total(of_terms: Mapping[str, Float[Tensor, "batch"]]) -> Float[Tensor, "batch"]:
+def _total(of_terms: Mapping[str, Float[Tensor, " batch"]]) -> Float[Tensor, " batch"]:
     return torch.stack(list(of_terms.values())).sum(0)
 
 
@@ -157,7 +157,7 @@ class _NormalEquations:
         damping: one number a problem.
     """
 
-    def __init__(self, problem: Problem, terms: Terms, shape: torch.Size, damping: Float[Tensor, "batch"]) -> None:
+    def __init__(self, problem: Problem, terms: Terms, shape: torch.Size, damping: Float[Tensor, " batch"]) -> None:
         self.order, self.shape = list(problem.order), shape
         self.frame_terms = [term for term in terms.values() if isinstance(term, FrameTerm)]
         batch, frames, joints = shape
@@ -277,11 +277,11 @@ def _times(
 
 def _dot(
     a: Float[Tensor, "3 batch frames joints"], b: Float[Tensor, "3 batch frames joints"]
-) -> Float[Tensor, "batch"]:
+) -> Float[Tensor, " batch"]:
     return (a * b).sum((0, 2, 3))
 
 
-def _choose(choice: Bool[Tensor, "batch"], yes: Term, no: Term) -> Term:
+def _choose(choice: Bool[Tensor, " batch"], yes: Term, no: Term) -> Term:
     jacobians = zip(yes.jacobians, no.jacobians, strict=True)
     if isinstance(yes, JointTerm):
         pick = choice[:, None, None]

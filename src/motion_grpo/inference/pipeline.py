@@ -17,20 +17,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from motion_grpo.body import Skeleton
-from motion_grpo.guidance import GuidanceConfig, GuidanceReport, Guide, Terrain, seen_hands
+from motion_grpo.guidance import GuidanceConfig, GuidanceReport, Guide, Terrain
 from motion_grpo.hub import PICKLES, HubMixin, fetch_pipeline, refuse_damaged
 from motion_grpo.inference.lora import LoraMixin
-from motion_grpo.inference.sampling import sample_latents
+from motion_grpo.inference.sampling import hang_body, sample_latents
 from motion_grpo.inference.stitching import STITCHINGS
-from motion_grpo.inference.wearer import known_betas, read_hands, reads_wrists, seen_wrists
+from motion_grpo.inference.wearer import Recording, Worn, known_betas, reads_wrists, seen_wrists
 from motion_grpo.models import EgoMotionDenoiser
-from motion_grpo.motion import FPS, Motion, MotionState
+from motion_grpo.models.conditioning import WristPoses
+from motion_grpo.motion import Motion, MotionState
 from motion_grpo.schedulers import EgoMotionSDEScheduler, refuse_incompatible
-from motion_grpo.trajectory import HandObservations, HeadTrajectory, load_trajectory
-from motion_grpo.trajectory.head_poses import HeadPoses
+from motion_grpo.trajectory import HandObservations, HeadTrajectory
 
-Recording = HeadTrajectory | str | os.PathLike | np.ndarray | Tensor
-"""What a head trajectory comes as: itself, a file, or an array of poses."""
 Hands = HandObservations | str | os.PathLike | tuple | np.ndarray | Tensor
 """What is known of the wrists comes as: itself, a file, or a tuple of these, Aria's wrists then HaMeR's hands (arrays
 only to be told what they lack)."""
@@ -301,48 +299,45 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
         shape: Float[Tensor, "16"] | None,
         guidance: GuidanceConfig | None,
         terrain: Terrain | None,
-        num_samples: int,
-        num_inference_steps: int,
-        eta: float | None,
-        temperature: float,
-        generator: torch.Generator | list[torch.Generator] | None,
-        latents: Float[Tensor, "samples frames d_state"] | None,
-        window_batch_size: int,
         output_type: str,
-        callback_on_step_end: Callable[["EgoMotionPipeline", int, int, dict], dict] | None,
+        **sampling: Any,
     ) -> EgoMotionPipelineOutput:
-        """One recording of a checked call; ``shape`` is the wearer's, if known."""
-        recorded = _as_trajectory(recording)
-        head_trajectory = recorded.resample(FPS)
-        if len(head_trajectory) < 2:
-            raise ValueError(
-                f"{head_trajectory.source} lasts less than two frames at {FPS:.0f} fps; a motion needs at least two."
-            )
-        floored = head_trajectory.above_floor()
-        device = self._execution_device
-        head = HeadPoses.from_world(floored.R_world_cpf.to(device), floored.p_world_cpf.to(device))
-        wrists = guide = None
-        hands = () if hands is None else tuple(read_hands(hands, recorded))
-        if hands and (reads_wrists(self.denoiser) or guidance is None or not guidance.uses_hands):
-            wrists = seen_wrists(self.denoiser, hands, recorded, head_trajectory, head)
-        if guidance is not None:
-            guide = Guide(
-                guidance,
-                self.skeleton,
-                head,
-                betas=None if shape is None else shape.to(device),
-                hands=seen_hands(guidance, list(hands), recorded, head_trajectory),
-                terrain=None if terrain is None else terrain.lowered(head_trajectory.floor_height),
-            )
+        """One recording of a checked call; ``shape`` is the wearer's, if known; ``sampling`` is for `_sample`."""
+        worn = Worn.read(recording, hands, shape, self._execution_device)
+        guide = None if guidance is None else worn.guide(guidance, self.skeleton, terrain)
+        wrists = None
+        if worn.hands and (reads_wrists(self.denoiser) or guidance is None or not guidance.uses_hands):
+            wrists = seen_wrists(self.denoiser, worn.hands, worn.recorded, worn.trajectory, worn.head)
+        latents = self._sample(worn, wrists, guide, **sampling)
+        layout, state, report, motions = self.denoiser.state_layout, None, None, None
+        if guide is not None and guide.config.post:
+            state, report = guide.post(MotionState.unpack(latents, layout, project=False))
+            latents = state.pack(layout)
+        if output_type == "motion":
+            if state is None:  # Guidance may have found fingers that the packed state has no place for.
+                state = MotionState.unpack(latents, layout, project=False)
+            samples = [MotionState(*(None if x is None else x[n] for x in state)) for n in range(len(latents))]
+            motions = [self._motion(sample, worn) for sample in samples]
+        return EgoMotionPipelineOutput(motions=motions, latents=latents, trajectory=worn.trajectory, guidance=report)
 
+    def _sample(
+        self,
+        worn: Worn,
+        wrists: WristPoses | None,
+        guide: Guide | None,
+        *,
+        num_samples: int,
+        generator: torch.Generator | list[torch.Generator] | None,
+        callback_on_step_end: Callable[["EgoMotionPipeline", int, int, dict], dict] | None,
+        **options: Any,
+    ) -> Float[Tensor, "samples frames d_state"]:
+        """Draws the states of one recording, with a progress bar; ``options`` as in :func:`sample_latents`."""
         layout = self.denoiser.state_layout
 
         def fit(x0: Tensor) -> Tensor:
             return guide.inner(MotionState.unpack(x0, layout, project=False)).pack(layout)
 
         def on_step(step: int, timestep: int, latents: Tensor) -> Tensor | None:
-            if callback_on_step_end is None:
-                return None
             return (callback_on_step_end(self, step, timestep, {"latents": latents}) or {}).get("latents")
 
         with self.progress_bar(total=1) as bar:
@@ -351,50 +346,31 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
                 bar.total = total
                 bar.update()
 
-            latents = sample_latents(
+            return sample_latents(
                 self.denoiser,
                 self.scheduler,
-                head,
+                worn.head,
                 num_samples=num_samples,
-                num_inference_steps=num_inference_steps,
-                eta=eta,
-                temperature=temperature,
                 generator=_one_generator_per_sample(generator, num_samples),
-                latents=latents,
                 window=self.config.window,
                 overlap=self.config.overlap,
                 stitching=self.config.stitching,
-                window_batch_size=window_batch_size,
                 wrists=wrists,
-                betas=None if shape is None else shape.to(device),
-                body_measures=None if shape is None else self.skeleton.measures(shape).to(device),
-                fit=fit if guide is not None and guidance.inner else None,
-                on_step=on_step,
+                betas=worn.shape,
+                body_measures=None if worn.shape is None else self.skeleton.to(worn.shape.device).measures(worn.shape),
+                fit=fit if guide is not None and guide.config.inner else None,
+                on_step=None if callback_on_step_end is None else on_step,
                 on_batch=on_batch,
+                **options,
             )
-        state, report, motions = MotionState.unpack(latents, layout, project=False), None, None
-        if guide is not None and guidance.post:
-            state, report = guide.post(state)
-            latents = state.pack(layout)
-        if output_type == "motion":
-            samples = [MotionState(*(None if x is None else x[n] for x in state)) for n in range(num_samples)]
-            motions = [self._motion(sample, head, head_trajectory, shape) for sample in samples]
-        return EgoMotionPipelineOutput(motions=motions, latents=latents, trajectory=head_trajectory, guidance=report)
 
-    def _motion(
-        self,
-        state: MotionState,
-        head: HeadPoses,
-        trajectory: HeadTrajectory,
-        shape: Float[Tensor, "16"] | None,
-    ) -> Motion:
+    def _motion(self, state: MotionState, worn: Worn) -> Motion:
         """Hangs the body from the head: one shape for the whole motion, the root found last."""
-        device = state.betas.device
-        betas = state.betas.mean(0) if shape is None else shape.to(device)
-        skeleton = self.skeleton.to(device)
-        body = skeleton.place_by_head(betas, state.body_rotmats, head.R_world_cpf, head.p_world_cpf)
+        betas = state.mean_betas()[0] if worn.shape is None else worn.shape
+        body = hang_body(self.skeleton.to(betas.device), state, worn.head, betas=betas)
+        floor_height = worn.trajectory.floor_height
         root_positions = body.joints[:, 0].cpu()
-        root_positions[:, 2] += trajectory.floor_height
+        root_positions[:, 2] += floor_height
         hands = state.hand_rotmats
         return Motion(
             root_rotmats=body.rotmats[:, 0].cpu(),
@@ -402,27 +378,11 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
             body_rotmats=state.body_rotmats.cpu(),
             betas=betas.cpu(),
             contacts=state.contacts.clamp(0, 1).cpu(),
-            timestamps=trajectory.timestamps,
+            timestamps=worn.trajectory.timestamps,
             hand_rotmats=None if hands is None else hands.cpu(),
-            floor_height=trajectory.floor_height,
+            floor_height=floor_height,
             skeleton=self.skeleton,
         )
-
-
-def _as_trajectory(trajectory: object) -> HeadTrajectory:
-    if isinstance(trajectory, HeadTrajectory):
-        return trajectory
-    if isinstance(trajectory, str | os.PathLike):
-        return load_trajectory(trajectory)
-    poses = trajectory if isinstance(trajectory, Tensor) else np.asarray(trajectory)
-    if poses.ndim == 2 and poses.shape[1] == 7:
-        return HeadTrajectory.from_wxyz_xyz(poses, fps=FPS)
-    if poses.ndim == 3 and tuple(poses.shape[1:]) == (4, 4):
-        return HeadTrajectory.from_matrices(poses, fps=FPS)
-    raise ValueError(
-        f"An array of shape {tuple(poses.shape)} is no head trajectory; give (frames, 7) wxyz + xyz or (frames, 4, 4), "
-        "or a HeadTrajectory (a list is a batch of recordings)."
-    )
 
 
 def _one_a_recording(given: Any, count: int, what: str, shared: bool = False) -> list:

@@ -7,9 +7,10 @@ from functools import partial
 import torch
 from diffusers import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from motion_grpo.body import PosedBody, Skeleton
 from motion_grpo.inference.stitching import StitchedDenoiser, Stitching
 from motion_grpo.models import EgoMotionDenoiser
 from motion_grpo.models.conditioning import WristPoses
@@ -132,3 +133,23 @@ def _with_betas(
 def recover_state(denoiser: EgoMotionDenoiser, scheduler: SchedulerMixin, head: HeadPoses, **options) -> MotionState:
     """:func:`sample_latents`, unpacked; leading axis of samples."""
     return MotionState.unpack(sample_latents(denoiser, scheduler, head, **options), denoiser.state_layout)
+
+
+def hang_body(
+    skeleton: Skeleton,
+    state: MotionState,
+    head: HeadPoses,
+    mask: Bool[Tensor, "*batch frames"] | None = None,
+    betas: Float[Tensor, "... 16"] | None = None,
+) -> PosedBody:
+    """The body of a state, without fingers, moved as a whole until its central pupil frame is the head's.
+
+    Args:
+        skeleton: body that betas refer to.
+        state: its rotations.
+        head: central pupil frame in the world.
+        mask: frames that count for the shape; all when None.
+        betas: the shape, one or one a frame, where it is known; else it is the mean of the state's over its frames.
+    """
+    betas = state.mean_betas(mask) if betas is None else betas
+    return skeleton.place_by_head(betas, state.body_rotmats, head.R_world_cpf, head.p_world_cpf)

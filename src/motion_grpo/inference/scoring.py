@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from motion_grpo.body import NUM_BODY_JOINTS, PosedBody, cpf_of
+from motion_grpo.body import NUM_BODY_AND_ROOT, PosedBody, cpf_of
 from motion_grpo.models import MotionPerceptualModel, perceptual_inputs
 from motion_grpo.motion import FPS, Motion
 from motion_grpo.trajectory import HeadTrajectory
@@ -82,7 +82,7 @@ def score_motion(
             f"motion_grpo.data.resample(motion, {FPS:g})."
         )
     body = motion.posed
-    joints = body.joints[:, : 1 + NUM_BODY_JOINTS]
+    joints = body.joints[:, :NUM_BODY_AND_ROOT]
     if not joints.isfinite().all():
         frame = int((~joints.isfinite()).flatten(1).any(1).nonzero()[0, 0])
         raise ValueError(f"The motion holds NaN or infinite values, first in frame {frame}; leave such frames out.")

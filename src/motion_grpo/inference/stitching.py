@@ -27,7 +27,7 @@ def window_starts(frames: int, window: int, overlap: int) -> list[int]:
     return [round(i * (frames - window) / last) for i in range(last + 1)]
 
 
-def crossfade_weights(frames: int, *, first: bool, last: bool) -> Float[Tensor, "frames"]:
+def crossfade_weights(frames: int, *, first: bool, last: bool) -> Float[Tensor, " frames"]:
     """Weights by place in a window: up from its start and down to its end, but for those of the whole sequence.
 
     Two windows fade into each other over all that they share.
@@ -42,7 +42,7 @@ def egoallo_window_starts(frames: int, window: int, overlap: int) -> list[int]:
     return list(range(0, frames, window - overlap))
 
 
-def egoallo_weights(frames: int, overlap: int) -> Float[Tensor, "frames"]:
+def egoallo_weights(frames: int, overlap: int) -> Float[Tensor, " frames"]:
     """EgoAllo's weights by place in a window: a ramp up over the overlap, and one down at the sequence's own length."""
     place = torch.arange(frames)
     return torch.minimum(place + 1, frames - place).clamp(max=overlap) / overlap

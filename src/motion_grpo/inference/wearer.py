@@ -1,22 +1,82 @@
-"""What a call knows of the wearer beside the head: the shape of the body, and where the wrists were seen."""
+"""What a call knows of a wearer: the head, the shape of the body, and where the wrists were seen."""
 
 import os
 import warnings
+from dataclasses import dataclass
 from numbers import Real
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from motion_grpo.body import NUM_BETAS, Skeleton
+from motion_grpo.guidance import GuidanceConfig, Guide, Terrain, seen_hands
 from motion_grpo.models import EgoMotionDenoiser
 from motion_grpo.models.conditioning import WristPoses
-from motion_grpo.trajectory import HandObservations, HeadTrajectory, load_hands
+from motion_grpo.motion import FPS
+from motion_grpo.trajectory import HandObservations, HeadTrajectory, load_hands, load_trajectory
 from motion_grpo.trajectory.checks import ArrayLike, as_float64
 from motion_grpo.trajectory.head_poses import HeadPoses
 
+Recording = HeadTrajectory | str | os.PathLike | np.ndarray | Tensor
+"""What a head trajectory comes as: itself, a file, or an array of poses."""
+
 _USUAL_BETA = 3.0
 """Beyond this many standard deviations a shape space describes nobody well."""
+
+
+@dataclass(frozen=True)
+class Worn:
+    """What is known of one recording's wearer."""
+
+    recorded: HeadTrajectory
+    """The head as it was recorded."""
+    trajectory: HeadTrajectory
+    """The same at 30 fps."""
+    head: HeadPoses
+    """The same with the floor at z = 0, on the device that samples."""
+    shape: Float[Tensor, "16"] | None
+    """Betas, where they are known; on that device too."""
+    hands: tuple[HandObservations, ...]
+    """Aria's wrists, HaMeR's hands; empty where nothing was seen of them."""
+
+    @classmethod
+    def read(
+        cls, recording: Recording, hands: object, shape: Float[Tensor, "16"] | None, device: torch.device
+    ) -> "Worn":
+        """A recording of a pipeline call, resampled to 30 fps.
+
+        Args:
+            recording: the head.
+            hands: as for :func:`read_hands`, or None.
+            shape: betas, where they are known.
+            device: that samples.
+
+        Raises:
+            ValueError: less than two frames, and what the readers refuse.
+        """
+        recorded = _as_trajectory(recording)
+        trajectory = recorded.resample(FPS)
+        if len(trajectory) < 2:
+            raise ValueError(
+                f"{trajectory.source} lasts less than two frames at {FPS:.0f} fps; a motion needs at least two."
+            )
+        floored = trajectory.above_floor()
+        head = HeadPoses.from_world(floored.R_world_cpf.to(device), floored.p_world_cpf.to(device))
+        seen = () if hands is None else tuple(read_hands(hands, recorded))
+        return cls(recorded, trajectory, head, None if shape is None else shape.to(device), seen)
+
+    def guide(self, guidance: GuidanceConfig, skeleton: Skeleton, terrain: Terrain | None) -> Guide:
+        """What fits the samples of this recording."""
+        return Guide(
+            guidance,
+            skeleton,
+            self.head,
+            betas=self.shape,
+            hands=seen_hands(guidance, list(self.hands), self.recorded, self.trajectory),
+            terrain=None if terrain is None else terrain.lowered(self.trajectory.floor_height),
+        )
 
 
 def known_betas(skeleton: Skeleton, betas: ArrayLike | None, stature: object) -> Float[Tensor, "16"] | None:
@@ -106,3 +166,19 @@ def seen_wrists(
     floor = torch.tensor([0.0, 0.0, head_trajectory.floor_height])
     known = (seen.R_world_wrist, seen.p_world_wrist - floor, seen.visible)
     return WristPoses.from_world(*(x.to(head.p_world_cpf.device) for x in known), head)
+
+
+def _as_trajectory(trajectory: object) -> HeadTrajectory:
+    if isinstance(trajectory, HeadTrajectory):
+        return trajectory
+    if isinstance(trajectory, str | os.PathLike):
+        return load_trajectory(trajectory)
+    poses = trajectory if isinstance(trajectory, Tensor) else np.asarray(trajectory)
+    if poses.ndim == 2 and poses.shape[1] == 7:
+        return HeadTrajectory.from_wxyz_xyz(poses, fps=FPS)
+    if poses.ndim == 3 and tuple(poses.shape[1:]) == (4, 4):
+        return HeadTrajectory.from_matrices(poses, fps=FPS)
+    raise ValueError(
+        f"An array of shape {tuple(poses.shape)} is no head trajectory; give (frames, 7) wxyz + xyz or (frames, 4, 4), "
+        "or a HeadTrajectory (a list is a batch of recordings)."
+    )

@@ -9,7 +9,7 @@ import roma
 import torch
 from torch import Tensor
 
-from motion_grpo.body import NUM_BETAS, NUM_BODY_JOINTS, NUM_JOINTS, Skeleton
+from motion_grpo.body import NUM_BETAS, NUM_BODY_AND_ROOT, NUM_BODY_JOINTS, NUM_JOINTS, Skeleton
 from motion_grpo.files import NPZ_ERRORS, whole_file
 from motion_grpo.motion.motion import Motion
 from motion_grpo.motion.state import FPS
@@ -102,7 +102,7 @@ def read_amass(path: str | Path, skeleton: Skeleton | None = None) -> Motion:
     return Motion(
         root_rotmats=rotmats[:, 0],
         root_positions=_float(trans) + body.rest_joints(betas)[0],
-        body_rotmats=rotmats[:, 1:22],
+        body_rotmats=rotmats[:, 1:NUM_BODY_AND_ROOT],
         betas=betas,
         contacts=_float(arrays.get("contacts", np.zeros((len(poses), NUM_BODY_JOINTS)))),
         timestamps=torch.tensor(timestamps, dtype=torch.float64),

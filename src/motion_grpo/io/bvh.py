@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from motion_grpo.body import HEAD, JOINT_NAMES, PARENTS
+from motion_grpo.body import HEAD, JOINT_NAMES, NUM_BODY_AND_ROOT, PARENTS
 from motion_grpo.body.joints import LEFT_WRIST, RIGHT_WRIST
 from motion_grpo.files import write_text
 from motion_grpo.io.source_motion import SourceMotion
@@ -27,7 +27,6 @@ from motion_grpo.motion import Motion
 UNITS_PER_METRE = 100.0
 """Centimetres, which most programs take a BVH to be in."""
 _POSITION, _ROTATION = "Xposition Yposition Zposition", "Zrotation Yrotation Xrotation"
-_BODY = 22
 _CROWN = 0.18  # meters over the head joint
 _TIP = 0.8  # length of the last bone of a finger or a foot as a share of the one before
 _MIDDLE_FINGERS = {LEFT_WRIST: JOINT_NAMES.index("L_middle1"), RIGHT_WRIST: JOINT_NAMES.index("R_middle1")}
@@ -305,7 +304,7 @@ def _end(joint: int, rest: Float[Tensor, "52 3"]) -> Float[Tensor, "3"]:
     if joint in _MIDDLE_FINGERS:
         return rest[_MIDDLE_FINGERS[joint]] - rest[joint]
     bone = rest[joint] - rest[PARENTS[joint]]
-    if joint < _BODY:  # a toe base, whose bone comes down from the ankle
+    if joint < NUM_BODY_AND_ROOT:  # a toe base, whose bone comes down from the ankle
         bone = bone * torch.tensor([0.0, 0.0, 1.0])
     return _TIP * bone
 

@@ -296,7 +296,7 @@ class EgoMotionDenoiser(MotionModelMixin, ModelMixin, ConfigMixin, PeftAdapterMi
     def encode(
         self,
         cond: Float[Tensor, "batch frames d_cond"],
-        noise_level: Int[Tensor, "batch"] | None = None,
+        noise_level: Int[Tensor, " batch"] | None = None,
         mask: Bool[Tensor, "batch frames"] | None = None,
     ) -> Float[Tensor, "batch tokens d_latent"]:
         """Encodes head features; with ``noise_in_encoder=False`` the result serves every sampling step.
@@ -318,7 +318,7 @@ class EgoMotionDenoiser(MotionModelMixin, ModelMixin, ConfigMixin, PeftAdapterMi
     def forward(
         self,
         sample: Float[Tensor, "batch frames d_state"],
-        timestep: Int[Tensor, "batch"],
+        timestep: Int[Tensor, " batch"],
         cond: Float[Tensor, "batch frames d_cond"],
         mask: Bool[Tensor, "batch frames"] | None = None,
         encoded: Float[Tensor, "batch tokens d_latent"] | None = None,

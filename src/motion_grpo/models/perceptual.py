@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from motion_grpo.body import NUM_BODY_JOINTS, PARENTS
+from motion_grpo.body import NUM_BODY_AND_ROOT, NUM_BODY_JOINTS, PARENTS
 from motion_grpo.geometry.rotations import heading, matrix_to_wxyz, wxyz_to_matrix
 from motion_grpo.models.loading import MotionModelMixin
 from motion_grpo.models.transformer import rotate
@@ -47,7 +47,7 @@ def perceptual_inputs(
 class MotionPerceptualModelOutput(BaseOutput):
     """What the perceptual model says of motions."""
 
-    score: Float[Tensor, "batch"]
+    score: Float[Tensor, " batch"]
     """The score s of Eq. 10, one a motion: 0 (made up) to 1 (real), no unit, float32."""
 
 
@@ -125,7 +125,7 @@ class MotionPerceptualModel(MotionModelMixin, ModelMixin, ConfigMixin, PeftAdapt
         head: Float[Tensor, "batch head_frames head_channels"],
         mask: Bool[Tensor, "batch mask_frames"] | None = None,
         return_dict: bool = True,
-    ) -> MotionPerceptualModelOutput | tuple[Float[Tensor, "batch"]]:
+    ) -> MotionPerceptualModelOutput | tuple[Float[Tensor, " batch"]]:
         """The score s of Eq. 10, float32.
 
         Args:
@@ -202,7 +202,7 @@ class MotionPerceptualModel(MotionModelMixin, ModelMixin, ConfigMixin, PeftAdapt
         joints: Float[Tensor, "batch frames 21 7"],
         head: Float[Tensor, "batch frames 7"],
         tokens: Int[Tensor, "tokens size"],
-        last: Int[Tensor, "batch"],
+        last: Int[Tensor, " batch"],
     ) -> tuple[Float[Tensor, "batch tokens 21 d_joint"], Float[Tensor, "batch tokens d_head"]]:
         """Cosine transform over a token's frames of what they hold, seen from the head at the first of them."""
         index = tokens.minimum(last[:, None, None])
@@ -350,7 +350,7 @@ def _check_values(joints: Tensor, head: Tensor, mask: Tensor | None) -> None:
     bad_joints = ~unit(joints[..., :4]) & real[..., None]
     bad_head = ~unit(head[..., :4]) & real
     # Only in the right order does every joint keep its distance to its parent. The root is not among them.
-    child = torch.tensor([joint for joint in range(1, 22) if PARENTS[joint] > 0], device=joints.device)
+    child = torch.tensor([joint for joint in range(1, NUM_BODY_AND_ROOT) if PARENTS[joint] > 0], device=joints.device)
     parent = torch.tensor([PARENTS[joint] for joint in child.tolist()], device=joints.device)
     bones = (joints[..., child - 1, 4:] - joints[..., parent - 1, 4:]).norm(dim=-1)
     inside = real[..., None].to(bones.dtype)

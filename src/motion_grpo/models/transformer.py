@@ -15,7 +15,7 @@ def sinusoids(length: int, dim: int) -> Float[Tensor, "length dim"]:
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, :dim]
 
 
-def rotary_frequencies(head_dim: int, device: torch.device | None = None) -> Float[Tensor, "half"]:
+def rotary_frequencies(head_dim: int, device: torch.device | None = None) -> Float[Tensor, " half"]:
     """Angle per position of each pair of channels, theta 10000 (Su et al. 2021, Eq. 15)."""
     return 1e4 ** (-torch.arange(0, head_dim, 2, device=device).float() / head_dim)
 

@@ -73,14 +73,14 @@ class _Recorded:
     """What an artefact is put on, and how."""
 
     body_rotmats: Float[Tensor, "batch frames 21 3 3"]
-    betas: Float[Tensor, "batch #frames 16"]
+    betas: Float[Tensor, " batch #frames 16"]
     R_world_cpf: Float[Tensor, "batch frames 3 3"]
     p_world_cpf: Float[Tensor, "batch frames 3"]
     mask: Bool[Tensor, "batch frames"]
     skeleton: Skeleton
-    severity: Float[Tensor, "batch"]
+    severity: Float[Tensor, " batch"]
     generator: torch.Generator | None
-    other: Int[Tensor, "batch"] | None
+    other: Int[Tensor, " batch"] | None
 
     @cached_property
     def motion(self) -> HeadedMotion:
@@ -88,7 +88,7 @@ class _Recorded:
         return self.hung(self.body_rotmats, self.betas)
 
     def hung(
-        self, body_rotmats: Float[Tensor, "batch frames 21 3 3"], betas: Float[Tensor, "batch #frames 16"]
+        self, body_rotmats: Float[Tensor, "batch frames 21 3 3"], betas: Float[Tensor, " batch #frames 16"]
     ) -> HeadedMotion:
         """Another pose, or another body, under the same head."""
         R, p = self.R_world_cpf, self.p_world_cpf
@@ -108,14 +108,14 @@ class Artefact:
     def __call__(
         self,
         body_rotmats: Float[Tensor, "batch frames 21 3 3"],
-        betas: Float[Tensor, "batch #frames 16"],
+        betas: Float[Tensor, " batch #frames 16"],
         R_world_cpf: Float[Tensor, "batch frames 3 3"],
         p_world_cpf: Float[Tensor, "batch frames 3"],
         mask: Bool[Tensor, "batch frames"],
         skeleton: Skeleton,
-        severity: Float[Tensor, "batch"],
+        severity: Float[Tensor, " batch"],
         generator: torch.Generator | None = None,
-        other: Int[Tensor, "batch"] | None = None,
+        other: Int[Tensor, " batch"] | None = None,
     ) -> HeadedMotion:
         """The motion with the artefact; what is drawn does not depend on the severity.
 
@@ -272,7 +272,7 @@ def _along_floor(angle: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch 3"]:
     return torch.stack([angle.cos(), angle.sin(), torch.zeros_like(angle)], dim=-1)
 
 
-def _moved(motion: HeadedMotion, shift: Float[Tensor, "batch #frames 3"]) -> HeadedMotion:
+def _moved(motion: HeadedMotion, shift: Float[Tensor, " batch #frames 3"]) -> HeadedMotion:
     return motion._replace(joints=motion.joints + shift[:, :, None], p_world_cpf=motion.p_world_cpf + shift)
 
 
@@ -283,7 +283,7 @@ def _draw(distribution: Callable[..., Tensor], shape: tuple[int, ...], recorded:
     return distribution(shape, generator=generator, device=source).to(device)
 
 
-def _other_rows(recorded: _Recorded) -> Int[Tensor, "batch"]:
+def _other_rows(recorded: _Recorded) -> Int[Tensor, " batch"]:
     if recorded.other is not None:
         return recorded.other
     batch = len(recorded.mask)

@@ -9,7 +9,14 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from motion_grpo.body import NUM_BODY_JOINTS, NUM_HAND_JOINTS, BodySurface, PosedBody, Skeleton, forward_kinematics
+from motion_grpo.body import (
+    NUM_BODY_AND_ROOT,
+    NUM_HAND_JOINTS,
+    BodySurface,
+    PosedBody,
+    Skeleton,
+    forward_kinematics,
+)
 from motion_grpo.motion.formats import FORMATS, check_output_path, suffix_of
 from motion_grpo.motion.state import FPS
 from motion_grpo.timing import frame_rate
@@ -29,7 +36,7 @@ class Motion:
     """Shape, one for the whole motion."""
     contacts: Float[Tensor, "frames 21"]
     """Probability, in [0, 1], that a body joint rests on the ground."""
-    timestamps: Float64[Tensor, "frames"]
+    timestamps: Float64[Tensor, " frames"]
     """Seconds, evenly spaced."""
     hand_rotmats: Float[Tensor, "frames 30 3 3"] | None = None
     """SMPL-H joints 22-51; None where hands are not known (flat)."""
@@ -63,7 +70,7 @@ class Motion:
     @property
     def num_known_joints(self) -> int:
         """Joints that the motion tells of, root first: 22, or 52 where hands are known."""
-        return 1 + NUM_BODY_JOINTS + (0 if self.hand_rotmats is None else NUM_HAND_JOINTS)
+        return NUM_BODY_AND_ROOT + (0 if self.hand_rotmats is None else NUM_HAND_JOINTS)
 
     @cached_property
     def local_rotmats(self) -> Float[Tensor, "frames 52 3 3"]:

@@ -89,8 +89,10 @@ class MotionState(NamedTuple):
             hand_rotmats=None if hands is None else decode(hands, True),
         )
 
-    def mean_betas(self, mask: Bool[Tensor, "*batch frames"]) -> Float[Tensor, "*batch 1 16"]:
-        """One shape for the whole motion: the mean over the frames that count."""
+    def mean_betas(self, mask: Bool[Tensor, "*batch frames"] | None = None) -> Float[Tensor, "*batch 1 16"]:
+        """One shape for the whole motion: the mean over the frames that count; over all without a mask."""
+        if mask is None:
+            return self.betas.mean(-2, keepdim=True)
         weight = mask[..., None].to(self.betas)
         return (self.betas * weight).sum(-2, keepdim=True) / weight.sum(-2, keepdim=True)
 

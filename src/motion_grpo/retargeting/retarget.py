@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from motion_grpo.body import FOOT_JOINTS, NUM_BETAS, PARENTS, STATURES, Skeleton, forward_kinematics
+from motion_grpo.body import FOOT_JOINTS, NUM_BETAS, NUM_BODY_AND_ROOT, PARENTS, STATURES, Skeleton, forward_kinematics
 from motion_grpo.geometry.rotations import rotation_between
 from motion_grpo.io.source_motion import SourceMotion
 from motion_grpo.motion import FPS, Motion
@@ -82,7 +82,7 @@ def retarget(
     pelvis = hip_centre - R[:, 0] @ ((rest[_LEGS["L"][0]] + rest[_LEGS["R"][0]]) / 2 - rest[0])
     R = place_ankles(R, pelvis, rest, {side: hips_and_ankles[limb[2]] for side, limb in _LEGS.items()})
 
-    local = torch.cat([R[:, :1], R[:, list(PARENTS[1:22])].mT @ R[:, 1:]], dim=1)
+    local = torch.cat([R[:, :1], R[:, list(PARENTS[1:NUM_BODY_AND_ROOT])].mT @ R[:, 1:]], dim=1)
     pelvis[:, 2] -= floor_height(forward_kinematics(rest, local, pelvis).joints, rest, rig.floor, rig.floor_tolerance)
     motion = Motion(
         root_rotmats=local[:, 0].float(),

@@ -55,15 +55,15 @@ Levels = int | Int[Tensor, ""] | Int[Tensor, " batch"]
 class EgoMotionSDESchedulerOutput(BaseOutput):
     """One transition x_t -> x_next. float32 whatever the network's dtype: a rounded state has another density."""
 
-    prev_sample: Float32[Tensor, "batch *state"]
+    prev_sample: Float32[Tensor, " batch *state"]
     """The next state: drawn, or the one that was given to be scored. The next step's ``sample``."""
-    pred_original_sample: Float32[Tensor, "batch *state"]
+    pred_original_sample: Float32[Tensor, " batch *state"]
     """The denoiser's clean state x0."""
-    prev_sample_mean: Float32[Tensor, "batch *state"]
+    prev_sample_mean: Float32[Tensor, " batch *state"]
     """Mean of the transition; differentiable with respect to the denoiser's output."""
-    std: Float32[Tensor, "rows *ones"]
+    std: Float32[Tensor, " rows *ones"]
     """Standard deviation of the transition, one a row (or one for all rows), broadcastable over the state."""
-    log_prob: Float32[Tensor, "batch *state"] | None = None
+    log_prob: Float32[Tensor, " batch *state"] | None = None
     """Natural log density of every element of ``prev_sample``: reduce it over state dimensions and unmasked frames as
     the objective asks. Gradients flow through the mean only. None if the ``std`` of a row is 0: it has no density."""
 
@@ -222,10 +222,10 @@ class EgoMotionSDEScheduler(HubMixin, SchedulerMixin, ConfigMixin):
 
     def add_noise(
         self,
-        original_samples: Float[Tensor, "batch *state"],
-        noise: Float[Tensor, "batch *state"],
+        original_samples: Float[Tensor, " batch *state"],
+        noise: Float[Tensor, " batch *state"],
         timesteps: Levels,
-    ) -> Float32[Tensor, "batch *state"]:
+    ) -> Float32[Tensor, " batch *state"]:
         """The forward process, sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) noise (Sec. 3.1).
 
         Noise levels are 0..N, one for all rows or one a row.
@@ -240,14 +240,14 @@ class EgoMotionSDEScheduler(HubMixin, SchedulerMixin, ConfigMixin):
 
     def step(
         self,
-        model_output: Float[Tensor, "batch *state"],
+        model_output: Float[Tensor, " batch *state"],
         timestep: Levels,
-        sample: Float[Tensor, "batch *state"],
+        sample: Float[Tensor, " batch *state"],
         eta: float | None = None,
         *,
         generator: torch.Generator | list[torch.Generator] | None = None,
-        variance_noise: Float[Tensor, "batch *state"] | None = None,
-        prev_sample: Float[Tensor, "batch *state"] | None = None,
+        variance_noise: Float[Tensor, " batch *state"] | None = None,
+        prev_sample: Float[Tensor, " batch *state"] | None = None,
         prev_timestep: Levels | None = None,
         return_dict: bool = True,
     ) -> EgoMotionSDESchedulerOutput | tuple:
@@ -346,7 +346,7 @@ class EgoMotionSDEScheduler(HubMixin, SchedulerMixin, ConfigMixin):
         return self.levels[1:][hits.int().argmax(dim=1)]
 
     def _rows(
-        self, timestep: int | Int[Tensor, "..."], sample: Float[Tensor, "batch *state"], name: str, lowest: int
+        self, timestep: int | Int[Tensor, "..."], sample: Float[Tensor, " batch *state"], name: str, lowest: int
     ) -> Int64[Tensor, " rows"]:
         """``timestep`` as one level (1,) or a level a row (batch,), checked, on the CPU."""
         level = torch.as_tensor(timestep, dtype=torch.int64, device="cpu").reshape(-1)

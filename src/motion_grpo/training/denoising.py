@@ -15,7 +15,7 @@ from motion_grpo.body import Skeleton
 from motion_grpo.data import Clip, MotionWindows, collate_windows
 from motion_grpo.data.batches import Augmentation, TrainingBatch, training_batch
 from motion_grpo.inference import EgoMotionPipeline
-from motion_grpo.inference.sampling import recover_state
+from motion_grpo.inference.sampling import hang_body, recover_state
 from motion_grpo.metrics import jitter, mpjpe, mpjve
 from motion_grpo.models import EgoMotionDenoiser
 from motion_grpo.motion import FPS, MotionState
@@ -270,8 +270,7 @@ class DenoisingTrainer(DiffusersTrainer):
             eta=0.0,
             generator=torch.Generator().manual_seed(seed),
         )
-        betas = state.betas.mean(-2, keepdim=True)
-        body = self.skeleton.place_by_head(betas, state.body_rotmats, head.R_world_cpf, head.p_world_cpf)
+        body = hang_body(self.skeleton, state, head)
         values = {
             "mpjpe": mpjpe(body.joints, truth.joints),
             "mpjve": mpjve(body.joints, truth.joints, fps=FPS),

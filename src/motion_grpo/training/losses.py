@@ -35,7 +35,7 @@ class GeometricWeights:
         return any((self.position, self.velocity, self.foot_contact, self.wrist))
 
 
-def noise_level_weights(alphas_cumprod: Float[Tensor, "levels"]) -> Float[Tensor, "levels"]:
+def noise_level_weights(alphas_cumprod: Float[Tensor, " levels"]) -> Float[Tensor, " levels"]:
     """EgoAllo's weight of each noise level 1..1000: the signal-to-noise ratio scaled into [0.01, 1]."""
     snr = alphas_cumprod / (1 - alphas_cumprod)
     return snr / snr[0] * 0.99 + 0.01
@@ -45,7 +45,7 @@ def denoising_loss(
     predicted: Float[Tensor, "batch frames d_state"],
     target: Float[Tensor, "batch frames d_state"],
     layout: StateLayout,
-    weight: Float[Tensor, "batch"],
+    weight: Float[Tensor, " batch"],
     mask: Bool[Tensor, "batch frames"],
 ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
     """Squared error on the clean state (MotionGRPO, Eq. 3; EgoAllo's weighting of modalities, betas and hands).
@@ -133,7 +133,7 @@ def sample_noise_levels(
     favour_high: bool,
     generator: torch.Generator | None = None,
     device: torch.device | None = None,
-) -> Int[Tensor, "count"]:
+) -> Int[Tensor, " count"]:
     """Noise levels 1..num_levels: uniform (Eq. 3), or with a density that grows linearly with the level.
 
     The latter spends more of the training where a sampler of few steps spends its steps.

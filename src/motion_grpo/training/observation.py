@@ -126,7 +126,7 @@ def _turn_head(
 
 
 def _bridge_gaps(
-    R: Float[Tensor, "batch frames 3 3"], p: Float[Tensor, "batch frames 3"], gaps: Bool[Tensor, "batch"]
+    R: Float[Tensor, "batch frames 3 3"], p: Float[Tensor, "batch frames 3"], gaps: Bool[Tensor, " batch"]
 ) -> tuple[Float[Tensor, "batch frames 3 3"], Float[Tensor, "batch frames 3"]]:
     """One gap of up to half a second in each row of ``gaps``, filled as readers fill it: by interpolation."""
     batch, frames = p.shape[:2]

@@ -20,6 +20,7 @@ from motion_grpo.data import MotionWindows, StreamedWindows, collate_windows
 from motion_grpo.data.batches import Augmentation, TrainingBatch, training_batch
 from motion_grpo.inference import EgoMotionPipeline
 from motion_grpo.inference.rollout import rollout, transitions
+from motion_grpo.inference.sampling import hang_body
 from motion_grpo.models import MotionPerceptualModel, perceptual_inputs
 from motion_grpo.motion import MotionState
 from motion_grpo.motion.artefacts import ARTEFACTS, Artefact
@@ -278,7 +279,7 @@ class PerceptualTrainer(DiffusersTrainer):
         made_up = []
         for clean in drawn.clean[-last_steps:]:
             state = MotionState.unpack(clean, denoiser.state_layout)
-            made_up.append(self._hung(state.body_rotmats, state.mean_betas(mask), head).unflatten(0, (-1, count)))
+            made_up.append(self._hung(state, head, mask=mask).unflatten(0, (-1, count)))
         return torch.stack(made_up)
 
     def _noisy(
@@ -292,7 +293,8 @@ class PerceptualTrainer(DiffusersTrainer):
         rotvecs = repeat(roma.rotmat_to_rotvec(truth.state.body_rotmats))
         noise = _normal(rotvecs.shape, rotvecs.device, generator)
         noisy = roma.rotvec_to_rotmat(rotvecs + self.args.noise_scale * noise)
-        joints = self._hung(noisy, repeat(truth.state.betas), HeadPoses(*map(repeat, truth.head)))
+        state = truth.state._replace(body_rotmats=noisy, betas=repeat(truth.state.betas))
+        joints = self._hung(state, HeadPoses(*map(repeat, truth.head)), betas=state.betas)
         return joints.unflatten(0, (-1, count))[None]
 
     def _kinds(self) -> list[str]:
@@ -332,10 +334,10 @@ class PerceptualTrainer(DiffusersTrainer):
             heads.append(spoilt_head)
         return torch.stack(joints, dim=1), torch.stack(heads, dim=1)
 
-    def _hung(self, body_rotmats: Tensor, betas: Tensor, head: HeadPoses) -> Float[Tensor, "rows frames 21 7"]:
-        """Bodies moved as a whole until their heads are the given ones."""
-        body = self.skeleton.place_by_head(betas, body_rotmats, head.R_world_cpf, head.p_world_cpf)
-        return perceptual_inputs(body_rotmats, body.joints, head.R_world_cpf, head.p_world_cpf)[0]
+    def _hung(self, state: MotionState, head: HeadPoses, **shape: Tensor) -> Float[Tensor, "rows frames 21 7"]:
+        """Bodies moved as a whole until their heads are the given ones; ``shape`` is as in :func:`hang_body`."""
+        body = hang_body(self.skeleton, state, head, **shape)
+        return perceptual_inputs(state.body_rotmats, body.joints, head.R_world_cpf, head.p_world_cpf)[0]
 
     @torch.no_grad()
     def measure(self, eval_dataset: object) -> dict[str, float]:

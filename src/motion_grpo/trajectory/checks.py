@@ -63,12 +63,12 @@ def as_points(points: ArrayLike) -> Float64[Tensor, "points 3"]:
     return points
 
 
-def first(mask: Bool[Tensor, "frames"]) -> int | None:
+def first(mask: Bool[Tensor, " frames"]) -> int | None:
     """Index of the first frame where ``mask`` holds."""
     return int(mask.nonzero()[0]) if bool(mask.any()) else None
 
 
-def check_finite(values: Float64[Tensor, "frames *rest"], what: str, origin: Origin) -> None:
+def check_finite(values: Float64[Tensor, " frames *rest"], what: str, origin: Origin) -> None:
     """Raises ValueError at the first frame with a NaN or an infinity."""
     bad = first(~values.isfinite().flatten(1).all(1))
     if bad is not None:
@@ -78,7 +78,7 @@ def check_finite(values: Float64[Tensor, "frames *rest"], what: str, origin: Ori
         )
 
 
-def check_timestamps(timestamps: Float64[Tensor, "frames"], origin: Origin) -> None:
+def check_timestamps(timestamps: Float64[Tensor, " frames"], origin: Origin) -> None:
     """Raises ValueError for fewer than two poses, or at the first time that does not increase."""
     if len(timestamps) < 2:
         raise ValueError(

@@ -18,7 +18,7 @@ _STRONG = 0.25
 _MIN_POINTS = 30
 
 
-def floor_from_head(heights: Float64[np.ndarray, "frames"]) -> float:
+def floor_from_head(heights: Float64[np.ndarray, " frames"]) -> float:
     """Estimates the floor's height from the eyes' heights alone, in meters.
 
     Assumes that the wearer stands upright for at least a tenth of the recording: the 0.9 quantile of the height is

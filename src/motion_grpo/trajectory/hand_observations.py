@@ -77,7 +77,7 @@ class HandObservations:
     visible: Bool[Tensor, "observations 2"]
     confidence: Float32[Tensor, "observations 2"]
     """In [0, 1], as the tracker says; 0 where not visible."""
-    timestamps: Float64[Tensor, "observations"] | None = None
+    timestamps: Float64[Tensor, " observations"] | None = None
     """Seconds, strictly increasing, on the clock of the head trajectory; None is one observation a pose of it."""
     source: str = "array"
     """File, or what the array is called: for messages."""
@@ -366,7 +366,7 @@ def _read(
     return R, p, seen
 
 
-def _checked_times(timestamps: ArrayLike, frames: int, source: str) -> Float64[Tensor, "frames"]:
+def _checked_times(timestamps: ArrayLike, frames: int, source: str) -> Float64[Tensor, " frames"]:
     times = as_float64(timestamps, "timestamps")
     if times.shape != (frames,):
         raise ValueError(f"{source} has {frames} frames of wrists and timestamps of shape {tuple(times.shape)}.")

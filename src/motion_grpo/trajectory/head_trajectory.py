@@ -43,7 +43,7 @@ class HeadTrajectory:
     R_world_cpf: Float32[Tensor, "frames 3 3"]
     p_world_cpf: Float32[Tensor, "frames 3"]
     """Meters, in the recording's own world: the floor is not subtracted."""
-    timestamps: Float64[Tensor, "frames"]
+    timestamps: Float64[Tensor, " frames"]
     """Seconds, strictly increasing, on the recording's clock."""
     floor_height: float
     """z of the floor in this world, meters."""
@@ -267,7 +267,7 @@ class HeadTrajectory:
 
 def _times(
     frames: int, fps: float | int | None, timestamps: ArrayLike | None, origin: Origin
-) -> Float64[Tensor, "frames"]:
+) -> Float64[Tensor, " frames"]:
     if fps is not None and timestamps is None:
         if not fps > 0:
             raise ValueError(f"fps is {fps}; a positive rate is needed.")

@@ -56,14 +56,14 @@ def _warn_of_jumps(trajectory: HeadTrajectory) -> None:
         )
 
 
-def median_speed(timestamps: Float64[Tensor, "frames"], p: Float64[Tensor, "frames 3"]) -> float:
+def median_speed(timestamps: Float64[Tensor, " frames"], p: Float64[Tensor, "frames 3"]) -> float:
     """Meters per second from pose to pose; 0 for fewer than two."""
     return float((p.diff(dim=0).norm(dim=1) / timestamps.diff()).median()) if len(p) > 1 else 0.0
 
 
 def _velocities(
-    timestamps: Float64[Tensor, "frames"], p: Float64[Tensor, "frames 3"]
-) -> tuple[Float64[Tensor, "steps 3"], Int64[Tensor, "steps"]]:
+    timestamps: Float64[Tensor, " frames"], p: Float64[Tensor, "frames 3"]
+) -> tuple[Float64[Tensor, "steps 3"], Int64[Tensor, " steps"]]:
     """Meters per second over a tenth of a second, and the frames in which that begins."""
     step = float(timestamps.diff().median())
     stride = min(max(1, round(_SPAN / step)), len(p) - 1) if step > 0 else 1

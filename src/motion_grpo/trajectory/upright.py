@@ -77,7 +77,7 @@ def check_upright(
     raise ValueError(f"{problem} {looks} If the head really lies so, say it with {as_it_is}.")
 
 
-def _up(R_world_head: Float64[Tensor, "frames 3 3"], convention: Convention) -> Float64[Tensor, "frames"]:
+def _up(R_world_head: Float64[Tensor, "frames 3 3"], convention: Convention) -> Float64[Tensor, " frames"]:
     """Vertical component of the axis that the convention takes for the head's up."""
     return convention.A_world[2] @ R_world_head @ convention.A_cpf_head[1]
 

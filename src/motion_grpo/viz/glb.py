@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, UInt16
 from torch import Tensor
 
-from motion_grpo.body import NUM_JOINTS
+from motion_grpo.body import NUM_BODY_AND_ROOT, NUM_JOINTS
 from motion_grpo.body.joints import LEFT_FOOT, RIGHT_FOOT
 from motion_grpo.body.skeleton import SOLE_UNDER_TOE
 from motion_grpo.io.y_up import to_y_up
@@ -18,7 +18,6 @@ from motion_grpo.viz.mesh import shown_rotmats, skin_of
 from motion_grpo.viz.raster import vertex_normals
 
 _COLOR = (0.56, 0.36, 0.16, 1.0)  # linear; wood
-_BODY = 22
 
 
 def write_glb(motion: Motion, path: Path, *, model_path: str | Path | None = None) -> None:
@@ -38,7 +37,7 @@ def write_glb(motion: Motion, path: Path, *, model_path: str | Path | None = Non
     ground = rest[[LEFT_FOOT, RIGHT_FOOT], 1].min() - SOLE_UNDER_TOE
     rest_rotmats = torch.eye(3).repeat(NUM_JOINTS, 1, 1)
     if motion.hand_rotmats is None:
-        rest_rotmats[_BODY:] = shown_rotmats(motion)[0, _BODY:]
+        rest_rotmats[NUM_BODY_AND_ROOT:] = shown_rotmats(motion)[0, NUM_BODY_AND_ROOT:]
     moving = range(motion.num_known_joints)
 
     file = GltfFile()

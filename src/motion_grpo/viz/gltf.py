@@ -81,7 +81,7 @@ class GltfFile:
 
     def add_animation(
         self,
-        seconds: Float[Tensor, "frames"],
+        seconds: Float[Tensor, " frames"],
         local_rotmats: Float[Tensor, "frames 52 3 3"],
         root_positions: Float[Tensor, "frames 3"],
         moving: range,

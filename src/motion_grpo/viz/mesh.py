@@ -12,13 +12,12 @@ import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
-from motion_grpo.body import NUM_JOINTS, PARENTS, PosedBody, Skeleton, forward_kinematics, skinned
+from motion_grpo.body import NUM_BODY_AND_ROOT, NUM_JOINTS, PARENTS, PosedBody, Skeleton, forward_kinematics, skinned
 from motion_grpo.motion import Motion
 
 MANNEQUIN_BODIES = (Skeleton.default().name, Skeleton.mannequin_x().name)
 """Names of the skeletons (:attr:`Skeleton.name`) that have the mannequin, which is symmetric at rest."""
 _NUM_BETAS = 10
-_NUM_BODY = 22
 _CHUNK = 8  # frames that are skinned at once
 
 
@@ -68,7 +67,7 @@ def shown_rotmats(motion: Motion) -> Float[Tensor, "frames 52 3 3"]:
     if motion.hand_rotmats is not None:
         return motion.local_rotmats
     relaxed = _relaxed_hands().expand(len(motion), -1, -1, -1)
-    return torch.cat([motion.local_rotmats[:, :_NUM_BODY], relaxed], dim=1)
+    return torch.cat([motion.local_rotmats[:, :NUM_BODY_AND_ROOT], relaxed], dim=1)
 
 
 def shown_body(motion: Motion, rest_joints: Float[Tensor, "52 3"] | None = None) -> PosedBody:
@@ -80,11 +79,11 @@ def shown_body(motion: Motion, rest_joints: Float[Tensor, "52 3"] | None = None)
 def without_fingers(skin: Skin, body: PosedBody) -> Skin:
     """The skin with its fingers frozen as in the first frame and hung on the wrists, so that 22 joints move it."""
     local = torch.eye(3).repeat(1, NUM_JOINTS, 1, 1)
-    parents = [PARENTS[joint] for joint in range(_NUM_BODY, NUM_JOINTS)]
-    local[:, _NUM_BODY:] = body.rotmats[:1, parents].mT @ body.rotmats[:1, _NUM_BODY:]
+    parents = [PARENTS[joint] for joint in range(NUM_BODY_AND_ROOT, NUM_JOINTS)]
+    local[:, NUM_BODY_AND_ROOT:] = body.rotmats[:1, parents].mT @ body.rotmats[:1, NUM_BODY_AND_ROOT:]
     rest = forward_kinematics(skin.rest_joints, local, skin.rest_joints[:1])
     weights = skin.weights.clone()
-    for joint in reversed(range(_NUM_BODY, NUM_JOINTS)):
+    for joint in reversed(range(NUM_BODY_AND_ROOT, NUM_JOINTS)):
         weights[:, PARENTS[joint]] += weights[:, joint]
         weights[:, joint] = 0.0
     return Skin(skin.pose(rest)[0], skin.faces, weights, skin.rest_joints)

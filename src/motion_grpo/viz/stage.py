@@ -11,7 +11,7 @@ from jaxtyping import Float, Float64, Int64
 from matplotlib.colors import to_rgb
 from torch import Tensor
 
-from motion_grpo.body import NUM_JOINTS, PARENTS, PosedBody, cpf_of
+from motion_grpo.body import NUM_BODY_AND_ROOT, NUM_JOINTS, PARENTS, PosedBody, cpf_of
 from motion_grpo.geometry.rotations import matrix_to_wxyz
 from motion_grpo.motion import FPS, Motion
 from motion_grpo.timing import nearest
@@ -26,7 +26,6 @@ TRUTH = "truth"
 MAX_MOTIONS = len(COLORS)
 _TRUTH_COLOR = COLORS[1]
 _CONTACT_COLOR, _TRAJECTORY_COLOR, _POINT_COLOR = (230, 159, 0), (25, 25, 25), (140, 140, 153)
-_BODY = 22
 _DISC, _DISC_SIDES = 0.12, 24  # meters
 _SPACING = 1.5  # meters between bodies that stand side by side
 _LABEL_OVER_EYES, _LABEL_STEP = 0.3, 0.13  # meters; labels of bodies in one place stand over each other
@@ -41,11 +40,11 @@ class _Actor:
 
     name: str
     motion: Motion
-    frames: Int64[np.ndarray, "moments"]
+    frames: Int64[np.ndarray, " moments"]
     joints: Float64[np.ndarray, "frames joints 3"]
     wxyzs: Float64[np.ndarray, "frames joints 4"]
     eyes: Float64[np.ndarray, "frames 3"]
-    errors: Float64[np.ndarray, "moments"] | None
+    errors: Float64[np.ndarray, " moments"] | None
     """Mean distance of 22 joints from the truth's, mm."""
     root: viser.FrameHandle
     skin: viser.MeshSkinnedHandle | viser.LineSegmentsHandle
@@ -125,7 +124,7 @@ class Stage:
             else:
                 actor.skin.points = _bones(actor.joints[frame])
             touching = actor.motion.contacts[frame].numpy() > 0.5
-            ground = actor.joints[frame, 1:_BODY] * (1, 1, 0) + (0, 0, 0.004)
+            ground = actor.joints[frame, 1:NUM_BODY_AND_ROOT] * (1, 1, 0) + (0, 0, 0.004)
             actor.contacts.batched_positions = ground.astype(np.float32)
             actor.contacts.batched_scales = np.where(touching, 1.0, 1e-4).astype(np.float32)
             actor.label.position = actor.eyes[frame] + (0, 0, _LABEL_OVER_EYES + place * _LABEL_STEP)
@@ -200,7 +199,7 @@ class Stage:
         body = shown_body(motion, skin.rest_joints)
         count = NUM_JOINTS
         if motion.hand_rotmats is None:
-            skin, count = without_fingers(skin, body), _BODY
+            skin, count = without_fingers(skin, body), NUM_BODY_AND_ROOT
         handle = self._scene.add_mesh_skinned(
             path,
             skin.vertices.numpy().astype(np.float32),
@@ -221,9 +220,9 @@ class Stage:
             path,
             np.concatenate([rim, np.zeros((1, 3))]),
             faces,
-            batched_wxyzs=np.tile([1.0, 0.0, 0.0, 0.0], (_BODY - 1, 1)),
-            batched_positions=np.zeros((_BODY - 1, 3)),
-            batched_scales=np.full(_BODY - 1, 1e-4),
+            batched_wxyzs=np.tile([1.0, 0.0, 0.0, 0.0], (NUM_BODY_AND_ROOT - 1, 1)),
+            batched_positions=np.zeros((NUM_BODY_AND_ROOT - 1, 3)),
+            batched_scales=np.full(NUM_BODY_AND_ROOT - 1, 1e-4),
             batched_colors=_CONTACT_COLOR,
             lod="off",
             side="double",
@@ -256,7 +255,9 @@ class Stage:
 
 
 def _bones(joints: Float64[np.ndarray, "joints 3"] | Float[np.ndarray, "joints 3"]) -> np.ndarray:
-    return np.stack([joints[list(PARENTS[1:_BODY])], joints[1:_BODY]], axis=1).astype(np.float32)
+    return np.stack([joints[list(PARENTS[1:NUM_BODY_AND_ROOT])], joints[1:NUM_BODY_AND_ROOT]], axis=1).astype(
+        np.float32
+    )
 
 
 def _wxyz(rotmats: Float[Tensor, "*batch 3 3"]) -> Float64[np.ndarray, "*batch 4"]:

@@ -14,7 +14,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from motion_grpo.body import HEAD, NUM_BODY_JOINTS, PARENTS, cpf_of
+from motion_grpo.body import HEAD, NUM_BODY_AND_ROOT, PARENTS, cpf_of
 from motion_grpo.motion import Motion
 from motion_grpo.viz.figures import (
     COLORS,
@@ -34,8 +34,7 @@ from motion_grpo.viz.raster import Camera, render, render_shadow
 from motion_grpo.viz.timing import frames_at, shared_time
 
 MAX_POSES = 16
-_JOINTS = NUM_BODY_JOINTS + 1  # with the root, without fingers
-_BONES = np.array([(PARENTS[joint], joint) for joint in range(1, _JOINTS)])
+_BONES = np.array([(PARENTS[joint], joint) for joint in range(1, NUM_BODY_AND_ROOT)])
 _GRID = 0.5  # meters
 _FLOOR_DEPTH = 0.75  # meters of floor before and behind the body
 _MARGIN = 0.08  # meters of air around the bodies
@@ -57,7 +56,7 @@ class _Row:
     name: str
     motion: Motion
     color: str
-    frames: Int64[np.ndarray, "poses"]
+    frames: Int64[np.ndarray, " poses"]
     """The frames that are drawn as bodies."""
 
     def _above_floor(self, points) -> np.ndarray:
@@ -65,7 +64,7 @@ class _Row:
 
     @cached_property
     def joints(self) -> Float64[np.ndarray, "frames 22 3"]:
-        return self._above_floor(self.motion.joints[:, :_JOINTS])
+        return self._above_floor(self.motion.joints[:, :NUM_BODY_AND_ROOT])
 
     @cached_property
     def head_path(self) -> Float64[np.ndarray, "frames 3"]:
@@ -194,8 +193,8 @@ def joint_errors(motion: Motion, reference: Motion, start: float, end: float) ->
     """
     times = reference.timestamps.numpy()
     shared = np.flatnonzero((times >= start - 1e-6) & (times <= end + 1e-6))
-    a = motion.joints[frames_at(motion, times[shared]), :_JOINTS]
-    b = reference.joints[shared, :_JOINTS]
+    a = motion.joints[frames_at(motion, times[shared]), :NUM_BODY_AND_ROOT]
+    b = reference.joints[shared, :NUM_BODY_AND_ROOT]
     return np.stack([times[shared] - start, 1000.0 * (a - b).norm(dim=-1).mean(-1).double().numpy()], axis=-1)
 
 

@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 
 import numpy as np
+import torch
 from jaxtyping import Float64, Int64
 
 from motion_grpo.motion import Motion
+from motion_grpo.timing import nearest
 
 
 def shared_time(motions: Mapping[str, Motion]) -> tuple[float, float]:
@@ -22,14 +24,11 @@ def shared_time(motions: Mapping[str, Motion]) -> tuple[float, float]:
     return start, end
 
 
-def frames_at(motion: Motion, times: Float64[np.ndarray, "poses"]) -> Int64[np.ndarray, "poses"]:
+def frames_at(motion: Motion, times: Float64[np.ndarray, " poses"]) -> Int64[np.ndarray, " poses"]:
     """The frame nearest to each time, seconds."""
-    own = motion.timestamps.numpy()
-    after = np.searchsorted(own, times).clip(1, len(own) - 1) if len(own) > 1 else np.zeros(len(times), np.int64)
-    before = (after - 1).clip(0)
-    return np.where(times - own[before] < own[after] - times, before, after)
+    return nearest(motion.timestamps.double(), torch.from_numpy(times)).numpy()
 
 
-def times_at(start: float, end: float, fps: float) -> Float64[np.ndarray, "poses"]:
+def times_at(start: float, end: float, fps: float) -> Float64[np.ndarray, " poses"]:
     """Seconds from ``start`` to ``end``, so many a second."""
     return start + np.arange(int((end - start) * fps + 1e-6) + 1) / fps

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from motion_grpo.body import NUM_BETAS, NUM_BODY_JOINTS, Skeleton
+from motion_grpo.body import NUM_BETAS, NUM_BODY_AND_ROOT, Skeleton
 from motion_grpo.body.betas import Gender, fit_betas, gender_to_neutral, load_skeleton
 from motion_grpo.data.clips import Clip, ClipError
 from motion_grpo.data.importers.base import Job
@@ -161,7 +161,7 @@ class AmassImporter:
             raise ValueError(f"poses are {poses.dtype} and trans {trans.dtype}; AMASS has floating-point numbers.")
         is_smplx = poses.shape[1] == 165
         skeleton, betas, rest_pelvis = self._body(arrays, is_smplx)
-        rotvecs, hands = poses[:, : 3 * (NUM_BODY_JOINTS + 1)], poses[:, _HAND_COLUMNS[poses.shape[1]]]
+        rotvecs, hands = poses[:, : 3 * NUM_BODY_AND_ROOT], poses[:, _HAND_COLUMNS[poses.shape[1]]]
         if self.hands and len(poses) and float(np.ptp(hands, axis=0).max()) > HANDS_MOVE:
             rotvecs = np.concatenate([rotvecs, hands], axis=1)
         return Recording(

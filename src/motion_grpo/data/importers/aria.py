@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float32, Float64
 from torch import Tensor
 
-from motion_grpo.body import JOINT_NAMES
+from motion_grpo.body import JOINT_NAMES, NUM_BODY_AND_ROOT
 from motion_grpo.data.clips import ClipError
 from motion_grpo.data.head_clip import HeadClip
 from motion_grpo.data.importers.base import Job
@@ -181,7 +181,7 @@ def find_adt_skeleton(folder: Path) -> Path | None:
 
 
 def read_adt_joints(
-    path: str | os.PathLike[str], timestamps: Float64[Tensor, "frames"]
+    path: str | os.PathLike[str], timestamps: Float64[Tensor, " frames"]
 ) -> Float32[Tensor, "frames 22 3"]:
     """Measured joints of ``Skeleton_*.json`` at the given times, in the z-up world of ``read_aria``, meters.
 
@@ -208,7 +208,7 @@ def read_adt_joints(
     if len(times) > 1:
         measured &= times[after] - times[after - 1] <= 0.05
     R_up = rotation_to_z(torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64)).numpy()
-    result = np.full((len(wanted), 22, 3), np.nan, np.float32)
+    result = np.full((len(wanted), NUM_BODY_AND_ROOT, 3), np.nan, np.float32)
     for name, index in _ADT_JOINTS.items():
         xyz = np.stack([np.interp(wanted, times, joints[:, index, axis]) for axis in range(3)], axis=1)
         result[measured, JOINT_NAMES.index(name)] = (xyz @ R_up.T)[measured]

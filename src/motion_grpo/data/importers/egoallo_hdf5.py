@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from motion_grpo.body import PARENTS, Skeleton, forward_kinematics
+from motion_grpo.body import NUM_BODY_AND_ROOT, PARENTS, Skeleton, forward_kinematics
 from motion_grpo.body.betas import fit_betas, load_skeleton
 from motion_grpo.body.joints import LEFT_FOOT, RIGHT_FOOT
 from motion_grpo.data.clips import Clip, ClipError
@@ -113,15 +113,15 @@ class EgoAlloHdf5Importer:
 
 def _on_default_body(motion: Motion, joints: Float[Tensor, "frames 22 3"]) -> Motion:
     rotmats = torch.cat([motion.root_rotmats[:, None], motion.body_rotmats], dim=1)
-    R_world = forward_kinematics(torch.zeros(22, 3), rotmats, motion.root_positions).rotmats
-    parents = list(PARENTS[1:22])
+    R_world = forward_kinematics(torch.zeros(NUM_BODY_AND_ROOT, 3), rotmats, motion.root_positions).rotmats
+    parents = list(PARENTS[1:NUM_BODY_AND_ROOT])
     bones = (R_world[:, parents].mT @ (joints[:, 1:] - joints[:, parents])[..., None]).squeeze(-1).median(dim=0).values
     rest = [torch.zeros(3)]
     for bone, parent in zip(bones, parents, strict=True):
         rest.append(rest[parent] + bone)
     default = Skeleton.default()
     betas = fit_betas(torch.stack(rest), default)
-    posed = forward_kinematics(default.rest_joints(betas)[:22], rotmats, motion.root_positions).joints
+    posed = forward_kinematics(default.rest_joints(betas)[:NUM_BODY_AND_ROOT], rotmats, motion.root_positions).joints
     toes = [LEFT_FOOT, RIGHT_FOOT]
     standing = motion.contacts[:, [toe - 1 for toe in toes]] > 0.5
     if not standing.any():

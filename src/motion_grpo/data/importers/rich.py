@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from motion_grpo.body import HEAD, NUM_BETAS, NUM_BODY_JOINTS, Skeleton, forward_kinematics
+from motion_grpo.body import HEAD, NUM_BETAS, NUM_BODY_AND_ROOT, NUM_BODY_JOINTS, Skeleton, forward_kinematics
 from motion_grpo.body.betas import fit_betas
 from motion_grpo.body.joints import LEFT_FOOT, RIGHT_FOOT
 from motion_grpo.body.smplx import SmplxBody, load_smplx
@@ -198,7 +198,7 @@ def _above_floor(motions: list[Motion], scene: RichScene | None) -> list[Motion]
     """
     joints = [
         forward_kinematics(
-            motion.body.rest_joints(motion.betas)[:22],
+            motion.body.rest_joints(motion.betas)[:NUM_BODY_AND_ROOT],
             torch.cat([motion.root_rotmats[:, None], motion.body_rotmats], dim=1),
             motion.root_positions,
         ).joints

@@ -68,9 +68,9 @@ class Experience:
     then (samples, frames, d_state)."""
     log_probs: list[Tensor]
     """Under the policy that drew them, for each trained transition: (samples, *parts)."""
-    advantages: Float[Tensor, "samples *parts"]
+    advantages: Float[Tensor, " samples *parts"]
     """One a sample, frame, or frame and joint, as ``credit`` says."""
-    rows: Int64[Tensor, "samples"]
+    rows: Int64[Tensor, " samples"]
     """Row of each sample in what follows, never falling."""
     cond: Float[Tensor, "rows frames d_cond"]
     """Features of the head that the policy sees."""
@@ -112,7 +112,7 @@ class Experience:
         mean = step.mean(predict(latents, step.level, self.cond, self.mask, rows), latents)
         return mean[self.rows] if number == self.fork else mean
 
-    def log_density(self, number: int, following: Tensor, mean: Tensor) -> Float[Tensor, "samples *parts"]:
+    def log_density(self, number: int, following: Tensor, mean: Tensor) -> Float[Tensor, " samples *parts"]:
         """Of the states that a transition leads to, under a policy that has this mean."""
         return log_density(
             self._with_density((following - mean) / self.transitions[number].std),
@@ -123,7 +123,7 @@ class Experience:
             layout=self.layout,
         )
 
-    def kl(self, number: int, mean: Tensor, reference: Tensor) -> Float[Tensor, "samples"]:
+    def kl(self, number: int, mean: Tensor, reference: Tensor) -> Float[Tensor, " samples"]:
         """From the transition under the reference to that under a policy that has this mean."""
         std, mask = self.transitions[number].std, self.mask[self.rows]
         mean, reference = self._with_density(mean), self._with_density(reference)
@@ -169,7 +169,7 @@ def path(
 
 
 def perturbed_head(
-    args: MotionGRPOConfig, head: HeadPoses, starts: Bool[Tensor, "batch"], generation: int, groups: Groups
+    args: MotionGRPOConfig, head: HeadPoses, starts: Bool[Tensor, " batch"], generation: int, groups: Groups
 ) -> HeadPoses:
     """The head that the policy sees (Eq. 16), one a condition, or one a sample if ``head`` has as many rows.
 

@@ -27,11 +27,11 @@ STEP_WEIGHTS = ("raw", "even")
 
 
 def normalize_in_groups(
-    values: Float[Tensor, "samples *parts"],
+    values: Float[Tensor, " samples *parts"],
     group_size: int,
     std_floor: float = 1e-4,
     mask: Bool[Tensor, "samples frames"] | None = None,
-) -> tuple[Float[Tensor, "samples *parts"], Float[Tensor, "conditions"]]:
+) -> tuple[Float[Tensor, " samples *parts"], Float[Tensor, " conditions"]]:
     """(value - group mean) / group std (Eq. 5), and the std of each group.
 
     The std is the unbiased one (G - 1), as in TRL. Per frame, the mean is the group's at that frame, but the std is
@@ -57,7 +57,7 @@ def normalize_in_groups(
 
 
 def advantages(
-    rewards: Mapping[str, Float[Tensor, "samples *parts"]],
+    rewards: Mapping[str, Float[Tensor, " samples *parts"]],
     group_size: int,
     *,
     weights: Sequence[float] | None = None,
@@ -65,7 +65,7 @@ def advantages(
     std_floor: float = 1e-4,
     clip: float | None = None,
     mask: Bool[Tensor, "samples frames"] | None = None,
-) -> tuple[Float[Tensor, "samples *parts"], dict[str, Float[Tensor, "conditions"]]]:
+) -> tuple[Float[Tensor, " samples *parts"], dict[str, Float[Tensor, " conditions"]]]:
     """One advantage out of several rewards, and each reward's std by group.
 
     ``mean`` normalizes each reward within its group and takes (1/K) sum_k w_k A_k (Algorithm 1); ``sum`` leaves out the
@@ -124,7 +124,7 @@ def log_density(
     reduction: str = "mean",
     basis: Float[Tensor, "samples frames components"] | None = None,
     layout: StateLayout | None = None,
-) -> Float[Tensor, "samples *parts"]:
+) -> Float[Tensor, " samples *parts"]:
     """Log density of a transition's noise, up to a constant that the policy does not change (Eq. 8).
 
     Args:
@@ -184,7 +184,7 @@ def gaussian_kl(
     mask: Bool[Tensor, "samples frames"],
     reduction: str = "mean",
     basis: Float[Tensor, "samples frames components"] | None = None,
-) -> Float[Tensor, "samples"]:
+) -> Float[Tensor, " samples"]:
     """KL divergence of two transitions of equal std, (m - m_ref)^2 / (2 std^2): exact, nothing is estimated.
 
     Reduced like :func:`log_density`, ``mean`` being nats per number of the state; with a ``basis`` it is the divergence
@@ -199,12 +199,12 @@ def gaussian_kl(
 
 
 def clipped_loss(
-    ratio: Float[Tensor, "samples *parts"],
-    advantage: Float[Tensor, "samples *parts"],
+    ratio: Float[Tensor, " samples *parts"],
+    advantage: Float[Tensor, " samples *parts"],
     mask: Bool[Tensor, "samples frames"],
     eps_low: float,
     eps_high: float,
-) -> Float[Tensor, "samples"]:
+) -> Float[Tensor, " samples"]:
     """-min(ratio A, clip(ratio, 1 - eps_low, 1 + eps_high) A), averaged over frames and joints if it has any."""
     loss = -torch.minimum(ratio * advantage, ratio.clamp(1 - eps_low, 1 + eps_high) * advantage)
     if loss.ndim == 1:
@@ -216,11 +216,11 @@ def clipped_loss(
 
 
 def is_clipped(
-    ratio: Float[Tensor, "samples *parts"],
-    advantage: Float[Tensor, "samples *parts"],
+    ratio: Float[Tensor, " samples *parts"],
+    advantage: Float[Tensor, " samples *parts"],
     eps_low: float,
     eps_high: float,
-) -> Bool[Tensor, "samples *parts"]:
+) -> Bool[Tensor, " samples *parts"]:
     """Where the objective has no gradient: it has gone far enough in the direction that the advantage asks for."""
     return ((ratio < 1 - eps_low) & (advantage < 0)) | ((ratio > 1 + eps_high) & (advantage > 0))
 

@@ -57,7 +57,7 @@ class MotionPolicy(nn.Module):
         level: int,
         cond: Float[Tensor, "rows frames d_cond"],
         mask: Bool[Tensor, "rows frames"],
-        rows: Int64[Tensor, "samples"],
+        rows: Int64[Tensor, " samples"],
     ) -> Float[Tensor, "samples frames d_state"]:
         """The predicted clean state, rotations projected, float32.
 

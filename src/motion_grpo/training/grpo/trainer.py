@@ -20,6 +20,7 @@ from motion_grpo.data import Clip, collate_windows
 from motion_grpo.data.batches import TrainingBatch, training_batch
 from motion_grpo.evaluation import PipelineSystem, evaluate_clip
 from motion_grpo.inference import EgoMotionPipeline
+from motion_grpo.inference.sampling import hang_body
 from motion_grpo.metrics import diversity
 from motion_grpo.models import MotionPerceptualModel
 from motion_grpo.motion import FPS, MotionState
@@ -184,9 +185,7 @@ class MotionGRPOTrainer(GRPOTrainerAdapter):
         """Bodies of the samples hung from the clean head as the pipeline does it, beside what was recorded."""
         mask = truth.mask[rows]
         head = truth.head.rows(rows)
-        body = self.skeleton.place_by_head(
-            state.mean_betas(mask), state.body_rotmats, head.R_world_cpf, head.p_world_cpf
-        )
+        body = hang_body(self.skeleton, state, head, mask)
         return RewardInputs(
             body_rotmats=state.body_rotmats,
             joints=body.joints,

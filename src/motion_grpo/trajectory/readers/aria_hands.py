@@ -24,7 +24,7 @@ _WRIST_LANDMARK, _PALM_LANDMARK = 5, 20
 class HandTracking:
     """Wrists and palms as the glasses tracked them; left, then right; NaN where a hand was not tracked."""
 
-    timestamps: Float64[Tensor, "observations"]
+    timestamps: Float64[Tensor, " observations"]
     """Seconds, on the clock of the head trajectory."""
     confidence: Float32[Tensor, "observations 2"]
     """In [0, 1]; 0 where not tracked."""
@@ -64,7 +64,7 @@ class HandTracking:
         poses[..., :3, :] = torch.stack([x, y, torch.linalg.cross(x, y), self.wrists], dim=-1)
         return poses
 
-    def at(self, timestamps: Float64[Tensor, "frames"]) -> Float32[Tensor, "frames 2 13"]:
+    def at(self, timestamps: Float64[Tensor, " frames"]) -> Float32[Tensor, "frames 2 13"]:
         """Each frame's nearest observation, at most half a frame away; confidence 0 and NaN where there is none.
 
         Hands are tracked at 10 Hz or so: two of three frames at 30 fps have no observation, rather than a made-up one.

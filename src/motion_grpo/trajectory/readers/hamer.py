@@ -101,11 +101,11 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 
 def _beside(
-    times: Float64[Tensor, "rows"],
+    times: Float64[Tensor, " rows"],
     places: Float64[Tensor, "rows 3"],
-    other_times: Float64[Tensor, "others"],
+    other_times: Float64[Tensor, " others"],
     other_places: Float64[Tensor, "others 3"],
-) -> Bool[Tensor, "rows"]:
+) -> Bool[Tensor, " rows"]:
     """Which hands are where one of the other side is at about the same time."""
     beside = torch.zeros(len(times), dtype=torch.bool)
     if len(times) == 0 or len(other_times) == 0:

@@ -152,7 +152,7 @@ def read_aria_hands(
     )
 
 
-def _flags(table: TextTable, column: int, name: str) -> Bool[Tensor, "frames"]:
+def _flags(table: TextTable, column: int, name: str) -> Bool[Tensor, " frames"]:
     """Booleans; an empty field is no."""
     flags = []
     for row, line in enumerate(table.lines):

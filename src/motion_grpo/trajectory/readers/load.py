@@ -280,21 +280,21 @@ def names_of(table: TextTable) -> list[str] | None:
     return names + [""] * (len(fields) - len(names) if not any(fields[len(names) :]) else 0)
 
 
-def _increases(time: TimeColumn, values: dict[int, Float64[Tensor, "frames"]]) -> bool:
+def _increases(time: TimeColumn, values: dict[int, Float64[Tensor, " frames"]]) -> bool:
     return bool((_raw_times(time, values).diff() > 0).all())
 
 
-def _raw_times(time: TimeColumn, values: dict[int, Float64[Tensor, "frames"]]) -> Float64[Tensor, "frames"]:
+def _raw_times(time: TimeColumn, values: dict[int, Float64[Tensor, " frames"]]) -> Float64[Tensor, " frames"]:
     whole, *beyond = (values[index] for index in time.indices)
     return whole + 1e-9 * beyond[0] if beyond else whole
 
 
 def seconds_of(
     times: list[TimeColumn],
-    values: dict[int, Float64[Tensor, "frames"]],
+    values: dict[int, Float64[Tensor, " frames"]],
     p: Float64[Tensor, "frames 3"],
     origin: Origin,
-) -> Float64[Tensor, "frames"]:
+) -> Float64[Tensor, " frames"]:
     """Times in seconds, of the first column in which they increase.
 
     Where its name has no unit, it is the one in which poses come at 1 to 1000 Hz.
@@ -319,7 +319,7 @@ def seconds_of(
     return raw * unit
 
 
-def _constant(values: Float64[Tensor, "frames"], name: str, origin: Origin) -> float:
+def _constant(values: Float64[Tensor, " frames"], name: str, origin: Origin) -> float:
     if not bool(((values - values[0]).abs() < 1e-6).all()):
         raise ValueError(
             f"The column {name} of {origin.source} is not the same in all rows (or missing in some); a trajectory has "
