@@ -132,10 +132,8 @@ def run(
         clips = read_clips(dataset, part)
         for source in sorted({clip.source for clip in clips}):
             of_source = [clip for clip in clips if clip.source == source][:limit]
-            for name in names:
-                lines.append(
-                    {"split": part, "source": source, "condition": name, **_measured(pipeline, of_source, name)} | facts
-                )
+            place = {"split": part, "source": source}
+            lines += [place | {"condition": name} | _measured(pipeline, of_source, name) | facts for name in names]
     write_text(out, "".join(json.dumps(line) + "\n" for line in lines))
 
 
