@@ -7,26 +7,26 @@
 
 Every row trains for ten minutes of the clock (some for forty) on one core, starting and reading the data included, and
 is evaluated as it then is: no score chooses among the checkpoints of a run. Settings of rows were revised between
-scorings (docs/grpo.md). Start two at a time on two cores. What is kept lies in ``docs/results/grpo/BASE/ROW/seedN``:
-what was asked for (``row.json``), what the run resolved it to, by which code and on which data (``run.json``), log,
-results, and the change from the base with its interval. What a finished run was is never written again. ``write`` makes
-the tables and the figure of docs/grpo.md from it.
+scorings (docs/grpo.md). Start two at a time on two cores. What is kept is a line of ``docs/results/grpo.jsonl`` for
+each base, row and seed: what was asked for (``facts``), what the run resolved it to, by which code and on which data
+(``run``), ``log``, ``results``, and the ``change`` from the base with its interval. What a finished run was is never
+written again. ``write`` makes the tables and the figure of docs/grpo.md from it.
 """
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
+from records import keep_record, read_records
 
 from motion_grpo import EgoMotionPipeline
 from motion_grpo.cards.models import without_places
@@ -36,7 +36,7 @@ from motion_grpo.runs import LOG_FILE, RUN_FILE, newest_checkpoint
 from motion_grpo.viz.figures import COLORS, new_figure, save_figure, style_axes
 
 ROOT = Path(__file__).resolve().parents[1]
-KEPT, PAGE, FIGURE = ROOT / "docs/results/grpo", ROOT / "docs/grpo.md", ROOT / "docs/images/grpo_rewards.png"
+KEPT, PAGE, FIGURE = ROOT / "docs/results/grpo.jsonl", ROOT / "docs/grpo.md", ROOT / "docs/images/grpo_rewards.png"
 SETTINGS, SMALL = "configs/grpo_paper_base.yaml", "configs/grpo_small.yaml"
 BASES = {"paper_base": "configs/pretrain_paper_base.yaml", "base": "configs/pretrain_small.yaml"}
 SCALAR = ["--credit", "sequence", "--per_device_train_batch_size", "1024", "--ema_decay", "0.98"]
@@ -104,6 +104,8 @@ CURVES = ("vanilla", "visual", "frame", "joint")
 """Rows whose rewards compare: by the same noise on the samples, with a head that nothing perturbs."""
 MINUTES = np.linspace(0.5, 9.5, 37)
 REWARDS = ("rotation", "position", "aligned_position", "velocity")
+Record = Mapping[str, Any]
+"""A line of what is kept."""
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 Base = Annotated[str, typer.Option(help=f"One of {', '.join(BASES)}.")]
 Dataset = Annotated[Path, typer.Option(exists=True, help="Data set of `motion-grpo data`, or a pack.")]
@@ -177,31 +179,22 @@ def _tool() -> str:
 
 
 def _keep(folder: Path, base: str, name: str, seed: int) -> None:
-    kept = KEPT / base / name / f"seed{seed}"
-    kept.mkdir(parents=True, exist_ok=True)
+    """Keeps what a run says of itself, without where things lie on this machine."""
+    record: dict[str, Any] = {"base": base, "row": name, "seed": seed}
     if name != "base":
-        keep_once(folder / "row.json", kept / "row.json")
+        record["facts"] = without_places(_read(folder / "row.json"))
         if (folder / "run" / RUN_FILE).is_file():
-            keep_once(folder / "run" / RUN_FILE, kept / RUN_FILE)
-    for file in (LOG_FILE, "evaluation/results.json"):
-        if (folder / file).is_file():
-            shutil.copyfile(folder / file, kept / Path(file).name)
+            record["run"] = without_places(_read(folder / "run" / RUN_FILE))
+        record["log"] = _read(folder / LOG_FILE)
+    record["results"] = _read(folder / "evaluation" / "results.json")
     if name != "base":
         reference = _clips(folder.parents[1] / "base" / "seed0" / "evaluation")
-        changes = _changes(reference, _clips(folder / "evaluation"))
-        write_text(kept / "change.json", json.dumps(changes, indent=1) + "\n")
+        record["change"] = _changes(reference, _clips(folder / "evaluation"))
+    keep_record(KEPT, record)
 
 
-def keep_once(source: Path, kept: Path) -> None:
-    """Keeps what a run says of itself, without where things lie on this machine.
-
-    Raises:
-        ValueError: another run is kept there.
-    """
-    text = json.dumps(without_places(json.loads(source.read_text())), indent=1) + "\n"
-    if kept.is_file() and kept.read_text() != text:
-        raise ValueError(f"{kept} is of another run than {source}; what is kept stays as it was: use another seed.")
-    write_text(kept, text)
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text())
 
 
 def _clips(evaluation: Path) -> dict[tuple[str, str, str], dict[str, list[float]]]:
@@ -241,8 +234,7 @@ def diversity(base: Base, dataset: Dataset, work: Work = Path("runs/study")) -> 
             subprocess.run(_trainer(base, dataset.resolve(), folder, settings), cwd=ROOT, check=True)
             log = json.loads((folder / LOG_FILE).read_text())
             found[f"{kind} {noise}"] = [entry["diversity"] for entry in log if "diversity" in entry]
-    (KEPT / base).mkdir(parents=True, exist_ok=True)
-    write_text(KEPT / base / "diversity.json", json.dumps(found, indent=1) + "\n")
+    keep_record(KEPT, {"base": base, "row": "diversity", "seed": 0, "diversity": found})
 
 
 # ---- the page
@@ -251,22 +243,28 @@ def diversity(base: Base, dataset: Dataset, work: Work = Path("runs/study")) -> 
 @app.command()
 def write() -> None:
     """Make the tables and the figure of docs/grpo.md from what is kept."""
-    bases = [base for base in BASES if (KEPT / base).is_dir()]
-    fill("results", "\n\n".join(_table(base, split) for base in bases for split in ("id_test", "test")))
-    fill("diversity", _diversity_table(bases))
-    _draw(bases[0])
+    kept = read_records(KEPT)
+    of = {base: [record for record in kept if record["base"] == base] for base in BASES}
+    bases = [base for base in BASES if of[base]]
+    fill("results", "\n\n".join(_table(base, of[base], split) for base in bases for split in ("id_test", "test")))
+    fill("diversity", _diversity_table([record for base in bases for record in _rows(of[base], "diversity")]))
+    _draw(of[bases[0]])
 
 
-def _table(base: str, split: str) -> str:
+def _rows(records: Sequence[Record], row: str) -> list[Record]:
+    """The runs of a row, by their seeds."""
+    return [record for record in records if record["row"] == row]
+
+
+def _table(base: str, records: Sequence[Record], split: str) -> str:
     names = [f"{title} ({unit})" for title, unit in METRICS.values()]
     lines = [f"| {base}, {split} | runs x updates | {' | '.join(names)} |", "|---" * (2 + len(names)) + "|"]
-    untrained = _results(KEPT / base / "base" / "seed0", split)
+    untrained = _rows(records, "base")[0]["results"]["splits"][split]["systems"]
     lines.append(f"| the base | | {' | '.join(_value(untrained['model'], metric) for metric in METRICS)} |")
     for name, setting in ROWS.items():
-        runs = [_run(run) for run in sorted((KEPT / base / name).glob("seed*"))]
-        runs = [run for run in runs if split in run["change"]]
+        runs = [run for run in _rows(records, name) if split in run["change"]]
         if runs:
-            updates = f"{len(runs)} x {round(np.mean([run['updates'] for run in runs]))}"
+            updates = f"{len(runs)} x {round(np.mean([run['facts']['updates'] for run in runs]))}"
             cells = [_change([run["change"][split][metric] for run in runs]) for metric in METRICS]
             lines.append(f"| {setting.title} | {updates} | {' | '.join(cells)} |")
     for name, title in (("smoothed", "the base, smoothed"), ("mean_pose", "mean pose")):
@@ -275,20 +273,12 @@ def _table(base: str, split: str) -> str:
     return "\n".join(lines)
 
 
-def _results(folder: Path, split: str) -> dict[str, Any]:
-    return json.loads((folder / "results.json").read_text())["splits"][split]["systems"]
-
-
 def _mean(system: Mapping[str, Any], metric: str) -> float:
     return system["metrics"][metric]["mean"]
 
 
 def _value(system: Mapping[str, Any], metric: str) -> str:
     return f"{_mean(system, metric):.3g}" if _mean(system, metric) < 1000 else f"{_mean(system, metric):.0f}"
-
-
-def _run(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "row.json").read_text()) | {"change": json.loads((folder / "change.json").read_text())}
 
 
 def _change(found: Sequence[Mapping[str, float]]) -> str:
@@ -302,17 +292,15 @@ def _percent(value: float) -> str:
     return f"{value:+.1f}%"
 
 
-def _diversity_table(bases: Iterable[str]) -> str:
+def _diversity_table(records: Sequence[Record]) -> str:
     lines = []
-    for base in bases:
-        path = KEPT / base / "diversity.json"
-        if path.is_file():
-            found = json.loads(path.read_text())
-            cells = [_spread(np.array(values), np.array(found["shared 0.0"])) for values in found.values()]
-            if not lines:
-                names = ["0" if name == "shared 0.0" else name.replace("_", " ") for name in found]
-                lines = [f"| lambda (m) | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
-            lines.append(f"| {base} | {' | '.join(cells)} |")
+    for record in records:
+        found = record["diversity"]
+        cells = [_spread(np.array(values), np.array(found["shared 0.0"])) for values in found.values()]
+        if not lines:
+            names = ["0" if name == "shared 0.0" else name.replace("_", " ") for name in found]
+            lines = [f"| lambda (m) | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
+        lines.append(f"| {record['base']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -326,18 +314,17 @@ def _spread(values: np.ndarray, none: np.ndarray) -> str:
 
 def fill(name: str, text: str, program: str = "grpo_study") -> None:
     """Puts what a program of this folder has found into docs/grpo.md."""
-    write_between(PAGE, f"<!-- {name}: by benchmarks/{program}.py -->", f"\n{text}\n", f"<!-- end of {name} -->")
+    write_between(PAGE, f"<!-- {name}: by studies/{program}.py -->", f"\n{text}\n", f"<!-- end of {name} -->")
 
 
-def _draw(base: str) -> None:
+def _draw(records: Sequence[Record]) -> None:
     """Figure 2: how the rewards rise; of several runs the mean, and a band from the lowest to the highest."""
     figure = new_figure(400)
     figure.set_layout_engine("constrained")
     panels = figure.subplots(1, len(REWARDS))
-    names = [name for name in CURVES if (KEPT / base / name).is_dir()]
+    names = [name for name in CURVES if _rows(records, name)]
     for name, color in zip(names, cycle(COLORS), strict=False):
-        runs = sorted((KEPT / base / name).glob("seed*"))
-        earned = np.array([_earned(run) for run in runs])
+        earned = np.array([_earned(run) for run in _rows(records, name)])
         mean, lo, hi = earned.mean(axis=0), earned.min(axis=0), earned.max(axis=0)
         for number, panel in enumerate(panels):
             panel.plot(MINUTES, mean[:, number], color=color, label=name)
@@ -349,10 +336,10 @@ def _draw(base: str) -> None:
     save_figure(figure, FIGURE)
 
 
-def _earned(run: Path) -> np.ndarray:
+def _earned(run: Record) -> np.ndarray:
     """A run's `REWARDS` around each of `MINUTES`: every update has conditions of its own, some easier than others."""
-    facts = json.loads((run / "row.json").read_text())
-    log = [entry for entry in json.loads((run / LOG_FILE).read_text()) if "reward" in entry and "loss" in entry]
+    facts = run["facts"]
+    log = [entry for entry in run["log"] if "reward" in entry and "loss" in entry]
     minutes = np.array([entry["step"] for entry in log]) * facts["minutes"] / facts["updates"]
     weights = np.exp(-0.5 * ((MINUTES[:, None] - minutes) / 0.4) ** 2)
     rewards = [[entry[f"rewards/{reward}/mean"] for reward in REWARDS] for entry in log]

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 HEAVY = ("trl", "datasets", "transformers.trainer", "motion_grpo.training")
 LIGHT = [
     "motion_grpo", "motion_grpo.inference.scoring", "motion_grpo.motion.artefacts", "motion_grpo.viz",
@@ -11,6 +13,7 @@ LIGHT = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_recovering_scoring_and_drawing_load_no_trainer() -> None:
     lines = f"import sys; import {', '.join(LIGHT)}; print(*(m for m in {HEAVY!r} if m in sys.modules))"
     process = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, check=True)

@@ -49,6 +49,7 @@ def folder(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_run(command: str, folder: Path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(Viewer, "run", lambda viewer: viewer.stop())

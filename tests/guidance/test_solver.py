@@ -42,7 +42,7 @@ def test_the_cost_never_rises_and_is_reported_by_term() -> None:
 
 
 def test_finds_what_a_dense_gauss_newton_finds() -> None:
-    _, anchors = golden(torch.float64, frames=16)
+    _, anchors = golden(torch.float64, frames=8)
     problem = egoallo_problem(anchors)
     R = anchors.rotations
     for _ in range(25):

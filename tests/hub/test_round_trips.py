@@ -1,6 +1,9 @@
 """What one process pushes another loads, bit by bit."""
 
+import pytest
 
+
+@pytest.mark.slow
 def test_everything_travels(server, fresh_process, tmp_path):
     pushed = fresh_process("push", tmp_path, home="cluster")
     assert len({pushed["first"], pushed["second"], pushed["branched"]}) == 3

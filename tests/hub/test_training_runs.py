@@ -92,6 +92,7 @@ class TestWhatLandsThere:
         assert [entry["step"] for entry in json.loads(files["training_log.json"]) if "loss" in entry] == [1, 2, 3, 4]
         assert json.loads(files["run.json"])["data"]["dataset_name"] == ["pack"]
 
+    @pytest.mark.slow
     def test_a_perceptual_model_at_every_save(self, online, folder, monkeypatch):
         run = train(monkeypatch, "perceptual", folder, **PUSH, hub_always_push=True, hub_revision="try")
         assert set(pushed(online, revision="main")) == {".gitattributes"}
@@ -103,6 +104,7 @@ class TestWhatLandsThere:
         assert 'MotionPerceptualModel.from_pretrained("me/walk")' in files["README.md"].decode()
         assert "motions that base drew" in files["README.md"].decode()
 
+    @pytest.mark.slow
     def test_an_adapter_beside_the_merged_pipeline(self, online, folder, monkeypatch):
         train(
             monkeypatch, "grpo", folder, **PUSH, hub_strategy="all_checkpoints", lora_r=2, ema_decay=0.5, max_steps=2,
@@ -141,6 +143,7 @@ def dies(inputs: RewardInputs) -> torch.Tensor:
 
 
 class TestResuming:
+    @pytest.mark.slow
     def test_from_the_hub_where_nothing_is_left_here(self, online, folder, monkeypatch):
         steps = {"save_steps": 1.0, "max_steps": 4, "ema_decay": 0.9, "hub_always_push": True}
         rewards = {"rewards": [f"{__name__}:dies"]}
@@ -165,6 +168,7 @@ class TestResuming:
         assert pushed_checkpoint("me/walk", "try") is None
         assert set(pushed(online, revision="try")) == TOP | PIPELINE
 
+    @pytest.mark.slow
     def test_what_lies_here_comes_first(self, online, folder, monkeypatch):
         train(monkeypatch, "pretrain", folder, max_steps=2)
         online.requests.clear()
@@ -174,12 +178,14 @@ class TestResuming:
 
 
 class TestOnTheWay:
+    @pytest.mark.slow
     def test_a_push_that_fails_does_not_end_the_training(self, online, folder, monkeypatch, caplog):
         online.fail("POST", "/commit/", 403, times=2)
         train(monkeypatch, "pretrain", folder, **PUSH, hub_always_push=True)
         assert "'Training in progress, step 2' could not be pushed; the training goes on" in caplog.text
         assert titles(online) == ["initial commit", FINISHED]
 
+    @pytest.mark.slow
     def test_a_full_disk_where_the_push_is_prepared(self, online, folder, monkeypatch, caplog):
         """The checkpoint is there all the same."""
         copytree = shutil.copytree

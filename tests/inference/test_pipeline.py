@@ -411,6 +411,7 @@ class TestSaving:
             "denoiser/motion_grpo.models.denoiser.py", "scheduler/motion_grpo.schedulers.ego_motion_sde.py",
         }  # fmt: skip
 
+    @pytest.mark.slow
     def test_loads_in_a_fresh_process(self, saved, tmp_path):
         """With the class, and by diffusers alone through the pipeline.py that travels with the weights."""
         np.save(tmp_path / "poses.npy", head_poses(40).numpy())

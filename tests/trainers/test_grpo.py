@@ -74,6 +74,7 @@ def test_trains_stops_and_resumes(pack, monkeypatch):
     assert sum(moved) > len(moved) / 2
 
 
+@pytest.mark.slow
 def test_resumes_from_the_checkpoint_that_is_named(pack, monkeypatch):
     output = run(monkeypatch, pack)
     state = json.loads((output / "checkpoint-1" / "trainer_state.json").read_text())
@@ -83,6 +84,7 @@ def test_resumes_from_the_checkpoint_that_is_named(pack, monkeypatch):
     assert [entry["step"] for entry in log if "reward" in entry] == [2]
 
 
+@pytest.mark.slow
 def test_another_run_in_the_folder_is_not_trained_over(pack, monkeypatch):
     output = run(monkeypatch, pack)
     before = (output / "training_log.json").read_bytes()

@@ -42,6 +42,7 @@ def test_help_shows_first_what_is_ours(name):
     assert not [option for option in without_effect if f"--{option} " in text or f"--{option}," in text]
 
 
+@pytest.mark.slow
 def test_command_lines(tmp_path):
     """In a process of its own: the parser is loose with types that the tests check."""
     (tmp_path / "run.yaml").write_text("reward_omegas: {rotation: 2.0}\nresume: true\nnum_generations: 8\n")

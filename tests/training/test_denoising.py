@@ -48,6 +48,7 @@ def trained(model: torch.nn.Module) -> list[torch.Tensor]:
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
+@pytest.mark.slow
 def test_overfits_one_window(tmp_path):
     settings = {"max_steps": 40, "learning_rate": 1e-2, "lr_scheduler_type": "constant", "mirror_probability": 0.0}
     weighted = {

@@ -118,10 +118,9 @@ def test_clean_windows_are_as_frequent_as_asked_for():
 
 class TestWrists:
     def test_shares_of_the_patterns(self):
-        batch = truth(1)
+        batch = truth(600)
         counts = {"both": 0, "left or right": 0, "bursts": 0, "neither": 0}
-        for _ in range(600):
-            visible = observe(batch, SKELETON, wrists=WristPatterns(0.3, 0.2, 0.3)).wrists.visible[0]
+        for visible in observe(batch, SKELETON, wrists=WristPatterns(0.3, 0.2, 0.3)).wrists.visible:
             seen = visible.any(0).tolist()
             if visible.all():
                 counts["both"] += 1

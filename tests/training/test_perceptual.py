@@ -110,6 +110,7 @@ class TestLoss:
         torch.testing.assert_close(head[:, 0, :, 4:], truth.head.p_world_cpf)
         assert (joints[:, 1:] - joints[:, :1]).abs().amax((-1, -2, -3)).gt(0.05).all()
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("negatives", ["rollout", "gt_noise"])
     def test_learns_to_tell_made_up_motion(self, tmp_path, negatives):
         settings = {"max_steps": 20, "learning_rate": 3e-3, "noise_scale": 0.3, "replay": 2}
@@ -448,6 +449,7 @@ def whole(tmp_path_factory):
 
 
 class TestCheckpoints:
+    @pytest.mark.slow
     @pytest.mark.parametrize("step", [2, 4, 6])  # half-way through the first epoch, between epochs, in the second
     def test_resumed_run_equals_the_uninterrupted_one(self, whole, tmp_path, step):
         trainer, folder, new = whole

@@ -155,6 +155,7 @@ def terminating(inputs: RewardInputs) -> torch.Tensor:
     return inputs.contacts.mean((1, 2))
 
 
+@pytest.mark.slow
 def test_sigterm_writes_a_checkpoint_and_ends(tmp_path):
     settings = {"save_strategy": "steps", "save_steps": 100.0, "max_steps": 4, "rewards_by_name": {"r": terminating}}
     terminating.told = True

@@ -508,6 +508,7 @@ def test_kl_is_to_the_base(tmp_path, lora_r, bf16):
     # A reference that followed the policy would still be at 0.
 
 
+@pytest.mark.slow
 def test_kl_holds_the_policy_back(tmp_path):
     def distance(beta: float) -> float:
         run = trainer(tmp_path, beta=beta, learning_rate=1e-3, max_steps=3)
@@ -551,6 +552,7 @@ def test_averaged_weights_are_evaluated_and_shipped(tmp_path):
     assert torch.equal(torch.cat([p.detach().flatten() for p in saved.parameters()]), averaged)
 
 
+@pytest.mark.slow
 def test_learning_raises_a_reward_that_can_be_learned(tmp_path):
     """Contacts are outputs that anything can move. The last step has to be trained too: in a random network what the
     other steps learn need not be good for the one that makes the output."""
