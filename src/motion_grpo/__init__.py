@@ -22,8 +22,8 @@ __version__ = "0.2.0"
 
 __all__ = [
     "EgoMotionDenoiser", "EgoMotionPipeline", "EgoMotionPipelineOutput", "EgoMotionSDEScheduler", "EgoMotionStream",
-    "GuidanceConfig", "HandObservations", "HeadTrajectory", "Motion", "MotionPerceptualModel", "Skeleton", "load_segments",
-    "load_trajectory",
+    "GuidanceConfig", "HandObservations", "HeadTrajectory", "Motion", "MotionPerceptualModel", "Skeleton",
+    "load_segments", "load_trajectory",
 ]  # fmt: skip
 
 _HOMES = {
