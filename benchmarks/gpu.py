@@ -32,6 +32,7 @@ import motion_grpo
 from motion_grpo import EgoMotionPipeline
 from motion_grpo.body import Skeleton
 from motion_grpo.data import Clip, MotionWindows
+from motion_grpo.files import write_between
 from motion_grpo.inference.rollout import predict_clean, transitions
 from motion_grpo.models import EgoMotionDenoiser, MotionPerceptualModel
 from motion_grpo.motion import FPS, Motion, with_contacts
@@ -43,6 +44,7 @@ from motion_grpo.trajectory import HeadTrajectory
 from motion_grpo.trajectory.head_poses import HeadPoses
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+PAGE = CONFIGS.parent / "docs/performance.md"
 PRESETS = [CONFIGS / "grpo_paper.yaml", CONFIGS / "grpo_authors.yaml"]
 TINY = {"d_latent": 32, "d_feedforward": 32, "d_noise_emb": 16, "num_encoder_layers": 1, "num_decoder_layers": 1}
 CRITIC = "checkpoints/perceptual/config.json"
@@ -127,6 +129,30 @@ def in_words(row: dict[str, Any]) -> str:
         return f"{row['name']:62} {row['error']}"
     numbers = [f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items()]
     return f"{row['name']:62} " + ", ".join(numbers[1:])
+
+
+def page(file: Path) -> str:
+    """The rows of a JSON file as a Markdown table under the machine's name."""
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    machine = kept["machine"]
+    lines = [
+        f"{machine['device']}, torch {machine['torch']}, CUDA {machine['cuda']}:",
+        "",
+        "| what | time | beside it | peak memory of tensors |",
+        "|---|---|---|---|",
+    ]
+    for row in kept["rows"]:
+        if "error" in row:
+            continue
+        if "ms" in row:
+            time, more = f"{row['ms']:.4g} ms", {"a window": ("ms_per_window", " ms"), "off by": ("difference", "")}
+        elif "ratio" in row:
+            time, more = f"{row['iteration_s']:.3g} s", {"arithmetic": ("arithmetic_s", " s"), "ratio": ("ratio", "")}
+        else:
+            time, more = f"{1e3 * row['step_s']:.3g} ms", {"windows a second": ("windows_per_s", "")}
+        beside = [f"{name} {row[key]:.4g}{unit}" for name, (key, unit) in more.items() if row.get(key)]
+        lines.append(f"| {row['name']} | {time} | {', '.join(beside)} | {row['peak_memory_gb']} GB |")
+    return "\n".join(lines)
 
 
 # ---- what is measured on
@@ -413,6 +439,7 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=200.0, help="rows that would take longer are left out")
     parser.add_argument("--output", help="JSON file")
+    parser.add_argument("--page", type=Path, help="put the table of such a file into docs/performance.md, and end")
     parser.add_argument(
         "--grpo", nargs="*", default=[file for file in PRESETS if file.exists()], help="presets of GRPO"
     )
@@ -421,6 +448,9 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--tiny", action="store_true", help="a network and batches that a CPU runs in seconds")
     parser.add_argument("--cpu", action="store_true", help="leave a GPU alone")
     options = parser.parse_args(arguments)
+    if options.page is not None:
+        write_between(PAGE, "<!-- gpu -->", page(options.page), "<!-- /gpu -->")
+        return []
     bench = Bench(options)
     run_all(bench)
     failed = sum("error" in row for row in bench.rows)

@@ -12,7 +12,7 @@ from motion_grpo.schedulers import EgoMotionSDEScheduler
 from motion_grpo.streaming import BodyPose, EgoMotionStream, StreamConfig, motion_of
 from tests.tiny import head_poses, tiny_pipeline
 
-CONFIG = StreamConfig(lag=3, num_inference_steps=2, window=16, start_after=6, settle_seconds=0.5)
+CONFIG = StreamConfig(lag=3, num_inference_steps=2, window=16, start_after=6, settle_seconds=0.5, temperature=1.0)
 
 
 def run(stream: EgoMotionStream, frames: int, rate: float = FPS, **options) -> list[BodyPose]:
@@ -150,6 +150,7 @@ def test_the_past_is_told_to_the_network(monkeypatch: pytest.MonkeyPatch) -> Non
         ({"window": 8}, "window is 8 frames"),
         ({"window": 16, "lag": 9}, "twice the lag of 9"),
         ({"start_after": 1}, "start_after is 1"),
+        ({"temperature": -0.1}, "temperature is -0.1"),
         ({"settle_seconds": -1.0}, "settle_seconds is -1.0"),
     ],
 )

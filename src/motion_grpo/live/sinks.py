@@ -3,7 +3,7 @@
 import json
 import threading
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -22,6 +22,7 @@ VRCHAT_TRACKERS = (
 """What the trackers 1 to 8 are, and the SMPL-H joint of each."""
 
 
+@runtime_checkable
 class Sink(Protocol):
     """Takes every body; raises OSError where it cannot be reached, and is asked again with the next one."""
 

@@ -6,7 +6,7 @@ import math
 import socket
 import time
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -39,6 +39,7 @@ class HeadSample(NamedTuple):
     hands: Wrists | None = None
 
 
+@runtime_checkable
 class Source(Protocol):
     """Gives poses as they come, and None now and then while there are none, so that nobody waits for ever."""
 

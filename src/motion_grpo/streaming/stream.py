@@ -18,6 +18,10 @@ from motion_grpo.streaming.frames import Frame, FrameClock, Wrists
 from motion_grpo.trajectory.checks import ArrayLike
 from motion_grpo.trajectory.head_poses import HeadPoses
 
+_SMOOTHING, _REACH = 1.0, 3
+"""Frames: the width of the Gaussian mean that a body is of its neighbors, and how far it reaches, at most the lag. It
+takes a lag of 6 from 1.2 times the jitter of a whole recovery to 1.0, for 0.1 mm of error."""
+
 
 @dataclass(frozen=True)
 class StreamConfig:
@@ -25,12 +29,14 @@ class StreamConfig:
 
     lag: int = 6
     """Frames of 1/30 s that the body comes after the head."""
-    num_inference_steps: int = 2
+    num_inference_steps: int = 1
     """Sampling steps of each frame."""
     window: int = 128
     """Frames that the network looks back on, at most."""
     start_after: int = 15
     """Frames that have to be there before a body is given out; ``lag`` + 2 if that is more."""
+    temperature: float = 0.0
+    """Scale of the noise: 0 gives the network's mean, which is nearest on average; 1 draws samples, by the seed."""
     settle_seconds: float = 10.0
     """After so long the body's shape changes no more; until then it is the mean of what was predicted."""
     floor_height: float = 0.0
@@ -46,6 +52,7 @@ class StreamConfig:
             f"window is {self.window} frames; give 16 or more, and twice the lag of {self.lag}.",
         )
         _check(self.start_after >= 2, f"start_after is {self.start_after} frames; a step needs 2 of them.")
+        _check(self.temperature >= 0, f"temperature is {self.temperature}; give 0 (the mean) or more.")
         _check(self.settle_seconds >= 0, f"settle_seconds is {self.settle_seconds}; give 0 or more.")
 
 
@@ -55,8 +62,8 @@ class EgoMotionStream:
     At every frame the network samples the last seconds anew, in few deterministic steps. What was given out is past:
     its noisy state is put back in place in every step (as in inpainting), and a frame keeps its own noise, so that
     successive windows agree. A frame of the lag is predicted once more with every new one; what is given out is the
-    mean of these predictions, faded in and out, so that no window shows. Memory does not grow. The same seed and poses
-    give the same bodies.
+    mean of these predictions, faded in and out, and of its nearest neighbors, so that no window shows. Memory does not
+    grow. The same seed and poses give the same bodies.
 
     Args:
         pipeline: whose network is used, on whatever device it is.
@@ -162,7 +169,7 @@ class EgoMotionStream:
 
     def _append(self, frame: Frame) -> None:
         self._frames.append(frame)
-        noise = torch.randn(1, self._layout.dim, generator=self._generator)
+        noise = self.config.temperature * torch.randn(1, self._layout.dim, generator=self._generator)
         self._noise = torch.cat([self._noise, noise])
         self._sum, self._weight = (F.pad(kept, (0, 0, 0, 1)) for kept in (self._sum, self._weight))
         self._count += 1
@@ -238,7 +245,12 @@ class EgoMotionStream:
         self._shape = torch.lerp(self._shape, seen, 1 / self._shape_weight)
 
     def _body(self, place: int) -> BodyPose:
-        state = MotionState.unpack(self._sum[place] / self._weight[place], self._layout)
+        # The neighbors within the lag smooth what is left of the steps from window to window.
+        reach = min(self.config.lag, _REACH)
+        near = torch.arange(max(0, place - reach), place + reach + 1)
+        weight = torch.exp(-0.5 * ((near - place) / _SMOOTHING).square())[:, None]
+        mean = (weight * self._sum[near] / self._weight[near]).sum(0) / weight.sum()
+        state = MotionState.unpack(mean, self._layout)
         frame = self._frames[place - (self._count - self._first)]
         R, p = frame.R_world_cpf.float(), frame.p_world_cpf.float()
         body = self.skeleton.place_by_head(self._shape, state.body_rotmats, R, p)
@@ -253,9 +265,14 @@ class EgoMotionStream:
 
 
 def _fade(age: Int[Tensor, "frames 1"], lag: int) -> Float[Tensor, "frames 1"]:
-    """Weight of the prediction of a frame that is so many frames old: up and down over the lag (Hann's window)."""
+    """Weight of the prediction of a frame that is so many frames old: up and down over the lag, older ones more.
+
+    Hann's window times a ramp. On validation clips Hann's alone has the same jitter and 0.3 mm more error at a lag of
+    6, the newest prediction alone has 0.5 mm less error and 2.7 times the jitter.
+    """
+    place = (age + 1) / (lag + 2)
     # A frame that is older when it is first predicted, as at the start, counts fully.
-    return torch.where(age > lag, 1.0, torch.sin(torch.pi * (age + 1) / (lag + 2)).square())
+    return torch.where(age > lag, 1.0, torch.sin(torch.pi * place).square() * place)
 
 
 def _check(holds: bool, sentence: str) -> None:
