@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
+from motion_grpo.geometry.resampling import Between
 from motion_grpo.motion import FPS
 from motion_grpo.streaming.frames import FrameClock
-from motion_grpo.trajectory import HeadTrajectory
 from tests.tiny import head_poses
 
 
@@ -20,27 +20,27 @@ def pushed(clock: FrameClock, poses: torch.Tensor, times: list[float]) -> list:
     return [frame for T, t in zip(poses, times, strict=True) for frame in clock.push(T, t)[0]]
 
 
-@settings(max_examples=15, deadline=None, derandomize=True)
-@given(seed=st.integers(0, 2**31 - 1), rate=st.floats(3.0, 400.0))
+@settings(max_examples=8, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 2**31 - 1), rate=st.floats(12.0, 400.0))
 def test_frames_are_those_of_a_recording_resampled_at_once(seed: int, rate: float) -> None:
     rng = np.random.default_rng(seed)
-    times = np.cumsum(rng.uniform(0.2, 1.8, 40)) / rate
-    poses = head_poses(40, fps=rate).double()
+    times = np.cumsum(rng.uniform(0.2, 1.8, 25)) / rate
+    poses = head_poses(25, fps=rate).double()
     frames = pushed(FrameClock(), poses, times.tolist())
     assert [frame.timestamp - times[0] for frame in frames] == pytest.approx([k / FPS for k in range(len(frames))])
     assert len(frames) == math.floor((times[-1] - times[0] + 1e-3) * FPS) + 1
-    within = HeadTrajectory.from_matrices(poses.numpy(), timestamps=times, floor_height=0.0)
-    at = torch.tensor([frame.timestamp for frame in frames]).clamp(max=times[-1])
-    whole = within.at(at)
-    assert_close(torch.stack([frame.p_world_cpf for frame in frames]).float(), whole.p_world_cpf, rtol=0, atol=3e-3)
-    assert_close(torch.stack([frame.R_world_cpf for frame in frames]).float(), whole.R_world_cpf, rtol=0, atol=3e-3)
+    at = torch.tensor([frame.timestamp for frame in frames], dtype=torch.float64)
+    between = Between.of(torch.from_numpy(times), at)
+    assert_close(torch.stack([frame.p_world_cpf for frame in frames]), between.points(poses[:, :3, 3]))
+    R = between.rotations(poses[:, :3, :3])
+    assert_close(torch.stack([frame.R_world_cpf for frame in frames]), R, rtol=0, atol=1e-6)
 
 
 def test_2_khz_and_1_hz() -> None:
-    fast = pushed(FrameClock(), head_poses(4000, fps=2000.0), [i / 2000 for i in range(4000)])
-    assert len(fast) == 60
-    slow = pushed(FrameClock(), head_poses(4, fps=1.0), [0.0, 1.0, 2.0, 3.0])
-    assert len(slow) == 91
+    fast = pushed(FrameClock(), head_poses(1000, fps=2000.0), [i / 2000 for i in range(1000)])
+    assert len(fast) == 16
+    slow = pushed(FrameClock(), head_poses(2, fps=1.0), [0.0, 1.0])
+    assert len(slow) == 31
 
 
 def test_late_repeated_and_broken_poses_are_left_out_and_told(caplog: pytest.LogCaptureFixture) -> None:

@@ -249,18 +249,19 @@ class EgoMotionStream:
         reach = min(self.config.lag, _REACH)
         near = torch.arange(max(0, place - reach), place + reach + 1)
         weight = torch.exp(-0.5 * ((near - place) / _SMOOTHING).square())[:, None]
-        mean = (weight * self._sum[near] / self._weight[near]).sum(0) / weight.sum()
+        mean = (weight * self._sum[near] / self._weight[near]).sum(0, keepdim=True) / weight.sum()
         state = MotionState.unpack(mean, self._layout)
+        local, contacts = state.body_rotmats[0], state.contacts[0]
         frame = self._frames[place - (self._count - self._first)]
         R, p = frame.R_world_cpf.float(), frame.p_world_cpf.float()
-        body = self.skeleton.place_by_head(self._shape, state.body_rotmats, R, p)
+        body = self.skeleton.place_by_head(self._shape, local, R, p)
         return BodyPose(
             timestamp=frame.timestamp,
-            local_rotmats=torch.cat([body.rotmats[:1], state.body_rotmats]),
+            local_rotmats=torch.cat([body.rotmats[:1], local]),
             world_rotmats=body.rotmats,
             joints=body.joints,
             betas=self._shape,
-            contacts=state.contacts.clamp(0, 1),
+            contacts=contacts.clamp(0, 1),
         )
 
 
