@@ -15,7 +15,7 @@ from tests.tiny import head_trajectory, tiny_pipeline
 
 onnxruntime = pytest.importorskip("onnxruntime")
 ONCE = {"rotation_representation": "6d", "frames_per_token": 4, "output_low_pass": 1.5, "include_wrists_cond": True}
-EGOALLO = {"noise_conditioning": "token", "noise_in_encoder": True}
+EVERY_STEP = {"rotation_representation": "6d", "noise_conditioning": "token", "noise_in_encoder": True}
 
 
 def recovered(folder: Path, head: HeadPoses, latents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -43,7 +43,7 @@ def as_users_run_it():
 
 
 @pytest.mark.usefixtures("as_users_run_it")
-@pytest.mark.parametrize("network", [ONCE, EGOALLO], ids=["encoded once", "EgoAllo's"])
+@pytest.mark.parametrize("network", [ONCE, EVERY_STEP], ids=["encoded once", "encoded every step"])
 def test_onnxruntime_recovers_what_the_pipeline_does(network: dict, tmp_path: Path) -> None:
     pipe = tiny_pipeline(num_inference_steps=3, window=16, **network)
     pipe.set_progress_bar_config(disable=True)
@@ -61,3 +61,8 @@ def test_onnxruntime_recovers_what_the_pipeline_does(network: dict, tmp_path: Pa
 def test_a_window_longer_than_the_networks_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="frames is 17; a window has 2 to 16"):
         export_onnx(tiny_pipeline(window=16), tmp_path, frames=17)
+
+
+def test_rotations_as_matrices_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="rotation_representation is 'matrix'"):
+        export_onnx(tiny_pipeline(window=16), tmp_path)

@@ -31,9 +31,10 @@ def test_frames_are_those_of_a_recording_resampled_at_once(seed: int, rate: floa
     assert len(frames) == math.floor((times[-1] - times[0] + 1e-3) * FPS) + 1
     at = torch.tensor([frame.timestamp for frame in frames], dtype=torch.float64)
     between = Between.of(torch.from_numpy(times), at)
-    assert_close(torch.stack([frame.p_world_cpf for frame in frames]), between.points(poses[:, :3, 3]))
-    R = between.rotations(poses[:, :3, :3])
-    assert_close(torch.stack([frame.R_world_cpf for frame in frames]), R, rtol=0, atol=1e-6)
+    # A frame that is due within a millisecond of a pose goes on from the poses before it.
+    p, R = between.points(poses[:, :3, 3]), between.rotations(poses[:, :3, :3])
+    assert_close(torch.stack([frame.p_world_cpf for frame in frames]), p, rtol=0, atol=1e-3)
+    assert_close(torch.stack([frame.R_world_cpf for frame in frames]), R, rtol=0, atol=1e-3)
 
 
 def test_2_khz_and_1_hz() -> None:

@@ -97,7 +97,8 @@ def export_onnx(
         frames: of a window; the pipeline's own when None.
 
     Raises:
-        ValueError: a scheduler of another kind, or a window that is longer than the network's.
+        ValueError: a scheduler of another kind, a window that is longer than the network's, or a network whose rotations
+            are matrices.
         ModuleNotFoundError: the extra ``onnx`` is not installed.
     """
     with extra("onnx"):
@@ -111,6 +112,11 @@ def export_onnx(
         raise ValueError(
             f"The pipeline has a {type(pipeline.scheduler).__name__}; set pipeline.scheduler to an "
             "EgoMotionSDEScheduler, whose steps the schedule lists."
+        )
+    if pipeline.denoiser.config.rotation_representation != "6d":
+        raise ValueError(
+            "The network's rotation_representation is 'matrix', whose projection needs an arc cosine in float64 that "
+            "onnxruntime does not have; export a network of '6d', such as those that ship."
         )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -38,7 +38,7 @@ def run(
     stream: EgoMotionStream,
     sinks: Mapping[str, Sink],
     *,
-    seconds: float | None = None,
+    seconds: float | int | None = None,
     on_body: Callable[[BodyPose, Report], None] | None = None,
 ) -> Report:
     """Pushes every pose of a source and hands every body to all sinks, until the source, or the time, ends.

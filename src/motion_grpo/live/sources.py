@@ -215,7 +215,7 @@ class OpenXrSource:
             import xr
         self._xr = xr
         try:
-            extensions = [xr.ext.MND.headless.EXTENSION_NAME, "XR_KHR_convert_timespec_time"]
+            extensions = ["XR_MND_headless", "XR_KHR_convert_timespec_time"]
             self._instance = xr.create_instance(xr.InstanceCreateInfo(enabled_extension_names=extensions))
             system = xr.get_system(self._instance, xr.SystemGetInfo(xr.FormFactor.HEAD_MOUNTED_DISPLAY))
             self._session = xr.create_session(self._instance, xr.SessionCreateInfo(system_id=system))
