@@ -97,8 +97,7 @@ def export_onnx(
         frames: of a window; the pipeline's own when None.
 
     Raises:
-        ValueError: a scheduler of another kind, a window that is longer than the network's, or a network whose rotations
-            are matrices.
+        ValueError: a scheduler of another kind, a window longer than the network's, or rotations as matrices.
         ModuleNotFoundError: the extra ``onnx`` is not installed.
     """
     with extra("onnx"):
