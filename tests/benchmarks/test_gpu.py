@@ -28,6 +28,11 @@ def test_every_row_has_its_number(written: dict) -> None:
     assert written["machine"]["device"] == "CPU"
 
 
+def test_the_page_shows_what_was_measured() -> None:
+    page = gpu.PAGE.read_text()
+    assert page.split(gpu.START)[1].split(gpu.END)[0].strip() == gpu.tables(gpu.KEPT)
+
+
 def test_a_row_that_fails_says_why_and_the_others_run(tmp_path: Path) -> None:
     missing = str(tmp_path / "none.yaml")
     rows = gpu.main(["--tiny", "--cpu", "--batches", "1", "--grpo", missing])
