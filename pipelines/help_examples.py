@@ -21,7 +21,11 @@ EXAMPLES = {
         "evaluate runs/a/pipeline --dataset DATA --output results --num-samples 5 --baselines mean_pose,upright",
     ),
     "evaluate-critic": ("evaluate-critic ours=runs/critic/model --dataset DATA --policy base --output results",),
-    "data": ("data amass AMASS --output DATA --num-proc 8", "data bvh FOLDER --output DATA", "data aria MPS --output DATA"),
+    "data": (
+        "data amass AMASS --output DATA --num-proc 8",
+        "data bvh FOLDER --output DATA",
+        "data aria MPS --output DATA",
+    ),
     "plot-run": ("plot-run runs/grpo", "plot-run runs/grpo -o curves.png"),
 }
 
