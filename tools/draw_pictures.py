@@ -1,6 +1,6 @@
 """Draws the pictures of the docs that show what the default checkpoint recovers; after it was trained anew, again.
 
-    python tools/draw_pictures.py                          # axes, walk: docs/images
+    python tools/draw_pictures.py                          # axes, walk, guidance: docs/images
     python tools/draw_pictures.py sitter --aria FOLDER  # of the MPS sample of projectaria_tools
 
 Seed 0 throughout, on the CPU.
@@ -18,6 +18,7 @@ from motion_grpo.cli.sampling_options import PENETRATION
 
 from motion_grpo import EgoMotionPipeline, GuidanceConfig, HeadTrajectory, Motion, load_trajectory
 from motion_grpo.trajectory.conventions import CONVENTIONS, Convention
+from motion_grpo.viz.feet import draw_feet
 from motion_grpo.viz.figures import COLORS, FAINT, FLOOR, FONT_SIZE, INK, new_figure, save_figure, style_axes
 from motion_grpo.viz.mesh import mannequin_faces, mannequin_vertices
 from motion_grpo.viz.raster import Camera, render
@@ -100,6 +101,13 @@ def draw_walk() -> None:
     save_gif(islice(pictures, round(_GIF_SECONDS * GIF_FPS)), IMAGES / "walk_turns.gif")
 
 
+def draw_guidance() -> None:
+    """How far standing feet slide on walk_turns, before guidance and after."""
+    trajectory = load_trajectory(ROOT / "examples" / "walk_turns.csv")
+    motions = {"before": _recover(trajectory), "after guidance": _recover(trajectory, GuidanceConfig("no_hands"))}
+    draw_feet(motions, IMAGES / "guidance.png", title="walk_turns.csv:")
+
+
 def draw_sitter(sample: Path) -> None:
     """The wearer of an Aria recording who sits down at its end, with and without guidance."""
     trajectory = load_trajectory(sample)
@@ -149,10 +157,10 @@ def _recover(trajectory: HeadTrajectory, guidance: GuidanceConfig | None = None)
 def main() -> None:
     """Draws what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", default=["axes", "walk"], help="axes, walk, sitter")
+    parser.add_argument("names", nargs="*", default=["axes", "walk", "guidance"], help="axes, walk, guidance, sitter")
     parser.add_argument("--aria", type=Path, help="folder of an MPS recording, for sitter")
     given = parser.parse_args()
-    draw = {"axes": draw_axes, "walk": draw_walk, "sitter": lambda: draw_sitter(given.aria)}
+    draw = {"axes": draw_axes, "walk": draw_walk, "guidance": draw_guidance, "sitter": lambda: draw_sitter(given.aria)}
     for name in given.names:
         draw[name]()
 
