@@ -1,6 +1,8 @@
 """What stands on the pages of the docs: commands and snippets, in order; and a folder with every file they name."""
 
+import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,14 +12,15 @@ from datasets import Dataset
 
 from motion_grpo.data import FEATURES, Clip, clip_to_row
 from motion_grpo.models import MotionPerceptualModel
-from motion_grpo.trajectory import default_T_device_cpf, load_trajectory
+from motion_grpo.trajectory import HeadTrajectory, default_T_device_cpf, load_trajectory
 from tests.body.smplh import write_smplh
 from tests.hub.training_runs import CRITIC
 from tests.io.test_hamer import pickled
 from tests.models.test_egoallo import checkpoint
 from tests.packaging.environment import ROOT
+from tests.pipelines.test_plot_run import log
 from tests.tiny import moving_motion, tiny_pipeline, write_shard
-from tests.trajectory.helpers import aria_csv, walk
+from tests.trajectory.helpers import aria_csv
 from tests.trajectory.readers.test_hands import write_csv
 from tests.trajectory.test_hand_observations import everywhere, recording
 
@@ -61,16 +64,26 @@ def write_world(folder: Path) -> None:
 
 def _write_motions(folder: Path) -> None:
     for name in ("walk.npz", "motion.npz", "recorded.npz"):
-        moving_motion(40).save(folder / name)
+        moving_motion(60).save(folder / name)
+    for name in ("runs/a", "runs/grpo"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "training_log.json").write_text(json.dumps(log(3)))
+
+
+def head_and_wrists() -> tuple[HeadTrajectory, torch.Tensor]:
+    """Two seconds from time 0 on, which all files of a head and of hands are of."""
+    head, wrists = recording(60)
+    return replace(head, timestamps=head.timestamps - head.timestamps[0]), wrists
 
 
 def _write_heads(folder: Path) -> None:
-    poses, times = walk(60)
-    device = "\n".join(aria_csv(poses @ np.linalg.inv(default_T_device_cpf("gen1").numpy()), times))
+    head, wrists = head_and_wrists()
+    poses = np.tile(np.eye(4), (len(head), 1, 1))
+    poses[:, :3, :3], poses[:, :3, 3] = head.R_world_cpf, head.p_world_cpf
+    device = aria_csv(poses @ np.linalg.inv(default_T_device_cpf("gen1").numpy()), head.timestamps.numpy())
     (folder / "mps").mkdir()
     for path in (folder / "closed_loop_trajectory.csv", folder / "mps" / "closed_loop_trajectory.csv"):
-        path.write_text(device)
-    head, wrists = recording(60)
+        path.write_text("\n".join(device))
     for name in ("hand_tracking_results.csv", "wrist_and_palm_poses.csv", "head.csv"):
         write_csv(folder / name, head, wrists, everywhere(60))
     pickled(folder / "hamer_outputs.pkl")
@@ -108,7 +121,7 @@ def _write_data(folder: Path) -> None:
 
 def names_of_snippets() -> dict[str, object]:
     """What snippets take for given."""
-    head, wrists = recording(60)
+    head, wrists = head_and_wrists()
     return {
         "trajectory": head, "T_world_wrist": wrists, "visible": everywhere(60), "betas": torch.zeros(16).tolist(),
         "load_trajectory": load_trajectory,

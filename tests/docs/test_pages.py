@@ -34,7 +34,7 @@ HERE = [
 ]  # fmt: skip
 """Pages that this module runs; others have modules of their own."""
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-LESS = {"recover": ["--steps", "1"], "evaluate": ["--limit", "1"], "evaluate-critic": ["--limit", "1"]}
+LESS = {"recover": ["--steps", "1"], "evaluate": ["--limit", "1"], "evaluate-critic": ["--limit", "2"]}
 """What makes commands short, where the page does not say it itself."""
 
 
@@ -135,7 +135,7 @@ def _check_packages(given: list[str]) -> None:
 @pytest.mark.parametrize("page", [page for page in HERE if snippets_of(page)])
 def test_snippets_run(page, world, monkeypatch):
     if page == "grpo.md":
-        short = partial(MotionGRPOConfig, max_steps=1, report_to="none", use_cpu=True, window=16, num_sampling_steps=2)
+        short = partial(MotionGRPOConfig, max_steps=1, report_to="none", use_cpu=True, num_sampling_steps=2)
         monkeypatch.setattr("motion_grpo.training.MotionGRPOConfig", short)
         monkeypatch.setattr(EgoMotionPipeline, "from_pretrained", lambda *name: tiny_pipeline(2))
         shutil.rmtree("runs/a")
