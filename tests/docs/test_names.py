@@ -23,7 +23,7 @@ ELSEWHERE = {
     "left_confidence", "XrSpaceLocation.pose", "XrFrameState.predictedDisplayTime", "simd_quatf",
     "WorldTrackingProvider.queryDeviceAnchor(atTimestamp:)",
 }  # fmt: skip
-"""Names of PyTorch and its environment, of EgoAllo's scripts, of OpenXR, of ARKit, and of columns and bones in users' files."""
+"""Names of PyTorch and its environment, EgoAllo's scripts, OpenXR and ARKit, of columns and bones in users' files."""
 
 
 def quoted(page: Path) -> list[str]:
