@@ -94,7 +94,7 @@ def main() -> None:
         viewer = Viewer({"walk": motion}, port=_free_port())
         try:
             last = len(viewer.stage.times) - 1
-            measure(page, viewer.url, lambda: viewer._slider.value > 0.5 * last)
+            measure(page, viewer.url, lambda: viewer._slider.value > 0.5 * last)  # noqa: SLF001
         finally:
             viewer.stop()
 
