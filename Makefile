@@ -3,6 +3,7 @@
 #   make test    the tests; MARK= runs those too that are marked slow
 #   make lint    style, and which part imports which
 #   make types   pyright; the number of its errors may only fall
+#   make docs    the pages of docs/ as a site in build/site, with warnings as errors
 # PyTorch is installed in a step of its own, so that you can choose the build for your hardware, and nothing else replaces it:
 #   make demo TORCH="torch==2.11.0"        or TORCH=path/to/torch.whl
 PYTHON ?= python3
@@ -15,7 +16,7 @@ RUN = OMP_NUM_THREADS=$(THREADS) OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1 $(VENV
 THREADS ?= 2
 MARK ?= not slow
 
-.PHONY: demo test lint types install clean
+.PHONY: demo test lint types docs install clean
 
 demo: $(VENV)/.demo
 	$(RUN) pipelines/demo.py
@@ -28,6 +29,9 @@ lint: $(VENV)/.test
 
 types: $(VENV)/.test
 	$(VENV)/bin/python tools/check_types.py
+
+docs: $(VENV)/.test
+	NO_MKDOCS_2_WARNING=true $(VENV)/bin/python -m mkdocs build --quiet
 
 install: $(VENV)/.demo
 

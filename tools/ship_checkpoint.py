@@ -149,7 +149,8 @@ def rebuild(folder: Path) -> None:
         return
     results = json.loads((folder / "evaluation" / "results.json").read_text())
     if folder.resolve().name == "base":
-        insert(ROOT / "README.md", readme_table(results))
+        limits = f"\n\n**Limits.** {facts['limits']}" if facts.get("limits") else ""
+        insert(ROOT / "README.md", readme_table(results) + limits)
     if facts["kind"] == "perceptual" and folder.resolve().name == "perceptual":
         insert(ROOT / "docs" / "perceptual.md", critic_tables(folder / "evaluation"))
 

@@ -33,8 +33,9 @@ def test_faults_of_this_package_are_not_taken_for_missing_extras(statement):
 
 @pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if command.extra == "data"])
 def test_commands_name_their_extra(name, tmp_path, monkeypatch, capsys):
-    for module in [module for module in sys.modules if module.startswith("motion_grpo.data")]:
-        monkeypatch.delitem(sys.modules, module)
+    for module in list(sys.modules):
+        if module.startswith(("motion_grpo.data", "motion_grpo.evaluation")):
+            monkeypatch.delitem(sys.modules, module)
     monkeypatch.delitem(sys.modules, f"motion_grpo.cli.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "datasets", None)  # as where it is not installed
     arguments = {"data": ["pack", str(tmp_path), "-o", str(tmp_path)], "evaluate": ["--dataset", "x", "-o", "y"]}

@@ -87,7 +87,8 @@ class HeadTrajectory:
             poses: (frames, 4, 4), or (frames, 7) with w first (many engines store x y z w), as the system gives them,
                 in its own axes and units. The head frame's origin is taken to be between the eyes.
             convention: a name in ``CONVENTIONS`` or a ``Convention``.
-            fps, timestamps: as in ``from_rotations``.
+            fps: as in ``from_rotations``.
+            timestamps: as in ``from_rotations``.
             floor_height: height of the floor along the system's up axis, meters (0.0 for OpenXR's STAGE, LOCAL_FLOOR).
             points: (points, 3), a point cloud in the system's own axes and units, to look for the floor in.
 

@@ -97,7 +97,8 @@ def load_segments(path: str | os.PathLike[str], **options: Any) -> list[HeadTraj
     """The pieces of a recording in which a gap of more than 0.5 s, or a change of worlds, stops a trajectory.
 
     Args:
-        path, options: as of ``load_trajectory``; with ``world_uid`` the pieces in that world alone.
+        path: as of ``load_trajectory``.
+        options: as of ``load_trajectory``; with ``world_uid`` the pieces in that world alone.
 
     Returns:
         At least one piece; those of a single pose are dropped. Each world's floor is found on its own.
