@@ -45,6 +45,9 @@ class ModelArguments:
     )
     eta: float = field(default=0.0, metadata={"help": "Stochasticity that the saved pipeline defaults to."})
     timestep_spacing: str = field(default="quadratic", metadata={"help": "quadratic, leading or trailing."})
+    neck_low_pass: float = field(
+        default=0.0, metadata={"help": "Frames; how steady the saved pipeline holds the neck under a quick head."}
+    )
 
     def __post_init__(self) -> None:
         self.model_config = mapping("model_config", self.model_config or {})
@@ -68,6 +71,7 @@ def main() -> None:
         skeleton=skeleton(data),
         sampler=EgoMotionSDEScheduler(timestep_spacing=model_args.timestep_spacing, eta=model_args.eta),
         num_inference_steps=model_args.num_inference_steps,
+        neck_low_pass=model_args.neck_low_pass,
     )
     if model_args.model_name_or_path is None:
         trainer.fit_condition_statistics()

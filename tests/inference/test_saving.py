@@ -17,6 +17,7 @@ from diffusers import (
 from safetensors.torch import load_file, save_file
 
 from motion_grpo import EgoMotionPipeline, EgoMotionSDEScheduler
+from motion_grpo.body import HEAD
 from motion_grpo.models import EgoMotionDenoiser
 from tests.inference.setup import pipeline, seeded
 from tests.tiny import GOLDEN, head_poses, head_trajectory, tiny_denoiser
@@ -121,6 +122,19 @@ class TestSaving:
         a, b = (p(head_trajectory(40), generator=seeded()).motion.joints for p in (pipe, loaded))
         # Weights mapped from a file lie differently in memory, where sums may be rounded in another order.
         torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+
+    def test_how_steady_the_neck_is_held_is_saved_and_used(self, tmp_path):
+        pipe = EgoMotionPipeline(tiny_denoiser(), EgoMotionSDEScheduler(), 3, 16, 4, neck_low_pass=1.5)
+        pipe.save_pretrained(tmp_path)
+        loaded = EgoMotionPipeline.from_pretrained(tmp_path)
+        steady = loaded(head_trajectory(20), generator=torch.Generator().manual_seed(0)).motion
+        loaded.register_to_config(neck_low_pass=0.0)
+        plain = loaded(head_trajectory(20), generator=torch.Generator().manual_seed(0)).motion
+        assert not torch.equal(steady.body_rotmats[:, HEAD - 1], plain.body_rotmats[:, HEAD - 1])
+        torch.testing.assert_close(steady.body_rotmats[:, : HEAD - 1], plain.body_rotmats[:, : HEAD - 1])
+        torch.testing.assert_close(steady.posed.rotmats[:, HEAD], plain.posed.rotmats[:, HEAD], atol=1e-5, rtol=0)
+        with pytest.raises(ValueError, match="neck_low_pass must be 0"):
+            EgoMotionPipeline(tiny_denoiser(), EgoMotionSDEScheduler(), neck_low_pass=-1.0)
 
     def test_the_stitching_is_saved_and_used(self, tmp_path):
         pipe = EgoMotionPipeline(tiny_denoiser(), EgoMotionSDEScheduler(), 3, 16, 4, stitching="egoallo")

@@ -20,7 +20,7 @@ from motion_grpo.body import Skeleton
 from motion_grpo.guidance import GuidanceConfig, GuidanceReport, Guide, Terrain
 from motion_grpo.hub import PICKLES, HubMixin, fetch_pipeline, refuse_damaged
 from motion_grpo.inference.lora import LoraMixin
-from motion_grpo.inference.sampling import hang_body, sample_latents
+from motion_grpo.inference.sampling import hang_body, sample_latents, steady_neck
 from motion_grpo.inference.stitching import STITCHINGS
 from motion_grpo.inference.wearer import Recording, Worn, known_betas, reads_wrists, seen_wrists
 from motion_grpo.models import EgoMotionDenoiser
@@ -82,6 +82,8 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
         stitching: ``crossfade``, or ``egoallo`` for EgoAllo's own windows and weights, which jump where a window ends.
         guidance: for calls that name none: a mode, a :class:`GuidanceConfig` or its plain values; saved with the
             pipeline.
+        neck_low_pass: frames; the neck is held so steady, and the head joint takes up the faster turns of the head
+            (:func:`~motion_grpo.inference.sampling.steady_neck`). 0, as EgoAllo: the body shakes with its head.
 
     Raises:
         ValueError: an overlap that leaves nothing of a window, an unknown stitching, or a scheduler that does not fit
@@ -99,12 +101,15 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
         overlap: int = 32,
         stitching: str = "crossfade",
         guidance: Guidance | None = None,
+        neck_low_pass: float = 0.0,
     ) -> None:
         super().__init__()
         if not 0 < overlap < window:
             raise ValueError(f"overlap is {overlap} and window {window} frames; 0 < overlap < window is needed.")
         if stitching not in STITCHINGS:
             raise ValueError(f"stitching is {stitching!r}; choose one of {', '.join(STITCHINGS)}.")
+        if not 0 <= neck_low_pass < window:
+            raise ValueError(f"neck_low_pass must be 0 (none) or a few frames, got {neck_low_pass}; 1 is what helped.")
         refuse_incompatible(scheduler, denoiser.config.max_t)
         self.register_modules(denoiser=denoiser, scheduler=scheduler)
         config = GuidanceConfig.of(guidance)
@@ -114,6 +119,7 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
             overlap=overlap,
             stitching=stitching,
             guidance=None if config is None else config.to_dict(),
+            neck_low_pass=neck_low_pass,
         )
         self.skeleton = Skeleton.default()
         """The body that the predicted betas refer to; not saved: set it to ``Skeleton.from_smplh(...)`` for weights
@@ -310,6 +316,10 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
             wrists = seen_wrists(self.denoiser, worn.hands, worn.recorded, worn.trajectory, worn.head)
         latents = self._sample(worn, wrists, guide, **sampling)
         layout, state, report, motions = self.denoiser.state_layout, None, None, None
+        if self.config.neck_low_pass:
+            state = MotionState.unpack(latents, layout, project=False)
+            state = steady_neck(self.skeleton.to(latents.device), state, worn.head, self.config.neck_low_pass)
+            latents = state.pack(layout)
         if guide is not None and guide.config.post:
             state, report = guide.post(MotionState.unpack(latents, layout, project=False))
             latents = state.pack(layout)
