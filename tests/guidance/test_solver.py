@@ -1,5 +1,5 @@
-import roma
 import pytest
+import roma
 import torch
 
 from motion_grpo.body import FOOT_JOINTS
