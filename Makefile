@@ -21,8 +21,9 @@ MARK ?= not slow
 demo: $(VENV)/.demo
 	$(RUN) pipelines/demo.py
 
+# A file stays with one process, so what its tests share is made once.
 test: $(VENV)/.test
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest -n 2 --durations=10 -m "$(MARK)"
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile --durations=10 -m "$(MARK)"
 
 lint: $(VENV)/.test
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/lint-imports

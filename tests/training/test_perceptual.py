@@ -191,6 +191,7 @@ class TestCheckpoints:
         losses = [[log["loss"] for log in x.state.log_history if "loss" in log] for x in (trainer, resumed)]
         assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
+    @pytest.mark.slow
     def test_within_the_uses_of_a_batch_it_makes_negatives_anew(self, whole, tmp_path, monkeypatch):
         _, folder, new = whole
         batches = []
