@@ -28,7 +28,7 @@ def known_betas(skeleton: Skeleton, betas: ArrayLike | None, stature: object) ->
     if betas is not None and stature is not None:
         raise ValueError("Both betas and stature are given, and each fixes the body; give one of them.")
     if stature is not None:
-        if not isinstance(stature, Real):
+        if not isinstance(stature, Real) or isinstance(stature, bool):
             raise ValueError(f"stature is {stature!r}; give one height in meters (a list is for a list of recordings).")
         known = skeleton.betas_of_stature(stature)
         if known[0].abs() > _USUAL_BETA:
