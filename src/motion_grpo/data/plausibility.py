@@ -15,7 +15,8 @@ from motion_grpo.motion import Motion
 from motion_grpo.trajectory import HeadTrajectory
 
 _PELVIS, _NECK, _HEAD = 0, 12, 15
-_HIPS, _KNEES, _ANKLES, _TOES, _WRISTS = [1, 2], [4, 5], [7, 8], [10, 11], [20, 21]
+_HIPS, _KNEES, _ANKLES, _TOES = [1, 2], [4, 5], [7, 8], [10, 11]
+_SHOULDERS, _ELBOWS, _WRISTS = [16, 17], [18, 19], [20, 21]
 
 # Mean direction of the trunk: as long as this where it keeps its direction (cartwheels: at most 0.6).
 _STEADY = 0.85
@@ -37,10 +38,11 @@ _CADENCE, _CADENCE_SECONDS, _SPRINT = 3.4, 1.9, 4.5
 # Meters a step over steps a second, of who walks: 0.31 in the median walk, and one in 300 has more than this. At half
 # its rate a walk has twice its own: eight of ten have more than this.
 _WALK_RATIO, _RUNNING = 0.55, 2.2
-# Meters that knees are ahead of the middle between hip and ankle: 0.08 in the median clip, never below 0.008.
-_BENT = 0.005
-# Mean cosine between where a body faces and where it goes: who really walks backwards has less too, on bent knees.
-_BACKWARDS, _BACKWARDS_SPEED, _BACKWARDS_SECONDS = -0.6, 0.5, 2.0
+# Meters that joints are ahead of the middle of their limb. Knees: 0.08 in the median clip, never below 0.008. Elbows:
+# -0.05, one in 200 clips above 0.04; -0.05 again of who really walks backwards.
+_KNEES_BACK, _ELBOWS_AHEAD, _ELBOWS_BEHIND = -0.005, 0.045, -0.02
+# Mean cosine between where a body faces and where it goes, of who walks for so long.
+_BACKWARDS, _BACKWARDS_SPEED, _BACKWARDS_SECONDS = -0.6, 0.5, 1.5
 # Meters between the ankles along the way, below which a stride has no side.
 _STRIDE = 0.08
 # The slower foot's speed over the pelvis's: 0.07 in the median walk, 0.5 in runs; over 1 where a path's unit is off.
@@ -101,21 +103,32 @@ def _direction(joints: Float[Tensor, "frames 22 3"], fps: float) -> Doubt | None
 
 
 def _facing(joints: Float[Tensor, "frames 22 3"], fps: float) -> Doubt | None:
-    """Knees tell front from back; where they are hardly bent, the way that the body goes does."""
+    """Whether limbs and travel agree on which way is ahead.
+
+    Left and right swapped turn a body about, and its hips say nothing of it. Retargeting bends knees forward in any
+    case, but not elbows.
+    """
     left, trunk = joints[:, _HIPS[0]] - joints[:, _HIPS[1]], joints[:, _NECK] - joints[:, _PELVIS]
     ahead = torch.nn.functional.normalize(torch.linalg.cross(left, trunk), dim=-1)
-    bent = joints[:, _KNEES] - (joints[:, _HIPS] + joints[:, _ANKLES]) / 2
-    knees = float((bent * ahead[:, None]).sum(-1).mean())
-    if knees > _BENT:
-        return None
+
+    def bend(first: list[int], middle: list[int], last: list[int]) -> float:
+        offsets = joints[:, middle] - (joints[:, first] + joints[:, last]) / 2
+        return float((offsets * ahead[:, None]).sum(-1).mean())
+
+    elbows = bend(_SHOULDERS, _ELBOWS, _WRISTS)
     pelvis = joints[:, _PELVIS, :2].diff(dim=0) * fps
     moving = pelvis.norm(dim=-1) > _BACKWARDS_SPEED
-    way = torch.nn.functional.cosine_similarity(pelvis[moving], ahead[1:][moving, :2]).mean()
-    backwards = float(moving.sum()) / fps > _BACKWARDS_SECONDS and float(way) < _BACKWARDS
-    if knees > -_BENT and not backwards:
+    signs = {
+        "knees bend backwards": bend(_HIPS, _KNEES, _ANKLES) < _KNEES_BACK,
+        "elbows bend forwards": elbows > _ELBOWS_AHEAD,
+        "the body walks backwards": float(moving.sum()) / fps > _BACKWARDS_SECONDS
+        and elbows > _ELBOWS_BEHIND
+        and float(torch.nn.functional.cosine_similarity(pelvis[moving], ahead[1:][moving, :2]).mean()) < _BACKWARDS,
+    }
+    found = [sign for sign, shown in signs.items() if shown]
+    if not found:
         return None
-    signs = ["the knees bend the wrong way"] * (knees < -_BENT) + ["the body travels backwards"] * backwards
-    return Doubt(f"{' and '.join(signs)}: left and right of the file may be swapped", ("rig", "up"))
+    return Doubt(f"{' and '.join(found)}: left and right of the file may be swapped", ("rig", "up"))
 
 
 def _travel(joints: Float[Tensor, "frames 22 3"], fps: float) -> list[Doubt]:
