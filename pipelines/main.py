@@ -33,13 +33,27 @@ COMMANDS = {
     "plot-run": Command("Draw rewards, advantages, diversity and evaluations of a GRPO run over its steps."),
 }
 
+_EXAMPLES = """Examples:
+
+  motion-grpo info head.csv
+
+  motion-grpo recover head.csv -o walk.npz
+
+  motion-grpo recover quest.csv -o walk.glb --convention openxr --floor-height 0
+
+  motion-grpo view walk.npz
+
+  motion-grpo data bvh FOLDER --output DATA
+
+motion-grpo COMMAND --help says more of each."""
+
 
 def make_app(asked: str | None = None) -> typer.Typer:
     """The command line with the command that is asked for, else with all of them by their summaries.
 
     Modules import PyTorch, which takes seconds: only that of the command itself is imported.
     """
-    app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+    app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, epilog=_EXAMPLES if asked is None else None)
     # Without a callback an app of one command would not want the command's name.
     app.callback()(_motion_grpo)
     if asked is None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from motion_grpo.motion import FPS
 from motion_grpo.trajectory import HeadTrajectory, load_trajectory
 from motion_grpo.trajectory.checks import Origin
+from motion_grpo.trajectory.plausibility import warn_if_implausible
 
 _OF_A_CALL = Origin("array", call="pipe(HeadTrajectory.from_convention(poses, fps=30, {}))")
 
@@ -30,7 +31,9 @@ def as_trajectory(trajectory: object) -> HeadTrajectory:
         return load_trajectory(trajectory)
     poses = trajectory if isinstance(trajectory, Tensor) else np.asarray(trajectory)
     if (poses.ndim == 2 and poses.shape[1] == 7) or (poses.ndim == 3 and tuple(poses.shape[1:]) == (4, 4)):
-        return HeadTrajectory.from_convention(poses, "cpf", fps=FPS, source=_OF_A_CALL)
+        read = HeadTrajectory.from_convention(poses, "cpf", fps=FPS, source=_OF_A_CALL)
+        warn_if_implausible(read)
+        return read
     raise ValueError(
         f"An array of shape {tuple(poses.shape)} is no head trajectory; give (frames, 7) wxyz + xyz or (frames, 4, 4), "
         "or a HeadTrajectory (a list is a batch of recordings)."
