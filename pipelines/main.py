@@ -35,6 +35,20 @@ COMMANDS = {
     "plot-run": Command("Draw rewards, advantages, diversity and evaluations of a GRPO run over its steps."),
 }
 
+_EXAMPLES = """Examples:
+
+  motion-grpo info head.csv
+
+  motion-grpo recover head.csv -o walk.npz
+
+  motion-grpo recover quest.csv -o walk.glb --convention openxr --floor-height 0
+
+  motion-grpo view walk.npz
+
+  motion-grpo data bvh FOLDER --output DATA
+
+motion-grpo COMMAND --help says more of each."""
+
 
 DEBUG = "--debug"
 """Taken out of the command line before it is parsed, so that it may stand anywhere."""
@@ -45,7 +59,7 @@ def make_app(asked: str | None = None) -> typer.Typer:
 
     Modules import PyTorch, which takes seconds: only that of the command itself is imported.
     """
-    app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+    app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, epilog=_EXAMPLES if asked is None else None)
     # Without a callback an app of one command would not want the command's name.
     app.callback()(_motion_grpo)
     if asked is None:

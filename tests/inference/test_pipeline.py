@@ -133,6 +133,8 @@ class TestCall:
         poses = head_poses(9)
         start = torch.randn(1, 9, D, generator=seeded())
         motions, latents, _ = pipe([poses, poses.numpy()], eta=0.0, latents=[start, start], return_dict=False)
+        # Of one length they are one batch, as diffusers' own tests want it.
+        assert latents.shape == (2, 9, D)
         assert torch.equal(*latents)
         assert len(motions) == 2
         output = pipe([poses, poses], output_type="latent")
@@ -199,7 +201,7 @@ class TestRandomness:
         again = [torch.Generator().manual_seed(number) for number in (5, 6)]
         warm = pipe(head_trajectory(9), temperature=1.5, generator=again, **options).latents
         torch.testing.assert_close(warm, pipe(head_trajectory(9), latents=1.5 * start, **options).latents)
-        with pytest.raises(ValueError, match=r"temperature must be positive, got 0\.0"):
+        with pytest.raises(ValueError, match=r"temperature must be a number above 0, got 0\.0"):
             pipe(head_trajectory(9), temperature=0.0)
 
 
@@ -298,11 +300,11 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"num_samples": 0}, "num_samples is 0"),
-            ({"num_inference_steps": 0}, "num_inference_steps is 0"),
+            ({"num_samples": 0}, "num_samples must be a whole number of at least 1, got 0"),
+            ({"num_inference_steps": 0}, "num_inference_steps must be .* got 0"),
             ({"num_inference_steps": 1001}, "num_inference_steps is 1001"),
-            ({"window_batch_size": 0}, "window_batch_size is 0"),
-            ({"eta": -0.1}, "eta is -0.1"),
+            ({"window_batch_size": 0}, "window_batch_size must be .* got 0"),
+            ({"eta": -0.1}, "eta must be a number of at least 0, got -0.1"),
             ({"latents": torch.zeros(1, 8, D)}, r"\(1, 8, 163\).*\(1, 9, 163\)"),
         ],
     )
@@ -314,6 +316,10 @@ class TestRefusals:
     def test_shapes_that_are_no_poses(self, pipe, shape):
         with pytest.raises(ValueError, match=r"no head trajectory; give \(frames, 7\)"):
             pipe(np.ones(shape, dtype=np.float32))
+
+    def test_remedies_are_of_the_call(self, pipe):
+        with pytest.warns(UserWarning, match=r"pipe\(HeadTrajectory.from_convention\(poses, fps=30, floor_height"):
+            pipe(head_poses(9))
 
     def test_one_pose(self, pipe):
         with pytest.raises(ValueError, match="at least 2 poses"):

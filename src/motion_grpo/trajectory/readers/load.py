@@ -219,7 +219,7 @@ def read_text(
     p = torch.stack([values[index] for index in columns.position], dim=1)
     check_finite(p, "position", origin)
     if columns.metres_per_unit is not None:  # what the file says goes before what its system usually has
-        p = p * (columns.metres_per_unit / named_convention(convention or "cpf").metres_per_unit)
+        p = p * (p.new_tensor(columns.metres_per_unit) / named_convention(convention or "cpf").metres_per_unit)
     when: dict[str, Any] = {"fps": fps}
     if columns.times:
         metres_per_unit = named_convention(convention or "cpf").metres_per_unit
