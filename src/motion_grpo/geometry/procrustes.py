@@ -7,6 +7,7 @@ branches on one, so that it can be part of a CUDA graph. In float64, whatever co
 """
 
 from functools import lru_cache
+from typing import Any
 
 import torch
 from jaxtyping import Float64
@@ -30,7 +31,7 @@ class NearestRotation(torch.autograd.Function):
         return R.to(matrices.dtype)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> Tensor:
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         """A change dM turns R by R hat(w), where (tr(S) I - S) w = vex(R^T dM - dM^T R) and S = R^T M."""
         M, R = ctx.saved_tensors
         S = _times(R.mT, M)
