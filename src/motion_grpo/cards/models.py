@@ -43,14 +43,22 @@ NOT_EVALUATED = "not evaluated"
 """In place of an evaluation: says on the card that nobody knows how good the model is."""
 FACTS_FILE = "facts.json"
 CURVES_FILE = "training_curves.png"
-KINDS = {"pipeline": "EgoMotionPipeline", "grpo": "EgoMotionPipeline", "perceptual": "MotionPerceptualModel"}
+POST_TRAINED = ("grpo", "reward_gradient", "dpo")
+"""Kinds of runs that start from a pipeline and have a card that compares with it."""
+KINDS = {"pipeline": "EgoMotionPipeline", "perceptual": "MotionPerceptualModel"}
+KINDS |= dict.fromkeys(POST_TRAINED, "EgoMotionPipeline")
 """What there are cards of, and the class that loads it."""
-RESULTS = {"pipeline": "pipeline", "grpo": "pipeline", "perceptual": "model"}
+RESULTS = {kind: "model" if kind == "perceptual" else "pipeline" for kind in KINDS}
 """The folder of the output folder in which a run leaves what it is for."""
 _TAGS = {
-    "pipeline": ["motion", "egocentric", "smpl-h", "diffusers", "head-trajectory"],
-    "grpo": ["motion", "egocentric", "smpl-h", "diffusers", "head-trajectory", "grpo", "trl"],
-    "perceptual": ["motion", "egocentric", "smpl-h", "diffusers", "head-trajectory", "reward-model"],
+    kind: ["motion", "egocentric", "smpl-h", "diffusers", "head-trajectory", *own]
+    for kind, own in {
+        "pipeline": [],
+        "grpo": ["grpo", "trl"],
+        "reward_gradient": ["reward-gradient"],
+        "dpo": ["dpo"],
+        "perceptual": ["reward-model"],
+    }.items()
 }
 _PACKAGES = ("motion-grpo", "torch", "diffusers", "transformers", "trl", "accelerate", "huggingface-hub")
 _EMBEDDED = Path(__file__).parents[1] / "checkpoints"
@@ -146,7 +154,7 @@ def write_checkpoint_card(folder: str | Path) -> Path:
     if facts.get("evaluation") != NOT_EVALUATED:
         evaluation = _read_evaluation(kind, folder / "evaluation", weights)
         facts["evaluation"] = _tables(folder / "evaluation")
-    if kind == "grpo":
+    if kind in POST_TRAINED:
         facts["base_evaluation"] = None
         if evaluation is not None:
             base = read_pipeline_evaluation(folder / "evaluation" / "base_results.json", None)
@@ -175,7 +183,7 @@ def write_run_card(
     What is not given is taken from ``run.json`` there, which the scripts of trainers/ write.
 
     Args:
-        kind: ``pipeline``, ``grpo`` or ``perceptual``.
+        kind: one of :data:`KINDS`.
         model: the network that is trained.
         args: settings of the run.
         log_history: of the trainer's state.
@@ -260,10 +268,16 @@ def card_settings(config: type[TrainingArguments], values: Mapping[str, Any]) ->
         for field in fields(config)
         if field.default is not MISSING or field.default_factory is not MISSING
     }
-    own = [name for name in config.__annotations__ if name != "remove_unused_columns"]
-    names = dict.fromkeys([*_GENERAL_SETTINGS, *own])
+    names = dict.fromkeys([*_GENERAL_SETTINGS, *own_settings(config)])
     chosen = {name: values.get(name, defaults[name]) for name in names if name in defaults}
     return {name: shown(value) if isinstance(value, str) else value for name, value in chosen.items()}
+
+
+def own_settings(config: type[TrainingArguments]) -> list[str]:
+    """Names of the settings that motion-grpo adds to those of transformers and TRL, or gives another default."""
+    ours = [kind for kind in reversed(config.__mro__) if kind.__module__.startswith("motion_grpo.")]
+    names = dict.fromkeys(name for kind in ours for name in kind.__annotations__)
+    return [name for name in names if name != "remove_unused_columns"]
 
 
 def batch_of(kind: str, size: int, settings: Mapping[str, Any]) -> str:
@@ -419,8 +433,8 @@ def draw_curves(kind: str, log_history: Sequence[Mapping[str, Any]], folder: Pat
     curves = logged_curves(log)
     if not curves:
         return None
-    is_grpo = kind == "grpo" and any(name.startswith("reward") for name in curves)
-    (plot_grpo_run if is_grpo else plot_training_log)(log, folder / CURVES_FILE)
+    is_rewarded = kind in POST_TRAINED and any(name.startswith("reward") for name in curves)
+    (plot_grpo_run if is_rewarded else plot_training_log)(log, folder / CURVES_FILE)
     return CURVES_FILE
 
 
@@ -452,7 +466,7 @@ def _summary(kind: str, data: str, base_model: str | None) -> str:
     if kind == "perceptual":
         return f"A perceptual model of motion-grpo, trained on {data} to tell recorded from made-up motion."
     what = "A denoiser of motion-grpo: SMPL-H body motion from head poses"
-    if kind == "grpo":
+    if kind in POST_TRAINED:
         return f"{what}, post-trained on {data}."
     return f"{what}, {f'fine-tuned from {shown(base_model)}' if base_model else 'trained'} on {data}."
 

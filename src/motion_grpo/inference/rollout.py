@@ -79,8 +79,10 @@ def predict_clean(
     cond: Float[Tensor, "samples frames d_cond"],
     mask: Bool[Tensor, "samples frames"],
     encoded: Float[Tensor, "samples tokens d_latent"] | None = None,
+    *,
+    project: bool = True,
 ) -> Float[Tensor, "samples frames d_state"]:
-    """The clean state that the network predicts, rotations projected, float32; differentiable.
+    """The clean state that the network predicts, float32; differentiable.
 
     Sampling and scoring must both go through here: the ratio of their densities is 1 only if their means are the same.
 
@@ -92,9 +94,12 @@ def predict_clean(
         cond: head features.
         mask: True for frames that exist.
         encoded: of :meth:`EgoMotionDenoiser.encode`, where it serves every step.
+        project: whether its rotations are made proper ones.
     """
     levels = torch.full((len(latents),), level, device=latents.device)
     x0 = network(latents, levels, cond, mask, encoded, return_dict=False)[0].float()
+    if not project:
+        return x0
     # Kinematics and densities in bfloat16 would be off by centimeters.
     with torch.autocast(latents.device.type, enabled=False):
         return MotionState.unpack(x0, layout).pack(layout)

@@ -11,8 +11,9 @@ with extra("train"):
     from motion_grpo.training.grpo.trainer import MotionGRPOTrainer
     from motion_grpo.training.hub_runs import newest_checkpoint
     from motion_grpo.training.perceptual import PerceptualConfig, PerceptualTrainer
+    from motion_grpo.training.reward_gradient import RewardGradientConfig, RewardGradientTrainer
 
 __all__ = [
     "DenoisingConfig", "DenoisingTrainer", "MotionGRPOConfig", "MotionGRPOTrainer", "PerceptualConfig",
-    "PerceptualTrainer", "newest_checkpoint",
+    "PerceptualTrainer", "RewardGradientConfig", "RewardGradientTrainer", "newest_checkpoint",
 ]  # fmt: skip
