@@ -14,6 +14,7 @@ from motion_grpo.data import (
     is_mocap_pack,
     load_clips,
     load_motions,
+    mirrored_clip,
     resample,
 )
 
@@ -34,6 +35,10 @@ class DataArguments:
     speeds: list[float] = field(
         default_factory=lambda: [1.0], metadata={"help": "Every clip is also played this many times as fast."}
     )
+    mirrored: bool = field(
+        default=False,
+        metadata={"help": "Every clip is also there with left and right exchanged (EgoAllo's data)."},
+    )
     person_balance: float = field(
         default=0.0,
         metadata={"help": "Draw rare people more often: 0 as often as recorded, 1 all equally often."},
@@ -49,7 +54,7 @@ class DataArguments:
     def __post_init__(self) -> None:
         if isinstance(self.dataset_name, str):  # as a YAML file may have it
             self.dataset_name = [self.dataset_name]
-        in_memory = {"speeds": [1.0], "person_balance": 0.0, "content_balance": 0.0, "exclude": []}
+        in_memory = {"speeds": [1.0], "mirrored": False, "person_balance": 0.0, "content_balance": 0.0, "exclude": []}
         changed = [name for name, value in in_memory.items() if vars(self)[name] != value]
         if self.streaming and changed:
             raise ValueError(f"streaming reads clips as they come; leave {', '.join(changed)} at the default with it.")
@@ -68,7 +73,8 @@ def train_windows(data: DataArguments, length: int, seed: int) -> MotionWindows 
     if data.streaming:
         rows = load_motions(data.dataset_name[0], "train", sources=data.sources, streaming=True)
         return StreamedWindows(rows, length, seed=seed, skeleton=body)
-    as_recorded = data.speeds == [1.0] and not data.exclude and data.person_balance == data.content_balance == 0
+    changed = data.exclude or data.mirrored or data.person_balance or data.content_balance
+    as_recorded = data.speeds == [1.0] and not changed
     if as_recorded and not any(map(is_mocap_pack, data.dataset_name)):
         rows = [load_motions(name, "train", sources=data.sources) for name in data.dataset_name]
         return MotionWindows(datasets.concatenate_datasets(rows), length, seed=seed, skeleton=body)
@@ -79,6 +85,8 @@ def train_windows(data: DataArguments, length: int, seed: int) -> MotionWindows 
         if speed != 1.0
         for clip in clips
     ]
+    if data.mirrored:
+        clips += [mirrored_clip(clip) for clip in clips]
     weights = balancing_weights(
         [len(clip.motion) for clip in clips],
         [clip.subject or clip.source for clip in clips],

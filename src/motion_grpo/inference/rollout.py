@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from motion_grpo.models import EgoMotionDenoiser
@@ -75,7 +75,7 @@ def predict_clean(
     network: nn.Module,
     layout: StateLayout,
     latents: Float[Tensor, "samples frames d_state"],
-    level: int,
+    level: int | Int64[Tensor, "samples"],
     cond: Float[Tensor, "samples frames d_cond"],
     mask: Bool[Tensor, "samples frames"],
     encoded: Float[Tensor, "samples tokens d_latent"] | None = None,
@@ -90,13 +90,13 @@ def predict_clean(
         network: an :class:`EgoMotionDenoiser`, or what accelerate wrapped it in.
         layout: the denoiser's.
         latents: x_t.
-        level: its noise level.
+        level: its noise level, or one a sample.
         cond: head features.
         mask: True for frames that exist.
         encoded: of :meth:`EgoMotionDenoiser.encode`, where it serves every step.
         project: whether its rotations are made proper ones.
     """
-    levels = torch.full((len(latents),), level, device=latents.device)
+    levels = level if isinstance(level, Tensor) else torch.full((len(latents),), level, device=latents.device)
     x0 = network(latents, levels, cond, mask, encoded, return_dict=False)[0].float()
     if not project:
         return x0

@@ -71,7 +71,7 @@ class MotionPolicy(nn.Module):
     def forward(
         self,
         latents: Float[Tensor, "samples frames d_state"],
-        level: int,
+        level: int | Int64[Tensor, "rows"],
         cond: Float[Tensor, "rows frames d_cond"],
         mask: Bool[Tensor, "rows frames"],
         rows: Int64[Tensor, " samples"],
@@ -80,18 +80,18 @@ class MotionPolicy(nn.Module):
 
         Args:
             latents: x_t.
-            level: its noise level.
+            level: its noise level; of each row's samples, where they differ.
             cond: head features; a row is encoded once for all samples of a group.
             mask: True for frames that exist.
             rows: row of each sample.
         """
-        levels = torch.full((len(cond),), level, device=cond.device)
+        levels = level if isinstance(level, Tensor) else torch.full((len(cond),), level, device=cond.device)
         encoded = self.denoiser.encode(cond, levels, mask)
         return predict_clean(
             self.denoiser,
             self.denoiser.state_layout,
             latents,
-            level,
+            levels[rows],
             cond[rows],
             mask[rows],
             encoded[rows],

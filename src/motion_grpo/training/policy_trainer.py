@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,20 +11,19 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from motion_grpo.data import Clip, MotionWindows, collate_windows
-from motion_grpo.data.batches import TrainingBatch, training_batch
+from motion_grpo.data import Clip, MotionWindows
+from motion_grpo.data.batches import TrainingBatch
 from motion_grpo.evaluation import PipelineSystem, evaluate_clip
 from motion_grpo.inference import EgoMotionPipeline
-from motion_grpo.models import MotionPerceptualModel
-from motion_grpo.motion import FPS, MotionState
-from motion_grpo.rewards import Reward, RewardInputs, build_rewards
+from motion_grpo.motion import MotionState
+from motion_grpo.rewards import RewardInputs
 from motion_grpo.schedulers import EgoMotionSDEScheduler
 from motion_grpo.training.averaging import AveragedWeights
 from motion_grpo.training.callbacks import FollowRun, StopWhenTerminated
 from motion_grpo.training.conditions import EpochSampler, check_windows
 from motion_grpo.training.hub_runs import HubTrainerMixin, checkpoint_gradients, clips_to_evaluate
+from motion_grpo.training.judging import conditions_of, reward_inputs
 from motion_grpo.training.policy import MotionPolicy
-from motion_grpo.training.policy_settings import PolicySettings
 
 
 class PolicyTrainerMixin(HubTrainerMixin):
@@ -36,17 +35,17 @@ class PolicyTrainerMixin(HubTrainerMixin):
     """
 
     args: Any
-    """:class:`PolicySettings` and transformers' TrainingArguments."""
+    """:class:`~motion_grpo.training.policy_settings.PolicySettings` and transformers' TrainingArguments."""
     pipeline: EgoMotionPipeline
     policy: MotionPolicy
-    windows: MotionWindows
+    windows: MotionWindows | None
     ema: AveragedWeights | None
 
     def take(
         self,
         pipeline: EgoMotionPipeline,
         args: Any,
-        train_dataset: Dataset,
+        train_dataset: Dataset | None,
         conditions: int,
         eval_clips: Sequence[Clip] | None,
         *,
@@ -57,7 +56,7 @@ class PolicyTrainerMixin(HubTrainerMixin):
         Args:
             pipeline: the base policy with the scheduler that it is evaluated with; its denoiser is trained in place.
             args: settings.
-            train_dataset: :class:`MotionWindows` with a seed.
+            train_dataset: :class:`MotionWindows` with a seed; None where no rollouts are drawn.
             conditions: that an update or rollout needs, on all processes together.
             eval_clips: whole clips for the evaluation.
             project: see :class:`MotionPolicy`.
@@ -70,7 +69,7 @@ class PolicyTrainerMixin(HubTrainerMixin):
                 f"One process has {args.n_gpu} GPUs, which would divide its conditions among them; start a process a "
                 "GPU with `accelerate launch --num_processes N`, or show it only one (CUDA_VISIBLE_DEVICES=0)."
             )
-        self.windows = check_windows(train_dataset, args.window, conditions)
+        self.windows = None if train_dataset is None else check_windows(train_dataset, args.window, conditions)
         check_pipeline(pipeline, args.window)
         self.args, self.pipeline = args, pipeline
         self.denoiser = self.diffusers_model = pipeline.denoiser
@@ -136,7 +135,8 @@ class PolicyTrainerMixin(HubTrainerMixin):
         """Another order and other windows; told before the loader starts on them."""
         if self._order is not None:
             self._order.epoch = epoch
-        self.windows.set_epoch(epoch)
+        if self.windows is not None:
+            self.windows.set_epoch(epoch)
 
     def gather(self, values: Tensor) -> Tensor:
         """The rows of all processes."""
@@ -146,36 +146,13 @@ class PolicyTrainerMixin(HubTrainerMixin):
 
     def conditions(self, numbers: list[int]) -> TrainingBatch:
         """The windows of these numbers, on the device."""
-        windows = collate_windows(self.windows.__getitems__(numbers))
-        windows = {name: values.to(self.args.device) for name, values in windows.items()}
-        return training_batch(windows, self.skeleton, self.denoiser.config.include_hands)
+        return conditions_of(self.windows, numbers, self.pipeline, self.args.device)
 
     def reward_inputs(
         self, state: MotionState, truth: TrainingBatch, rows: Sequence[int] | None = None
     ) -> RewardInputs:
-        """Bodies of the samples hung from the clean head as the pipeline does it, beside what was recorded.
-
-        Args:
-            state: of the samples, rotations projected.
-            truth: of the conditions.
-            rows: of each sample's condition; samples and conditions are the same when None.
-        """
-        own = slice(None) if rows is None else list(rows)
-        mask, head = truth.mask[own], truth.head.rows(own)
-        body = self.skeleton.place_by_head(
-            state.mean_betas(mask), state.body_rotmats, head.R_world_cpf, head.p_world_cpf
-        )
-        return RewardInputs(
-            body_rotmats=state.body_rotmats,
-            joints=body.joints,
-            contacts=state.contacts,
-            head=head,
-            mask=mask,
-            fps=FPS,
-            true_body_rotmats=truth.state.body_rotmats[own],
-            true_joints=truth.joints[own],
-            true_contacts=truth.state.contacts[own],
-        )
+        """See :func:`~motion_grpo.training.judging.reward_inputs`."""
+        return reward_inputs(state, truth, self.skeleton, rows)
 
     # ---- evaluation
 
@@ -231,44 +208,6 @@ class PolicyTrainerMixin(HubTrainerMixin):
             self.policy.load(folder / "ema")
             self.ema.go_on_from(self.policy.trained_parameters())
         self.policy.load(folder)
-
-
-def named_rewards(args: PolicySettings, device: torch.device, smooth_frames: int = 9) -> dict[str, Reward]:
-    """The rewards that settings name.
-
-    Args:
-        args: settings.
-        device: of the perceptual model that ``visual`` asks.
-        smooth_frames: see :class:`~motion_grpo.rewards.ErrorReward`.
-
-    Raises:
-        ValueError: ``visual`` without a model, or as for :func:`~motion_grpo.rewards.build_rewards`.
-    """
-    model = None
-    if "visual" in args.rewards:
-        if args.perceptual_model is None:
-            raise ValueError(
-                "The reward 'visual' needs perceptual_model, a trained perceptual model; name one, or leave the reward "
-                "out of rewards."
-            )
-        model = MotionPerceptualModel.from_pretrained(args.perceptual_model).to(device)
-    omegas = cast(dict, args.reward_omegas)
-    return build_rewards(args.rewards, omegas=omegas, smooth_frames=smooth_frames, perceptual_model=model)
-
-
-def weights_of(rewards: Mapping[str, Reward], args: PolicySettings) -> list[float]:
-    """One weight a reward.
-
-    Raises:
-        ValueError: their number is another one.
-    """
-    if args.reward_weights is None:
-        return [1.0] * len(rewards)
-    if len(args.reward_weights) != len(rewards):
-        raise ValueError(
-            f"reward_weights is {args.reward_weights}; give one number each to the rewards {', '.join(rewards)}."
-        )
-    return args.reward_weights
 
 
 def check_pipeline(pipeline: EgoMotionPipeline, window: int) -> None:

@@ -27,8 +27,9 @@ from motion_grpo.rewards import Reward, check_differentiable, score_with_gradien
 from motion_grpo.seeding import generator_of
 from motion_grpo.training.callbacks import SkipNonFinite
 from motion_grpo.training.conditions import EpochSampler, NumberedConditions
+from motion_grpo.training.judging import named_rewards, weights_of
 from motion_grpo.training.policy_settings import PolicySettings, refuse_first
-from motion_grpo.training.policy_trainer import PolicyTrainerMixin, named_rewards, weights_of
+from motion_grpo.training.policy_trainer import PolicyTrainerMixin
 from motion_grpo.training.settings import WITHOUT_EFFECT_POLICY, refuse_without_effect
 
 BACKPROP = ("chain", "steps")

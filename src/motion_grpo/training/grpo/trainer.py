@@ -23,7 +23,8 @@ from motion_grpo.training.grpo.config import MotionGRPOConfig
 from motion_grpo.training.grpo.experience import Experience, Groups, draw, path
 from motion_grpo.training.grpo.objective import advantages, clipped_loss, is_clipped
 from motion_grpo.training.grpo.trl_adapter import GRPOTrainerAdapter
-from motion_grpo.training.policy_trainer import PolicyTrainerMixin, named_rewards, weights_of
+from motion_grpo.training.judging import named_rewards, weights_of
+from motion_grpo.training.policy_trainer import PolicyTrainerMixin
 
 
 class MotionGRPOTrainer(PolicyTrainerMixin, GRPOTrainerAdapter):
