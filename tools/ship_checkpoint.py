@@ -20,10 +20,10 @@ settings, software, sources, steps and the wall time of all its sessions itself 
 
 ``--kind grpo``, ``reward_gradient`` and ``dpo`` ship a run of the trainer of that name (add ``--base_evaluation``, the
 ``results.json`` of what it started from, evaluated in the same way), ``--kind perceptual`` one of
-trainers/perceptual.py (evaluated by ``motion-grpo evaluate-critic``). What is said here is remembered in the folder's ``facts.json``: a second ``--run`` needs to name
-only what changes, and ``--rebuild`` nothing. Cards are made by motion_grpo.cards, which refuses evaluations of other
-weights. ``--rebuild`` of ``base`` writes the results in README.md, with the data and the number of clips that they
-stand on, that of ``perceptual`` those in docs/perceptual.md.
+trainers/perceptual.py (evaluated by ``motion-grpo evaluate-critic``). What is said here is remembered in the folder's
+``facts.json``: a second ``--run`` needs to name only what changes, and ``--rebuild`` nothing. Cards are made by
+motion_grpo.cards, which refuses evaluations of other weights. ``--rebuild`` of ``base`` writes the results in
+README.md, with the data and the number of clips that they stand on, that of ``perceptual`` those in docs/perceptual.md.
 """
 
 import json
