@@ -332,12 +332,12 @@ def needing_truth(rewards: Mapping[str, Reward]) -> list[str]:
 
 
 @torch.no_grad()
-def score(rewards: Mapping[str, Reward], inputs: RewardInputs) -> dict[str, Float[Tensor, "samples"]]:
+def score(rewards: Mapping[str, Reward], inputs: RewardInputs) -> dict[str, Float[Tensor, " samples"]]:
     """:func:`score_with_gradient` without one."""
     return score_with_gradient(rewards, inputs)
 
 
-def score_with_gradient(rewards: Mapping[str, Reward], inputs: RewardInputs) -> dict[str, Float[Tensor, "samples"]]:
+def score_with_gradient(rewards: Mapping[str, Reward], inputs: RewardInputs) -> dict[str, Float[Tensor, " samples"]]:
     """One value a sample of every reward, float32 whatever the autocast, checked (:func:`check_rewards`).
 
     Raises:

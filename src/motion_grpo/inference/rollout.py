@@ -75,7 +75,7 @@ def predict_clean(
     network: nn.Module,
     layout: StateLayout,
     latents: Float[Tensor, "samples frames d_state"],
-    level: int | Int64[Tensor, "samples"],
+    level: int | Int64[Tensor, " samples"],
     cond: Float[Tensor, "samples frames d_cond"],
     mask: Bool[Tensor, "samples frames"],
     encoded: Float[Tensor, "samples tokens d_latent"] | None = None,

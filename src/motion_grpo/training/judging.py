@@ -9,6 +9,7 @@ from motion_grpo.body import Skeleton
 from motion_grpo.data import MotionWindows, collate_windows
 from motion_grpo.data.batches import TrainingBatch, training_batch
 from motion_grpo.inference import EgoMotionPipeline
+from motion_grpo.inference.sampling import hang_body
 from motion_grpo.models import MotionPerceptualModel
 from motion_grpo.motion import FPS, MotionState
 from motion_grpo.rewards import Reward, RewardInputs, build_rewards
@@ -36,7 +37,7 @@ def reward_inputs(
     """
     own = slice(None) if rows is None else list(rows)
     mask, head = truth.mask[own], truth.head.rows(own)
-    body = skeleton.place_by_head(state.mean_betas(mask), state.body_rotmats, head.R_world_cpf, head.p_world_cpf)
+    body = hang_body(skeleton, state, head, mask)
     return RewardInputs(
         body_rotmats=state.body_rotmats,
         joints=body.joints,

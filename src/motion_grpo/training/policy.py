@@ -71,7 +71,7 @@ class MotionPolicy(nn.Module):
     def forward(
         self,
         latents: Float[Tensor, "samples frames d_state"],
-        level: int | Int64[Tensor, "rows"],
+        level: int | Int64[Tensor, " rows"],
         cond: Float[Tensor, "rows frames d_cond"],
         mask: Bool[Tensor, "rows frames"],
         rows: Int64[Tensor, " samples"],

@@ -16,7 +16,7 @@ def state_error(
     target: Float[Tensor, "batch frames d_state"],
     layout: StateLayout,
     mask: Bool[Tensor, "batch frames"],
-) -> Float[Tensor, "batch"]:
+) -> Float[Tensor, " batch"]:
     """Squared error of a clean state: a mean over frames and each modality's numbers, with EgoAllo's weights."""
     sizes = list(layout.sizes.values())
     parts = zip(layout.sizes, predicted.split(sizes, -1), target.split(sizes, -1), strict=True)
@@ -25,11 +25,11 @@ def state_error(
 
 
 def dpo_loss(
-    errors: Mapping[str, Float[Tensor, "pairs"]],
-    reference: Mapping[str, Float[Tensor, "pairs"]],
-    weight: Float[Tensor, "pairs"],
+    errors: Mapping[str, Float[Tensor, " pairs"]],
+    reference: Mapping[str, Float[Tensor, " pairs"]],
+    weight: Float[Tensor, " pairs"],
     beta: float,
-) -> tuple[Float[Tensor, ""], Float[Tensor, "pairs"]]:
+) -> tuple[Float[Tensor, ""], Float[Tensor, " pairs"]]:
     """-log sigmoid of the margin, and the margin of each pair.
 
     The margin is -beta / 2 times the weight times how much the error of the winner grew against the reference, less how
