@@ -60,6 +60,12 @@ _TAGS = {
         "perceptual": ["reward-model"],
     }.items()
 }
+_EGOEGO_STYLE = (
+    "It is conditioned in the style of EgoEgo (J. Li, C. K. Liu, J. Wu, CVPR 2023): on the head's path as seen from "
+    "where each window begins, turned to its heading. What is EgoEgo is this conditioning alone; the network, the "
+    "diffusion, the data and the body are motion-grpo's, and there is neither EgoEgo's estimate of the head's path from "
+    "video nor its optical flow."
+)
 _PACKAGES = ("motion-grpo", "torch", "diffusers", "transformers", "trl", "accelerate", "huggingface-hub")
 _EMBEDDED = Path(__file__).parents[1] / "checkpoints"
 _GENERAL_SETTINGS = (
@@ -243,6 +249,8 @@ def write_run_card(
         facts["data"] = training_data(dataset, told.get("sources"))
         facts["license"] = license or hub_license(list(facts["data"].sources))
         facts["summary"] = _summary(kind, facts["data"].name, base_model)
+        if model.config.get("cond_param") == "canonicalized":
+            facts["summary"] += f" {_EGOEGO_STYLE}"
     if base_model is not None:
         facts["base_model"] = shown(base_model)
     policies = list(policies or told.get("policies", []))
