@@ -8,6 +8,7 @@ import datasets
 from motion_grpo import Skeleton
 from motion_grpo.data import (
     Clip,
+    HeadWindows,
     MotionWindows,
     StreamedWindows,
     balancing_weights,
@@ -39,6 +40,10 @@ class DataArguments:
         default=False,
         metadata={"help": "Every clip is also there with left and right exchanged (EgoAllo's data)."},
     )
+    heads_only: bool = field(
+        default=False,
+        metadata={"help": "Post-train on heads alone, of clips with a body or without, by rewards that need no truth."},
+    )
     person_balance: float = field(
         default=0.0,
         metadata={"help": "Draw rare people more often: 0 as often as recorded, 1 all equally often."},
@@ -58,6 +63,8 @@ class DataArguments:
         changed = [name for name, value in in_memory.items() if vars(self)[name] != value]
         if self.streaming and changed:
             raise ValueError(f"streaming reads clips as they come; leave {', '.join(changed)} at the default with it.")
+        if self.heads_only and (self.streaming or changed):
+            raise ValueError("heads_only cuts windows of heads as they were recorded; leave streaming and changes out.")
         if self.streaming and len(self.dataset_name) > 1:
             raise ValueError("streaming reads one data set; give one dataset_name, or turn streaming off.")
 
@@ -65,6 +72,14 @@ class DataArguments:
 def skeleton(data: DataArguments) -> Skeleton | None:
     """The body that the data set's betas refer to."""
     return Skeleton.from_smplh(data.smplh) if data.smplh else None
+
+
+def head_windows(data: DataArguments, length: int, seed: int) -> HeadWindows:
+    """Windows of the heads of the train split."""
+    if packs := list(filter(is_mocap_pack, data.dataset_name)):
+        raise ValueError(f"heads_only reads data sets; turn the pack {packs[0]} into one (motion-grpo data pack).")
+    rows = [load_motions(name, "train", sources=data.sources) for name in data.dataset_name]
+    return HeadWindows(datasets.concatenate_datasets(rows), length, seed=seed)
 
 
 def train_windows(data: DataArguments, length: int, seed: int) -> MotionWindows | StreamedWindows:

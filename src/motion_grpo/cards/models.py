@@ -63,8 +63,8 @@ _TAGS = {
 _EGOEGO_STYLE = (
     "It is conditioned in the style of EgoEgo (J. Li, C. K. Liu, J. Wu, CVPR 2023): on the head's path as seen from "
     "where each window begins, turned to its heading. What is EgoEgo is this conditioning alone; the network, the "
-    "diffusion, the data and the body are motion-grpo's, and there is neither EgoEgo's estimate of the head's path from "
-    "video nor its optical flow."
+    "diffusion, the data and the body are motion-grpo's, and there is neither EgoEgo's estimate of the head's "
+    "path from video nor its optical flow."
 )
 _PACKAGES = ("motion-grpo", "torch", "diffusers", "transformers", "trl", "accelerate", "huggingface-hub")
 _EMBEDDED = Path(__file__).parents[1] / "checkpoints"

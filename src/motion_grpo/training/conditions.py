@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from torch.utils.data import Dataset
 from trl.trainer.utils import RepeatSampler
 
-from motion_grpo.data import MotionWindows
+from motion_grpo.data import HeadWindows, MotionWindows
 from motion_grpo.seeding import generator_of
 
 
 class NumberedConditions(Dataset):
     """The numbers of a data set's windows. TRL's sampler repeats a number G times; the window itself is read once."""
 
-    def __init__(self, windows: MotionWindows) -> None:
+    def __init__(self, windows: MotionWindows | HeadWindows) -> None:
         self.windows = windows
 
     def __len__(self) -> int:
@@ -32,7 +32,7 @@ class EpochSampler(RepeatSampler):
         return super().__iter__()
 
 
-def check_windows(windows: Dataset, length: int, needed: int) -> MotionWindows:
+def check_windows(windows: Dataset, length: int, needed: int) -> MotionWindows | HeadWindows:
     """The windows, if rollouts can be drawn for them.
 
     Args:
@@ -43,7 +43,7 @@ def check_windows(windows: Dataset, length: int, needed: int) -> MotionWindows:
     Raises:
         ValueError: no windows with numbers and a seed, of another length than the settings say, or too few.
     """
-    if not isinstance(windows, MotionWindows):
+    if not isinstance(windows, MotionWindows | HeadWindows):
         raise ValueError(
             f"train_dataset is a {type(windows).__name__}; post-training returns to its conditions by number and needs "
             "MotionWindows: leave streaming off."
@@ -60,6 +60,6 @@ def check_windows(windows: Dataset, length: int, needed: int) -> MotionWindows:
     if len(windows) < needed:
         raise ValueError(
             f"train_dataset has {len(windows)} windows with a recorded body, and a rollout needs {needed} conditions; "
-            "import more, or make the batch smaller. Rows of a head without ground truth cannot be trained on."
+            "import more, or make the batch smaller. Rows of a head without a body count in HeadWindows alone."
         )
     return windows

@@ -11,8 +11,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from motion_grpo.data import Clip, MotionWindows
-from motion_grpo.data.batches import TrainingBatch
+from motion_grpo.data import Clip, HeadWindows, MotionWindows
 from motion_grpo.evaluation import PipelineSystem, evaluate_clip
 from motion_grpo.inference import EgoMotionPipeline
 from motion_grpo.motion import MotionState
@@ -22,7 +21,7 @@ from motion_grpo.training.averaging import AveragedWeights
 from motion_grpo.training.callbacks import FollowRun, StopWhenTerminated
 from motion_grpo.training.conditions import EpochSampler, check_windows
 from motion_grpo.training.hub_runs import HubTrainerMixin, checkpoint_gradients, clips_to_evaluate
-from motion_grpo.training.judging import conditions_of, reward_inputs
+from motion_grpo.training.judging import Conditions, conditions_of, reward_inputs
 from motion_grpo.training.policy import MotionPolicy
 
 
@@ -38,7 +37,7 @@ class PolicyTrainerMixin(HubTrainerMixin):
     """:class:`~motion_grpo.training.policy_settings.PolicySettings` and transformers' TrainingArguments."""
     pipeline: EgoMotionPipeline
     policy: MotionPolicy
-    windows: MotionWindows | None
+    windows: MotionWindows | HeadWindows | None
     ema: AveragedWeights | None
 
     def take(
@@ -56,7 +55,7 @@ class PolicyTrainerMixin(HubTrainerMixin):
         Args:
             pipeline: the base policy with the scheduler that it is evaluated with; its denoiser is trained in place.
             args: settings.
-            train_dataset: :class:`MotionWindows` with a seed; None where no rollouts are drawn.
+            train_dataset: :class:`MotionWindows` with a seed, or :class:`HeadWindows`; None without rollouts.
             conditions: that an update or rollout needs, on all processes together.
             eval_clips: whole clips for the evaluation.
             project: see :class:`MotionPolicy`.
@@ -144,13 +143,11 @@ class PolicyTrainerMixin(HubTrainerMixin):
 
     # ---- conditions and what is rewarded
 
-    def conditions(self, numbers: list[int]) -> TrainingBatch:
+    def conditions(self, numbers: list[int]) -> Conditions:
         """The windows of these numbers, on the device."""
         return conditions_of(self.windows, numbers, self.pipeline, self.args.device)
 
-    def reward_inputs(
-        self, state: MotionState, truth: TrainingBatch, rows: Sequence[int] | None = None
-    ) -> RewardInputs:
+    def reward_inputs(self, state: MotionState, truth: Conditions, rows: Sequence[int] | None = None) -> RewardInputs:
         """See :func:`~motion_grpo.training.judging.reward_inputs`."""
         return reward_inputs(state, truth, self.skeleton, rows)
 

@@ -13,13 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
+from motion_grpo.body import NUM_BETAS, NUM_BODY_JOINTS, NUM_HAND_JOINTS
 from motion_grpo.data import Clip
-from motion_grpo.data.batches import TrainingBatch
 from motion_grpo.inference import EgoMotionPipeline
 from motion_grpo.inference.rollout import transitions
 from motion_grpo.motion import MotionState
@@ -27,7 +27,7 @@ from motion_grpo.rewards import Reward, check_differentiable, score_with_gradien
 from motion_grpo.seeding import generator_of
 from motion_grpo.training.callbacks import SkipNonFinite
 from motion_grpo.training.conditions import EpochSampler, NumberedConditions
-from motion_grpo.training.judging import named_rewards, weights_of
+from motion_grpo.training.judging import Conditions, check_truth, named_rewards, weights_of
 from motion_grpo.training.policy_settings import PolicySettings, refuse_first
 from motion_grpo.training.policy_trainer import PolicyTrainerMixin
 from motion_grpo.training.settings import WITHOUT_EFFECT_POLICY, refuse_without_effect
@@ -112,7 +112,8 @@ class RewardGradientTrainer(PolicyTrainerMixin, Trainer):
     Args:
         pipeline: the base policy with the scheduler that it is evaluated with; its denoiser is trained in place.
         args: settings.
-        train_dataset: :class:`MotionWindows` of recorded motion, with a seed.
+        train_dataset: :class:`MotionWindows` of recorded motion, with a seed; :class:`HeadWindows` where no reward
+            needs a truth.
         eval_clips: whole clips for the evaluation.
         rewards: by name, in place of those that ``args`` names.
         callbacks: further ones.
@@ -136,11 +137,13 @@ class RewardGradientTrainer(PolicyTrainerMixin, Trainer):
     ) -> None:
         self.take(pipeline, args, train_dataset, args.conditions_per_update, eval_clips)
         self.rewards = dict(rewards) if rewards is not None else named_rewards(args, args.device)
+        check_truth(self.rewards, self.windows)
         self.reward_weights = weights_of(self.rewards, args)
         eta = pipeline.scheduler.config.eta if args.eta is None else args.eta
         self.steps = transitions(self.rollout_scheduler, args.num_sampling_steps, eta)
         probe = self.conditions([0])
-        check_differentiable(self.rewards, self.reward_inputs(probe.state, probe))
+        resting = MotionState.unpack(self._resting(probe.mask), self.denoiser.state_layout)
+        check_differentiable(self.rewards, self.reward_inputs(resting, probe))
         self._logged: dict[str, list[float]] = defaultdict(list)
         super().__init__(
             model=self.policy,
@@ -177,7 +180,7 @@ class RewardGradientTrainer(PolicyTrainerMixin, Trainer):
         return (loss, {}) if return_outputs else loss
 
     def sample(
-        self, model: nn.Module, truth: TrainingBatch, numbers: Sequence[int]
+        self, model: nn.Module, truth: Conditions, numbers: Sequence[int]
     ) -> list[Float[Tensor, "batch frames d_state"]]:
         """Clean states to reward, with their gradients: the finished motions, or what each of the K steps predicts.
 
@@ -207,10 +210,10 @@ class RewardGradientTrainer(PolicyTrainerMixin, Trainer):
                 latents = latents + step.std * noise()
         return predicted or [latents]
 
-    def _loss(self, clean: Float[Tensor, "batch frames d_state"], truth: TrainingBatch) -> Float[Tensor, ""]:
+    def _loss(self, clean: Float[Tensor, "batch frames d_state"], truth: Conditions) -> Float[Tensor, ""]:
         layout = self.denoiser.state_layout
         # What lies in frames that do not exist has no gradient, or one bad value there would spoil them all.
-        clean = torch.where(truth.mask[..., None], clean, truth.state.pack(layout))
+        clean = torch.where(truth.mask[..., None], clean, self._resting(truth.mask))
         values = score_with_gradient(self.rewards, self.reward_inputs(MotionState.unpack(clean, layout), truth))
         loss = torch.zeros((), device=clean.device)
         for weight, (name, value) in zip(self.reward_weights, values.items(), strict=True):
@@ -221,6 +224,14 @@ class RewardGradientTrainer(PolicyTrainerMixin, Trainer):
             self._logged[f"rewards/{name}/mean"].append(float(everybody.mean()))
             self._logged[f"rewards/{name}/std"].append(spread)
         return loss
+
+    def _resting(self, mask: Bool[Tensor, "batch frames"]) -> Float[Tensor, "batch frames d_state"]:
+        """The rest pose of the mean body, in every frame."""
+        identity = torch.eye(3, device=mask.device).expand(*mask.shape, NUM_BODY_JOINTS + NUM_HAND_JOINTS, 3, 3)
+        body, hands = identity.split([NUM_BODY_JOINTS, NUM_HAND_JOINTS], dim=2)
+        zeros = torch.zeros(*mask.shape, NUM_BETAS + NUM_BODY_JOINTS, device=mask.device)
+        betas, contacts = zeros.split([NUM_BETAS, NUM_BODY_JOINTS], dim=-1)
+        return MotionState(betas, body, contacts, hands).pack(self.denoiser.state_layout)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the rewards, averaged since the last log, and how many updates were skipped."""

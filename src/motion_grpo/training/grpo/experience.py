@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from motion_grpo.data.batches import TrainingBatch
 from motion_grpo.inference.rollout import Transition, transition
 from motion_grpo.models import EgoMotionDenoiser
 from motion_grpo.motion import FPS, StateLayout
@@ -23,6 +22,7 @@ from motion_grpo.training.grpo.exploration import (
 )
 from motion_grpo.training.grpo.objective import gaussian_kl, log_density, step_weights
 from motion_grpo.training.grpo.perlin import perlin_noise, perturb_head
+from motion_grpo.training.judging import Conditions
 from motion_grpo.trajectory.head_poses import HeadPoses
 
 Predict = Callable[[Tensor, int, Tensor, Tensor, Tensor], Tensor]
@@ -214,7 +214,7 @@ def draw(
     predict: Predict,
     denoiser: EgoMotionDenoiser,
     scheduler: EgoMotionSDEScheduler,
-    truth: TrainingBatch,
+    truth: Conditions,
     generation: int,
     groups: Groups,
 ) -> Experience:

@@ -13,7 +13,6 @@ from torch.utils.data import Dataset
 from transformers import TrainerCallback
 
 from motion_grpo.data import Clip
-from motion_grpo.data.batches import TrainingBatch
 from motion_grpo.inference import EgoMotionPipeline
 from motion_grpo.metrics import diversity
 from motion_grpo.motion import MotionState
@@ -23,7 +22,7 @@ from motion_grpo.training.grpo.config import MotionGRPOConfig
 from motion_grpo.training.grpo.experience import Experience, Groups, draw, path
 from motion_grpo.training.grpo.objective import advantages, clipped_loss, is_clipped
 from motion_grpo.training.grpo.trl_adapter import GRPOTrainerAdapter
-from motion_grpo.training.judging import named_rewards, weights_of
+from motion_grpo.training.judging import Conditions, check_truth, named_rewards, weights_of
 from motion_grpo.training.policy_trainer import PolicyTrainerMixin
 
 
@@ -37,7 +36,8 @@ class MotionGRPOTrainer(PolicyTrainerMixin, GRPOTrainerAdapter):
     Args:
         pipeline: the base policy with the scheduler that it is evaluated with; its denoiser is trained in place.
         args: settings.
-        train_dataset: :class:`MotionWindows` of recorded motion, with a seed.
+        train_dataset: :class:`MotionWindows` of recorded motion, with a seed; :class:`HeadWindows` where no reward
+            needs a truth.
         eval_clips: whole clips for the evaluation (no guidance, no head noise).
         rewards: by name, in place of those that ``args`` names.
         callbacks: further ones.
@@ -62,6 +62,7 @@ class MotionGRPOTrainer(PolicyTrainerMixin, GRPOTrainerAdapter):
         self.take(pipeline, args, train_dataset, needed, eval_clips, project=args.project_rotations)
         smooth = args.reward_smooth_frames
         self.rewards = dict(rewards) if rewards is not None else named_rewards(args, args.device, smooth)
+        check_truth(self.rewards, self.windows)
         self.reward_weights = weights_of(self.rewards, args)
         path(args, self.rollout_scheduler, 0)  # refuses what cannot be drawn before anything is loaded
         self.reference = None
@@ -115,7 +116,7 @@ class MotionGRPOTrainer(PolicyTrainerMixin, GRPOTrainerAdapter):
         return replace(experience, advantages=advantage[first : first + len(numbers)])
 
     def _judge(
-        self, latents: Float[Tensor, "samples frames d_state"], truth: TrainingBatch, rows: list[int]
+        self, latents: Float[Tensor, "samples frames d_state"], truth: Conditions, rows: list[int]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Rewards of the samples, one number each, and as ``credit`` divides them; so many at a time as an update."""
         size = self.args.per_device_train_batch_size
