@@ -133,13 +133,22 @@ def test_what_is_rewarded(tmp_path, changes, graded, levels):
     assert [torch.allclose(state, finished, atol=1e-6) for state in found] == levels
 
 
+class Scaled(torch.nn.Module):
+    """Half of the noisy state, at every level."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, latents, level, cond, mask, rows) -> torch.Tensor:
+        return self.scale * latents
+
+
 def test_a_chain_reaches_the_steps_before_and_single_steps_do_not(tmp_path):
     """By a network whose answer at the last level is the noisy state itself, times a number that all levels share."""
     run = trainer(tmp_path, num_sampling_steps=3, backprop_steps=3, eta=0.0)
-    scale = torch.tensor(0.5, requires_grad=True)
-
-    def network(latents, level, cond, mask, rows):
-        return scale * latents
+    network = Scaled()
+    scale = network.scale
 
     numbers = [1]
     truth = run.conditions(numbers)

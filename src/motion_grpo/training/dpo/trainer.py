@@ -204,9 +204,7 @@ def _check_pairs(pairs: PreferencePairs, pipeline: EgoMotionPipeline, args: Moti
             f"The pairs are of {pairs.facts.layout}, the network has {layout}; draw pairs from this pipeline."
         )
     if pairs.mask.shape[1] != args.window:
-        raise ValueError(
-            f"The pairs have {pairs.mask.shape[1]} frames, but window is {args.window}; make them the same."
-        )
+        raise ValueError(f"Pairs have {pairs.mask.shape[1]} frames, but window is {args.window}; make them the same.")
     if len(pairs) < args.pairs_per_update:
         raise ValueError(
             f"There are {len(pairs)} pairs, and an update takes {args.pairs_per_update}; draw more (num_pairs), or "
