@@ -24,6 +24,7 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
+from records import read_records
 
 from motion_grpo import EgoMotionPipeline
 from motion_grpo.cards.models import card_settings, without_places
@@ -117,7 +118,7 @@ def run(
     for name in names:
         folder = work / name / budget / f"seed{seed}"
         key = {"row": name, "base": Path(base).name, "seed": seed, "budget": budget, "split": split}
-        if any(key.items() <= line.items() for line in _lines(out)):
+        if any(key.items() <= line.items() for line in read_records(out)):
             print(f"{name} is in {out} already.")
             continue
         if not (folder / "pipeline" / "model_index.json").is_file():
@@ -125,7 +126,7 @@ def run(
         _evaluate(str(folder / "pipeline"), data, folder, options, device)
         line = key | _facts(ROWS[name], base, folder) | {"changes": _changes(work / "base", folder)}
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_text(out, "".join(json.dumps(entry) + "\n" for entry in [*_lines(out), line]))
+        write_text(out, "".join(json.dumps(entry) + "\n" for entry in [*read_records(out), line]))
 
 
 def _train(
@@ -228,17 +229,13 @@ def _clips(evaluation: Path) -> dict[tuple[str, str, str], dict[str, Any]]:
     return {(row["split"], row["source"], row["clip"]): row for row in rows if row["system"] == "model"}
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-
-
 # ---- the page
 
 
 @app.command()
 def write(out: Path = KEPT, page: Path = PAGE) -> None:
     """Make the tables of docs/post_training.md."""
-    write_between(page, START, f"\n{tables(_lines(out))}\n", END)
+    write_between(page, START, f"\n{tables(read_records(out))}\n", END)
 
 
 def tables(lines: Iterable[Mapping[str, Any]]) -> str:
