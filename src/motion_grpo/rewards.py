@@ -241,7 +241,9 @@ def joint_jitter_error(inputs: RewardInputs) -> Float[Tensor, "samples steps 22"
 
 def _rotvec_distances(inputs: RewardInputs) -> Float[Tensor, "samples frames 21"]:
     sampled, true = map(roma.rotmat_to_rotvec, (inputs.body_rotmats, _known(inputs.true_body_rotmats)))
-    return (torch.remainder(sampled - true + torch.pi, 2 * torch.pi) - torch.pi).abs().sum(dim=-1)
+    difference = sampled - true
+    turns = (difference.detach() / (2 * torch.pi)).round()
+    return (difference - 2 * torch.pi * turns).abs().sum(dim=-1)
 
 
 def _planted_speeds(inputs: RewardInputs) -> Float[Tensor, "samples steps 4"]:

@@ -41,7 +41,7 @@ def test_from_egoallos_weights_to_updates(tmp_path, name):
     base = EgoMotionPipeline.from_egoallo(GOLDEN / name)
     frozen = {n: p.clone() for n, p in base.denoiser.named_parameters() if n.startswith("latent_from_cond.")}
     run = trainer(
-        tmp_path, base=base, **AUTHORS | {"epsilon": 1e-5}, num_sampling_steps=4, per_device_train_batch_size=4,
+        tmp_path, base=base, **AUTHORS | {"epsilon": 1e-5}, num_sampling_steps=30, per_device_train_batch_size=4,
         gradient_accumulation_steps=1, steps_per_generation=4, learning_rate=2e-5, max_steps=4, seed=1,
     )  # fmt: skip
     run.train()
