@@ -1,5 +1,8 @@
 """The authors' setting: EgoAllo's network and sampler, frozen layers, several updates a rollout."""
 
+import os
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,7 +17,8 @@ from tests.tiny import GOLDEN
 from tests.training.grpo.setup import config, logged, pipeline, trainer
 from tests.training.grpo.test_trainer import experience
 
-PRESET = yaml.safe_load((Path(__file__).parents[3] / "configs" / "grpo_authors.yaml").read_text())
+ROOT = Path(__file__).parents[3]
+PRESET = yaml.safe_load((ROOT / "configs" / "grpo_authors.yaml").read_text())
 OWN = ("timestep_spacing", "eta", "variance", "direction_offset", "project_rotations", "trainable", "rewards",
        "reward_omegas", "aggregation", "group_std_floor", "advantage_clip", "epsilon", "log_prob_reduction",
        "credit", "exploration", "weight_decay", "head_noise", "max_grad_norm")  # fmt: skip
@@ -101,3 +105,14 @@ def test_settings_without_a_meaning(tmp_path, settings, message):
 def test_a_pattern_that_matches_nothing_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"trainable has '!head_layer\.\*', which matches no weight"):
         trainer(tmp_path, trainable=["*", "!head_layer.*"])
+
+
+@pytest.mark.slow
+def test_their_batch_fits_into_8_gb(tmp_path):
+    """A rollout of 1,024 samples and the first of its 16 updates, by the shipped paper_base, on one core."""
+    program = Path(__file__).with_name("authors_memory.py")
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, str(program), str(tmp_path)]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert float(done.stdout.split()[-1]) < 8
