@@ -1,4 +1,4 @@
-"""The first update of configs/grpo_authors.yaml, whole: 64 conditions x 16, 30 steps, 128 frames; prints its peak in GB.
+"""The first update of configs/grpo_authors.yaml: 64 conditions x 16, 30 steps, 128 frames; prints its peak in GB.
 
 python tests/training/grpo/authors_memory.py OUTPUT_DIR
 """
