@@ -18,9 +18,9 @@ from motion_grpo.data.schema import rows_to_table
 from motion_grpo.rewards import RewardInputs
 from motion_grpo.training import DenoisingConfig, MotionDPOConfig, RewardGradientConfig
 from tests.tiny import head_trajectory
-from tests.training.dpo.test_trainer import SETTINGS as DPO
+from tests.training.dpo.setup import SETTINGS as DPO
+from tests.training.gradient_setup import SETTINGS
 from tests.training.grpo.setup import pipeline
-from tests.training.test_reward_gradient import SETTINGS
 
 ROOT = Path(__file__).parents[2]
 RUN = {"save_strategy": "steps", "save_steps": 1.0, "eval_strategy": "steps", "eval_steps": 2.0, "max_steps": 2}

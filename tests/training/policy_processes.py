@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 
-from tests.training import test_reward_gradient
-from tests.training.dpo import test_trainer as test_dpo
+from tests.training import gradient_setup
+from tests.training.dpo import setup as dpo_setup
 from tests.training.grpo.setup import logged, weights
 
-MAKERS = {"reward_gradient": (test_reward_gradient.trainer, "reward"), "dpo": (test_dpo.trainer, "margin")}
+MAKERS = {"reward_gradient": (gradient_setup.trainer, "reward"), "dpo": (dpo_setup.trainer, "margin")}
 
 
 def main(kind: str, output: str, result: str, per_device: str, accumulation: str) -> None:

@@ -6,8 +6,8 @@ import torch
 from motion_grpo.data import HeadWindows
 from motion_grpo.training import MotionGRPOTrainer, RewardGradientTrainer
 from tests.tiny import head_trajectory
+from tests.training.gradient_setup import config as gradient_config
 from tests.training.grpo.setup import WINDOW, config, logged, pipeline, weights
-from tests.training.test_reward_gradient import config as gradient_config
 
 TRUTH_FREE = ["ground_penetration", "foot_skating", "jitter"]
 MAKERS = {"grpo": (MotionGRPOTrainer, config), "reward_gradient": (RewardGradientTrainer, gradient_config)}

@@ -17,27 +17,12 @@ from motion_grpo import EgoMotionPipeline
 from motion_grpo.data import MotionWindows
 from motion_grpo.motion import MotionState, StateLayout
 from motion_grpo.rewards import REWARDS, RewardInputs, VisualReward, check_differentiable, score_with_gradient
-from motion_grpo.training import RewardGradientConfig, RewardGradientTrainer, newest_checkpoint
+from motion_grpo.training import RewardGradientTrainer, newest_checkpoint
 from tests.tiny import moving_clip, tiny_denoiser, tiny_perceptual_model
-from tests.training.grpo.setup import SETTINGS, WINDOW, logged, pipeline, weights, windows
+from tests.training.gradient_setup import config, trainer
+from tests.training.grpo.setup import WINDOW, logged, pipeline, weights, windows
 
 ROOT = Path(__file__).parents[2]
-OWN = ("num_generations", "exploration_components", "head_noise")
-SETTINGS = {name: value for name, value in SETTINGS.items() if name not in OWN} | {
-    "per_device_train_batch_size": 4, "ema_decay": 0.0,
-}  # fmt: skip
-
-
-def config(output: Path, **changes) -> RewardGradientConfig:
-    return RewardGradientConfig(str(output), **SETTINGS | changes)
-
-
-def trainer(output: Path, *, base: EgoMotionPipeline | None = None, data=None, **changes) -> RewardGradientTrainer:
-    given_ = {name: changes.pop(name) for name in ("eval_clips", "rewards_by_name") if name in changes}
-    given_["rewards"] = given_.pop("rewards_by_name", None)
-    return RewardGradientTrainer(base or pipeline(), config(output, **changes), data or windows(), **given_)
-
-
 # ---- whole runs
 
 

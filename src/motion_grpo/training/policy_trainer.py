@@ -185,7 +185,7 @@ class PolicyTrainerMixin(HubTrainerMixin):
             return
         with self.averaged():
             parts = {**self.pipeline.components, "denoiser": self.policy.merged(state)}
-            names = ("num_inference_steps", "window", "overlap", "stitching")
+            names = ("num_inference_steps", "window", "overlap", "stitching", "guidance", "neck_low_pass")
             config = {name: self.pipeline.config[name] for name in names}
             EgoMotionPipeline(**parts, **config).save_pretrained(folder)
             self.policy.save_adapter(folder)

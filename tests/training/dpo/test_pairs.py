@@ -5,18 +5,11 @@ import torch
 
 from motion_grpo.motion import MotionState
 from motion_grpo.rewards import REWARDS, RewardInputs, score
-from motion_grpo.training import PreferencePairs, draw_pairs
+from motion_grpo.training import PreferencePairs
 from motion_grpo.training.judging import conditions_of, reward_inputs
 from motion_grpo.trajectory.head_poses import HeadPoses
+from tests.training.dpo.setup import CPU, NAMES, drawn
 from tests.training.grpo.setup import WINDOW, pipeline, windows
-
-CPU = torch.device("cpu")
-NAMES = ("rotation", "position")
-
-
-def drawn(count: int = 5, rewards: dict | None = None, **options) -> PreferencePairs:
-    settings = {"count": count, "group_size": 4, "num_sampling_steps": 2, "seed": 0, "device": CPU} | options
-    return draw_pairs(pipeline(), windows(), rewards or {name: REWARDS[name] for name in NAMES}, **settings)
 
 
 def test_winners_earn_more():

@@ -4,37 +4,18 @@ import math
 import os
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 
 from motion_grpo import EgoMotionPipeline
-from motion_grpo.training import MotionDPOConfig, MotionDPOTrainer, PreferencePairs, newest_checkpoint
+from motion_grpo.training import newest_checkpoint
 from tests.tiny import moving_clip
-from tests.training.dpo.test_pairs import drawn
-from tests.training.grpo.setup import SETTINGS, logged, pipeline, weights
+from tests.training.dpo.setup import config, trainer
+from tests.training.grpo.setup import logged, pipeline, weights
 
 ROOT = Path(__file__).parents[3]
-OWN = ("exploration_components", "head_noise")
-SETTINGS = {name: value for name, value in SETTINGS.items() if name not in OWN} | {
-    "per_device_train_batch_size": 4, "beta": 100.0,
-}  # fmt: skip
-
-
-@cache
-def pairs() -> PreferencePairs:
-    return drawn(12)
-
-
-def config(output: Path, **changes) -> MotionDPOConfig:
-    return MotionDPOConfig(str(output), **SETTINGS | changes)
-
-
-def trainer(output: Path, *, base: EgoMotionPipeline | None = None, given=None, **changes) -> MotionDPOTrainer:
-    options = {name: changes.pop(name) for name in ("eval_clips", "reference") if name in changes}
-    return MotionDPOTrainer(base or pipeline(), config(output, **changes), given or pairs(), **options)
 
 
 @pytest.mark.parametrize("lora_r", [0, 2])
