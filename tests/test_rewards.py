@@ -1,4 +1,5 @@
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import fields, replace
 
@@ -148,10 +149,14 @@ def test_the_scalar_is_that_of_the_metric(seed: int) -> None:
     batch = inputs(seed)
     pairs = batch.joints, batch.true_joints
     values = score(build_rewards(list(REWARDS)), batch)
+    rotvecs = map(roma.rotmat_to_rotvec, (batch.body_rotmats, batch.true_body_rotmats))
+    wrapped = torch.remainder(operator.sub(*rotvecs) + torch.pi, 2 * torch.pi) - torch.pi
     errors = {
         "rotation": torch.deg2rad(metrics.mpjre(batch.body_rotmats, batch.true_body_rotmats)),
+        "rotation_l1": wrapped.abs().sum(-1).mean((1, 2)),
         "position": metrics.mpjpe(*pairs) / 1000,
         "aligned_position": 0.5 * metrics.pa_mpjpe(*pairs) / 1000,
+        "aligned_position_egoallo": metrics.pa_mpjpe_egoallo(*pairs) / 1000,
         "velocity": metrics.mpjve(*pairs, FPS) / 1000,
         "ground_penetration": 10 * metrics.ground_penetration(batch.joints, per_frame=True),
         "foot_skating": metrics.foot_skating(batch.joints, per_frame=True) * FPS,

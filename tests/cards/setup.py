@@ -9,11 +9,19 @@ from motion_grpo.cards.results import (
 from motion_grpo.models import MotionPerceptualModel
 from motion_grpo.training import (
     DenoisingConfig,
+    MotionDPOConfig,
     MotionGRPOConfig,
     PerceptualConfig,
+    RewardGradientConfig,
 )
 
-CONFIGS = {"pipeline": DenoisingConfig, "grpo": MotionGRPOConfig, "perceptual": PerceptualConfig}
+CONFIGS = {
+    "pipeline": DenoisingConfig,
+    "grpo": MotionGRPOConfig,
+    "reward_gradient": RewardGradientConfig,
+    "dpo": MotionDPOConfig,
+    "perceptual": PerceptualConfig,
+}
 
 
 def results_of(weights: Path, scale: float = 1.0, **settings) -> dict:

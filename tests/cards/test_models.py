@@ -15,6 +15,7 @@ from motion_grpo.cards import write_checkpoint_card, write_dataset_card
 from motion_grpo.cards.models import (
     KINDS,
     NOT_EVALUATED,
+    POST_TRAINED,
     build_card,
     card_settings,
     load_lines,
@@ -53,7 +54,7 @@ def facts_of(kind: str) -> dict:
         "steps": 1200, "batch": "32 windows", "frames": 128, "seed": 0, "hours": 0.5, "machine": "one CPU",
         "versions": {"torch": "2.9"}, "curves": None, "training_config": None, "limits": None,
     }  # fmt: skip
-    if kind == "grpo":
+    if kind in POST_TRAINED:
         facts |= {"base_model": "me/base", "base_evaluation": None}
     if kind == "perceptual":
         facts["policies"] = ["base", "paper_base"]
@@ -118,7 +119,7 @@ def test_a_card_and_its_metadata(kind):
     assert card.data.datasets == ["me/motions"]
     assert {"motion", "egocentric", "smpl-h", "diffusers", "walking"} <= set(card.data.tags)
     assert ({"grpo", "trl"} <= set(card.data.tags)) == (kind == "grpo")
-    assert card.data.base_model == ("me/base" if kind == "grpo" else None)
+    assert card.data.base_model == ("me/base" if kind in POST_TRAINED else None)
     for words in ("# mine", "A model.", "1,200 steps of 32 windows of 128 frames, seed 0, 0.5 hours on one CPU",
                   "torch 2.9", 'from_pretrained("me/mine")', "Recorded by nobody.", "CC BY 4.0", "Not for surveillance",
                   "medical", "The floor is flat", "Not evaluated"):  # fmt: skip

@@ -31,7 +31,7 @@ PAGES = {
 HERE = [
     "README.md", "CONTRIBUTING.md", "index.md", "install.md", "command_line.md", "notebook.md", "devices.md",
     "hands.md", "guidance.md", "checkpoints.md", "conventions.md", "from_amass.md", "data.md", "pretraining.md",
-    "grpo.md", "perceptual.md", "metrics.md",
+    "grpo.md", "post_training.md", "perceptual.md", "metrics.md",
 ]  # fmt: skip
 """Pages that this module runs; others have modules of their own."""
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
@@ -152,10 +152,10 @@ def test_snippets_run(page, world, monkeypatch):
 def test_trainings_run(world):
     """All of them, each as it stands but for its preset, which is of two steps; in one process of their own."""
     (world / "configs").mkdir()
-    networks = {"pretrain": {"model_config": DENOISER}, "perceptual": {"model_config": CRITIC}, "grpo": {}}
+    networks = {"pretrain": {"model_config": DENOISER}, "perceptual": {"model_config": CRITIC}}
     for path in (ROOT / "configs").glob("*.yaml"):
-        script = path.name.split("_")[0]
-        preset = SETTINGS[script] | networks[script] | {"max_steps": 2, "overwrite": True}
+        script = path.stem.split("_")[0]
+        preset = SETTINGS[script] | networks.get(script, {}) | {"max_steps": 2, "overwrite": True}
         (world / "configs" / path.name).write_text(yaml.safe_dump(preset))
     local = [line for line in TRAININGS if "--push_to_hub" not in line]  # tests/hub runs those that push
     assert len(local) > 8

@@ -7,7 +7,7 @@ from motion_grpo.cli.main import COMMANDS, main
 
 from motion_grpo.data.importers.egoallo_hdf5 import EgoAlloHdf5Importer
 from motion_grpo.extras import extra
-from motion_grpo.training.grpo.policy import MotionPolicy
+from motion_grpo.training.policy import MotionPolicy
 from tests.tiny import tiny_pipeline
 
 

@@ -82,7 +82,7 @@ def model_card(kind: str, metadata: Mapping[str, Any], facts: Mapping[str, Any])
     """The card of a model.
 
     Args:
-        kind: ``pipeline``, ``grpo`` or ``perceptual``; names a template of hub_cards/.
+        kind: names a template of hub_cards/.
         metadata: arguments of huggingface_hub's ``ModelCardData``.
         facts: what the template asks for, see :data:`FACTS`. None states that there is nothing to say.
 

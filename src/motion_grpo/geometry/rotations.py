@@ -87,6 +87,17 @@ def low_pass_rotations(rotmats: Float[Tensor, "*batch frames 3 3"], sigma: float
     return project_to_rotation(smooth.reshape(*rotmats.shape[:-3], 9, -1).mT.unflatten(-1, (3, 3)))
 
 
+def geodesic_angle(a: Float[Tensor, "*#batch 3 3"], b: Float[Tensor, "*#batch 3 3"]) -> Float[Tensor, "*batch"]:
+    """The angle of the rotation from ``a`` to ``b``, 0 to pi radians, by their distance, sqrt(8) sin(angle / 2).
+
+    The gradient is finite everywhere, and 0 where it is undefined: at equal rotations and at a half turn.
+    """
+    sine = torch.linalg.vector_norm(b - a, dim=(-2, -1)) / 8**0.5
+    inside = sine.clamp_max(1 - 1e-6)
+    angle = torch.asin(inside)
+    return 2 * (angle + (torch.asin(sine.clamp_max(1.0)) - angle).detach())
+
+
 def heading(R_world_cpf: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch"]:
     """Angle about the vertical, in radians, of the frame's z axis, which is where a CPF looks."""
     return torch.atan2(R_world_cpf[..., 1, 2], R_world_cpf[..., 0, 2])

@@ -82,19 +82,25 @@ def sample_latents(
     if latents is not None and tuple(latents.shape) != shape:
         raise ValueError(f"latents have shape {tuple(latents.shape)}; this trajectory and network need {shape}.")
     refuse_incompatible(scheduler, denoiser.config.max_t)
-    cond = denoiser.condition(
-        head,
-        None if wrists is None else wrists.hand_positions(),
-        wrists=wrists,
-        body_measures=None if body_measures is None else body_measures.expand(shape[1], -1),
-    )
+
+    def cond_of(start: int, stop: int) -> Float[Tensor, "frames d_cond"]:
+        seen = None if wrists is None else WristPoses(*(x[start:stop] for x in wrists))
+        return denoiser.condition(
+            head.window(start, stop),
+            None if seen is None else seen.hand_positions(),
+            wrists=seen,
+            body_measures=None if body_measures is None else body_measures.expand(stop - start, -1),
+        )
+
+    begins = denoiser.config.cond_param == "canonicalized"  # its features are seen from a window's first frame
     network = StitchedDenoiser(
         denoiser,
-        cond,
+        cond_of(0, shape[1]),
         window=window,
         overlap=overlap,
         stitching=stitching,
         window_batch_size=window_batch_size,
+        cond_of=cond_of if begins else None,
     )
     scheduler.set_timesteps(num_inference_steps, device=device)
     batches = network.num_batches(num_samples) * len(scheduler.timesteps)

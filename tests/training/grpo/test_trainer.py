@@ -78,7 +78,7 @@ def test_a_perceptual_model_is_a_reward(tmp_path, credit):
     part = experience(run)
     # Exp(s) of a score in (0, 1), the same in every frame.
     state = MotionState.unpack(part.latents[-1], run.denoiser.state_layout)
-    values = run.rewards["visual"](run._reward_inputs(state, run.conditions([3, 5]), [0] * 4 + [1] * 4))
+    values = run.rewards["visual"](run.reward_inputs(state, run.conditions([3, 5]), [0] * 4 + [1] * 4))
     assert ((values > 1) & (values < math.e)).all()
     expected, _ = normalize_in_groups(values, 4, 1e-9)
     if credit == "frame":
@@ -168,7 +168,7 @@ def test_a_recorded_motion_earns_every_reward_in_full(tmp_path):
     """Truth and sample go through the same kinematics."""
     run = trainer(tmp_path)
     truth = run.conditions([3, 5])
-    inputs = run._reward_inputs(truth.state, truth, [0, 1])
+    inputs = run.reward_inputs(truth.state, truth, [0, 1])
     for name, reward in run.rewards.items():
         torch.testing.assert_close(reward(inputs), torch.ones(2), rtol=0, atol=1e-4, msg=name)
 
