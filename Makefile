@@ -3,6 +3,7 @@
 #   make test    the tests; MARK= runs those too that are marked slow
 #   make lint    style, and which part imports which
 #   make types   pyright; the number of its errors may only fall
+#   make docs    the pages of docs/ as a site in build/site, with warnings as errors
 # PyTorch is installed in a step of its own, so that you can choose the build for your hardware, and nothing else replaces it:
 #   make demo TORCH="torch==2.11.0"        or TORCH=path/to/torch.whl
 PYTHON ?= python3
@@ -15,19 +16,23 @@ RUN = OMP_NUM_THREADS=$(THREADS) OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1 $(VENV
 THREADS ?= 2
 MARK ?= not slow
 
-.PHONY: demo test lint types install clean
+.PHONY: demo test lint types docs install clean
 
 demo: $(VENV)/.demo
 	$(RUN) pipelines/demo.py
 
+# A file stays with one process, so what its tests share is made once.
 test: $(VENV)/.test
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest -n 2 --durations=10 -m "$(MARK)"
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile --durations=10 -m "$(MARK)"
 
 lint: $(VENV)/.test
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/lint-imports
 
 types: $(VENV)/.test
 	$(VENV)/bin/python tools/check_types.py
+
+docs: $(VENV)/.test
+	NO_MKDOCS_2_WARNING=true $(VENV)/bin/python -m mkdocs build --quiet
 
 install: $(VENV)/.demo
 

@@ -1,6 +1,7 @@
 """What one GPU does at full size, in one call of a few minutes: sampling, an iteration of GRPO, a step of training.
 
     python benchmarks/gpu.py [--seconds 200] [--output gpu.json] [--grpo configs/grpo_paper.yaml] [--tiny]
+    python benchmarks/gpu.py --page    # writes the tables of docs/performance.md from docs/results/performance
 
 Weights are random and the motion is made up: no checkpoint and no data set are needed. Every row stands alone: one that
 fails says why and the next one runs; what has been measured is in the table and in the JSON file at once. ``--tiny``
@@ -43,8 +44,9 @@ from motion_grpo.training.grpo.experience import path
 from motion_grpo.trajectory import HeadTrajectory
 from motion_grpo.trajectory.head_poses import HeadPoses
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-PAGE = CONFIGS.parent / "docs/performance.md"
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS, KEPT, PAGE = ROOT / "configs", ROOT / "docs/results/performance", ROOT / "docs/performance.md"
+START, END = "<!-- gpu: written by benchmarks/gpu.py -->", "<!-- end of gpu -->"
 PRESETS = [CONFIGS / "grpo_paper.yaml", CONFIGS / "grpo_authors.yaml"]
 TINY = {"d_latent": 32, "d_feedforward": 32, "d_noise_emb": 16, "num_encoder_layers": 1, "num_decoder_layers": 1}
 CRITIC = "checkpoints/perceptual/config.json"
@@ -129,30 +131,6 @@ def in_words(row: dict[str, Any]) -> str:
         return f"{row['name']:62} {row['error']}"
     numbers = [f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items()]
     return f"{row['name']:62} " + ", ".join(numbers[1:])
-
-
-def page(file: Path) -> str:
-    """The rows of a JSON file as a Markdown table under the machine's name."""
-    kept = json.loads(file.read_text(encoding="utf-8"))
-    machine = kept["machine"]
-    lines = [
-        f"{machine['device']}, torch {machine['torch']}, CUDA {machine['cuda']}:",
-        "",
-        "| what | time | beside it | peak memory of tensors |",
-        "|---|---|---|---|",
-    ]
-    for row in kept["rows"]:
-        if "error" in row:
-            continue
-        if "ms" in row:
-            time, more = f"{row['ms']:.4g} ms", {"a window": ("ms_per_window", " ms"), "off by": ("difference", "")}
-        elif "ratio" in row:
-            time, more = f"{row['iteration_s']:.3g} s", {"arithmetic": ("arithmetic_s", " s"), "ratio": ("ratio", "")}
-        else:
-            time, more = f"{1e3 * row['step_s']:.3g} ms", {"windows a second": ("windows_per_s", "")}
-        beside = [f"{name} {row[key]:.4g}{unit}" for name, (key, unit) in more.items() if row.get(key)]
-        lines.append(f"| {row['name']} | {time} | {', '.join(beside)} | {row['peak_memory_gb']} GB |")
-    return "\n".join(lines)
 
 
 # ---- what is measured on
@@ -434,12 +412,38 @@ def sampling_rows(bench: Bench, batch: int, kinds: list[tuple[str, bool, bool, d
         )
 
 
+def tables(kept: Path) -> str:
+    """A table for each machine that was measured, of the files that ``--output`` wrote."""
+    text = []
+    for file in sorted(kept.glob("*.json")):
+        results = json.loads(file.read_text(encoding="utf-8"))
+        machine = dict(results["machine"])
+        versions = ", ".join(f"{name} {version}" for name, version in machine.items() if name != "device")
+        text += [f"**{machine['device']}** ({versions}; commit {results['commit'][:7]}).", ""]
+        text += ["| | time | memory, GB | |", "|---|---|---|---|"]
+        text += [markdown(row) for row in results["rows"] if "error" not in row] + [""]
+        left_out = sum("error" in row for row in results["rows"])
+        text += [f"{left_out} rows were left out: the time was up.", ""] if left_out else []
+    return "\n".join(text).rstrip()
+
+
+def markdown(row: dict[str, Any]) -> str:
+    """A row of a table."""
+    if "ms" in row:
+        seconds, note = row["ms"] / 1e3, f"differs by {row['difference']:.1g}" if row.get("difference") else ""
+    elif "ratio" in row:
+        seconds, note = row["iteration_s"], f"{row['ratio']:.2f} times its arithmetic ({row['arithmetic_s']:.1f} s)"
+    else:
+        seconds, note = row["step_s"], f"{row['windows_per_s']:.0f} windows a second"
+    time = f"{seconds:.1f} s" if seconds >= 1 else f"{1e3 * seconds:.0f} ms"
+    return f"| {row['name']} | {time} | {row['peak_memory_gb']:.2f} | {note} |"
+
+
 def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     """Measures row by row; the rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=200.0, help="rows that would take longer are left out")
     parser.add_argument("--output", help="JSON file")
-    parser.add_argument("--page", type=Path, help="put the table of such a file into docs/performance.md, and end")
     parser.add_argument(
         "--grpo", nargs="*", default=[file for file in PRESETS if file.exists()], help="presets of GRPO"
     )
@@ -447,9 +451,10 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 256], help="windows sampled at once")
     parser.add_argument("--tiny", action="store_true", help="a network and batches that a CPU runs in seconds")
     parser.add_argument("--cpu", action="store_true", help="leave a GPU alone")
+    parser.add_argument("--page", action="store_true", help="measure nothing, write docs/performance.md")
     options = parser.parse_args(arguments)
-    if options.page is not None:
-        write_between(PAGE, "<!-- gpu -->", page(options.page), "<!-- /gpu -->")
+    if options.page:
+        write_between(PAGE, START, tables(KEPT), END)
         return []
     bench = Bench(options)
     run_all(bench)

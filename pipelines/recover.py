@@ -1,10 +1,13 @@
 """Recovers full-body motion from a head trajectory: ``motion-grpo recover closed_loop_trajectory.csv -o walk.npz``."""
 
+import json
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
+from diffusers.utils import logging
 from motion_grpo.cli.head_options import (
     Convention,
     DeviceCpf,
@@ -72,8 +75,10 @@ def recover(
     ] = False,
     picture: Annotated[Path | None, typer.Option(help="Also draw the body along the head path (.png).")] = None,
     torch_device: Annotated[str, typer.Option(help="cpu, cuda, mps ...")] = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Recover full-body motion from a head trajectory."""
+    say = Console(stderr=as_json, markup=False, highlight=False, soft_wrap=True).print
     check_output_path(output)
     if picture is not None:
         check_picture_path(picture)
@@ -89,10 +94,11 @@ def recover(
             T_device_cpf=read_T_device_cpf(T_device_cpf),
         )
         pieces = load_segments(trajectory, **options) if split else [load_trajectory(trajectory, **options)]
-        pipe = EgoMotionPipeline.from_pretrained(checkpoint).to(torch_device)
+        pipe = _load_pipeline(checkpoint).to(torch_device)
         motions: list[Motion] = []
+        told: list[dict[str, Any]] = []
         for piece in pieces:
-            _say(_described(piece))
+            say(_described(piece))
             generator = torch.Generator().manual_seed(seed)
             seen = tuple(path for path in (hands, hamer) if path is not None)
             result = pipe(
@@ -107,21 +113,43 @@ def recover(
                 generator=generator,
             )
             if result.guidance is not None:
-                _say(str(result.guidance))
+                say(str(result.guidance))
             motions += result.motions
+            told += [_facts(piece)] * len(result.motions)
         critic = _installed_critic(torch_device)
         for number, motion in enumerate(motions):
             path = output if len(motions) == 1 else numbered(output, number)
-            _say(f"wrote {motion.save(path)} ({len(motion)} frames at {motion.fps:.0f} fps)")
+            say(f"wrote {motion.save(path)} ({len(motion)} frames at {motion.fps:.0f} fps)")
+            told[number] = told[number] | {"file": str(path), "frames": len(motion), "fps": motion.fps}
             if critic is not None:
-                _say(f"  {_verdict(score_motion(critic, motion))}")
+                scored = score_motion(critic, motion)
+                say(f"  {_verdict(scored)}")
+                told[number] |= {"plausible": scored.score, "implausible_seconds": scored.implausible()}
         if picture is not None:
             draw_strip({"recovered": motions[0]}, picture, title=trajectory.name)
-            _say(f"drew {picture}")
+            say(f"drew {picture}")
+    if as_json:
+        print(json.dumps(told))
 
 
-def _say(text: str) -> None:
-    Console().print(text, markup=False, highlight=False, soft_wrap=True)
+def _load_pipeline(checkpoint: str) -> EgoMotionPipeline:
+    """The pipeline, whose progress is shown on terminals only: a log has no use for bars."""
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    pipe = EgoMotionPipeline.from_pretrained(checkpoint)
+    pipe.set_progress_bar_config(disable=not sys.stderr.isatty())
+    return pipe
+
+
+def _facts(piece: HeadTrajectory) -> dict[str, Any]:
+    """What ``--json`` says of a piece of the recording."""
+    return {
+        "source": str(piece.source),
+        "seconds": piece.duration,
+        "floor_m": piece.floor_height,
+        "floor_from": piece.floor_source,
+        "frame": piece.source_frame,
+    }
 
 
 def _described(piece: HeadTrajectory) -> str:

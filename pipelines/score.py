@@ -1,5 +1,7 @@
 """Says how plausible a motion is, and where least: ``motion-grpo score walk.npz --trajectory head.csv``."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -40,6 +42,7 @@ def score(
     vrs: Vrs = None,
     T_device_cpf: DeviceCpf = None,
     torch_device: Annotated[str, typer.Option(help="cpu, cuda, mps ...")] = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say how plausible a motion is: 0 is made up, 1 is real."""
     console = Console()
@@ -60,6 +63,9 @@ def score(
             )
             head = _piece_of(loaded, pieces).resample(FPS)
         scored = score_motion(MotionPerceptualModel.from_pretrained(model).to(torch_device), loaded, head, window)
+    if as_json:
+        print(json.dumps({"file": str(motion)} | asdict(scored)))
+        return
     console.print(
         f"{motion}: {scored.score:.3f} (0 made up, 1 real), mean of {len(scored.windows)} windows of up to {window} "
         f"frames, {'with its own head' if head is None else f'with the head of {trajectory}'}",

@@ -23,6 +23,7 @@ from rich.progress import track
 from motion_grpo import EgoMotionPipeline, HandObservations, HeadTrajectory
 from motion_grpo.body import WRIST_JOINTS
 from motion_grpo.data import Clip
+from motion_grpo.data.loading import evenly
 from motion_grpo.evaluation import clip_generators, clip_name, head_trajectory, read_clips, score
 from motion_grpo.files import write_between, write_text
 from motion_grpo.motion import FPS
@@ -115,7 +116,7 @@ def run(
     model: str = "base",
     split: str = "val,test",
     out: Path = KEPT,
-    limit: Annotated[int | None, typer.Option(help="Only so many clips a source.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only so many clips a source, evenly spread.")] = None,
     conditions: Annotated[str, typer.Option(help="Some of the conditions, by number; all by default.")] = "",
 ) -> None:
     """Recover every clip under each condition."""
@@ -131,7 +132,8 @@ def run(
     for part in split.split(","):
         clips = read_clips(dataset, part)
         for source in sorted({clip.source for clip in clips}):
-            of_source = [clip for clip in clips if clip.source == source][:limit]
+            of_source = [clip for clip in clips if clip.source == source]
+            of_source = [of_source[index] for index in evenly(len(of_source), limit)]
             place = {"split": part, "source": source}
             lines += [place | {"condition": name} | _measured(pipeline, of_source, name) | facts for name in names]
     write_text(out, "".join(json.dumps(line) + "\n" for line in lines))

@@ -22,14 +22,16 @@ from motion_grpo import EgoMotionPipeline
 from motion_grpo.data import Clip
 from motion_grpo.data.loading import evenly
 from motion_grpo.evaluation.clips import clip_generators, frames_of, head_trajectory, read_clips, score
-from motion_grpo.files import write_text
+from motion_grpo.files import write_between, write_text
 from motion_grpo.motion import FPS, Motion
 from motion_grpo.streaming import EgoMotionStream, StreamConfig, motion_of
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE, KEPT = ROOT / "docs/live.md", ROOT / "docs/results/live_stream.json"
+START, END = "<!-- lag: written by studies/live_stream.py -->", "<!-- end of lag -->"
+HEADER = """| lag | steps | MPJPE, mm | to the whole's | jitter | to the whole's | push, ms | 99th percentile |
+|---|---|---|---|---|---|---|---|"""
 LAGS, STEPS = (0, 3, 6, 15, 30), (1, 2, 5)
-METRICS = ("MPJPE", "MPJVE", "Jitter", "FS")
 
 
 def streamed(pipe: EgoMotionPipeline, clip: Clip, config: StreamConfig) -> tuple[Motion, int, list[float]]:
@@ -78,7 +80,7 @@ def line(row: dict) -> str:
     change = {name: 100 * (row["stream"][name] / row["whole"][name] - 1) for name in row["stream"]}
     return (
         f"| {row['lag']} ({1e3 * row['lag'] / FPS:.0f} ms) | {row['steps']} | {row['stream']['mpjpe']:.1f} "
-        f"| {change['mpjpe']:+.1f}% | {row['stream']['jitter']:.0f} | {change['jitter']:+.0f}% "
+        f"| {change['mpjpe']:+.1f}% | {row['stream']['jitter']:.2f} | {change['jitter']:+.0f}% "
         f"| {row['push_ms']['median']:.1f} | {row['push_ms']['p99']:.1f} |"
     )
 
@@ -112,6 +114,7 @@ def main() -> None:
             rows.append(measure(pipe, clips, wholes, config))
             print(line(rows[-1]), flush=True)
     if args.write:
+        write_between(PAGE, START, "\n".join(["", HEADER, *map(line, rows), ""]), END)
         write_text(KEPT, json.dumps({"clips": [clip.id for clip in clips], "rows": rows}, indent=1) + "\n")
 
 

@@ -1,8 +1,7 @@
 import math
-import sys
+import operator
 from collections.abc import Callable
 from dataclasses import fields, replace
-from pathlib import Path
 
 import pytest
 import roma
@@ -13,66 +12,26 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from motion_grpo import metrics
-from motion_grpo.body import FOOT_JOINTS, HEAD
+from motion_grpo.body import FOOT_JOINTS
 from motion_grpo.body.joints import LEFT_WRIST, MOVED_UNDER_HEAD
 from motion_grpo.models import MotionPerceptualModel, perceptual_inputs
 from motion_grpo.rewards import (
     REWARDS,
-    ErrorReward,
     RewardInputs,
     VisualReward,
     build_rewards,
-    check_rewards,
     needing_truth,
     score,
     score_parts,
 )
 from motion_grpo.trajectory.head_poses import HeadPoses
-from tests.tiny import moving_motion
+from tests.reward_inputs import FPS, inputs, still
 
-FPS = 30.0
 JOINT_REWARDS = ("rotation", "position", "aligned_position", "velocity")
+
 few = settings(max_examples=6, deadline=None, derandomize=True)
+
 seeds = st.integers(0, 2**31 - 1)
-
-
-def inputs_of(rotmats: Tensor, joints: Tensor, true_rotmats: Tensor, true_joints: Tensor) -> RewardInputs:
-    """With a head that is where the head joint is, and every frame counting."""
-    R_world_cpf = torch.eye(3).repeat(*joints.shape[:2], 1, 1)
-    return RewardInputs(
-        body_rotmats=rotmats,
-        joints=joints,
-        contacts=torch.zeros(*joints.shape[:2], 21),
-        head=HeadPoses.from_world(R_world_cpf, true_joints[:, :, HEAD]),
-        mask=torch.ones(joints.shape[:2], dtype=torch.bool),
-        fps=FPS,
-        true_body_rotmats=true_rotmats,
-        true_joints=true_joints,
-        true_contacts=torch.ones(*joints.shape[:2], 21),
-    )
-
-
-def inputs(seed: int = 0, samples: int = 3, frames: int = 20) -> RewardInputs:
-    """Moving bodies, and the same bodies in poses some way off."""
-    motions = [moving_motion(frames, k) for k in range(samples)]
-    generator = torch.Generator().manual_seed(seed)
-
-    def draw(*shape):
-        return torch.randn(samples, *shape, generator=generator)
-
-    true_rotmats = torch.stack([motion.body_rotmats for motion in motions])
-    true_joints = torch.stack([motion.joints[:, :22] for motion in motions])
-    rotmats = true_rotmats @ roma.rotvec_to_rotmat(0.2 * draw(1, 21, 3) + 0.05 * draw(frames, 21, 3))
-    offsets = 0.015 * draw(1, 22, 3) + 0.005 * draw(frames, 22, 3)  # bones keep their length to 5 cm
-    return inputs_of(rotmats, true_joints + offsets, true_rotmats, true_joints)
-
-
-def still(frames: int = 6, samples: int = 1) -> RewardInputs:
-    """A perfect motion: every joint rests, half of them at x = 0.2, half at -0.2, 1 m above the floor."""
-    joints = torch.tensor([0.0, 0.0, 1.0]).repeat(samples, frames, 22, 1)
-    joints[:, :, ::2, 0], joints[:, :, 1::2, 0] = 0.2, -0.2
-    rotmats = torch.eye(3).repeat(samples, frames, 21, 1, 1)
-    return inputs_of(rotmats, joints, rotmats, joints)
 
 
 def padded(batch: RewardInputs, count: int, value: float) -> RewardInputs:
@@ -92,9 +51,6 @@ def perceptual_model() -> MotionPerceptualModel:
 
 def all_rewards() -> dict[str, Callable]:
     return build_rewards(["visual", *REWARDS], perceptual_model=perceptual_model())
-
-
-# --- values ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_perfect_motion_gets_exactly_one() -> None:
@@ -193,10 +149,14 @@ def test_the_scalar_is_that_of_the_metric(seed: int) -> None:
     batch = inputs(seed)
     pairs = batch.joints, batch.true_joints
     values = score(build_rewards(list(REWARDS)), batch)
+    rotvecs = map(roma.rotmat_to_rotvec, (batch.body_rotmats, batch.true_body_rotmats))
+    wrapped = torch.remainder(operator.sub(*rotvecs) + torch.pi, 2 * torch.pi) - torch.pi
     errors = {
         "rotation": torch.deg2rad(metrics.mpjre(batch.body_rotmats, batch.true_body_rotmats)),
+        "rotation_l1": wrapped.abs().sum(-1).mean((1, 2)),
         "position": metrics.mpjpe(*pairs) / 1000,
         "aligned_position": 0.5 * metrics.pa_mpjpe(*pairs) / 1000,
+        "aligned_position_egoallo": metrics.pa_mpjpe_egoallo(*pairs) / 1000,
         "velocity": metrics.mpjve(*pairs, FPS) / 1000,
         "ground_penetration": 10 * metrics.ground_penetration(batch.joints, per_frame=True),
         "foot_skating": metrics.foot_skating(batch.joints, per_frame=True) * FPS,
@@ -231,9 +191,6 @@ def test_what_is_known_of_a_sample_is_not_asked_again() -> None:
     frames = score_parts(rewards, batch, score(rewards, batch))
     assert len(calls) == 1
     assert_close(frames, score_parts(rewards, batch))
-
-
-# --- invariants -----------------------------------------------------------------------------------------------------
 
 
 @few
@@ -427,9 +384,6 @@ def test_no_gradient_and_no_bfloat16() -> None:
         assert torch.equal(values[name], expected[name])
 
 
-# --- building and checking ------------------------------------------------------------------------------------------
-
-
 def test_the_papers_settings() -> None:
     rewards = build_rewards(["visual", *JOINT_REWARDS], perceptual_model=perceptual_model())
     assert list(rewards) == ["visual", "rotation", "position", "aligned_position", "velocity"]
@@ -443,108 +397,3 @@ def test_the_perceptual_model_is_frozen() -> None:
     assert isinstance(reward, VisualReward)
     assert not model.training
     assert not any(parameter.requires_grad for parameter in model.parameters())
-
-
-@pytest.fixture
-def own_rewards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "my_rewards.py").write_text(
-        "from motion_grpo.rewards import ErrorReward\n"
-        "number = 3\n"
-        "def tall(inputs):\n    return inputs.joints[..., 2].amax(dim=(1, 2)).double()\n"
-        "def per_frame(inputs):\n    return inputs.joints[..., 0, 2]\n"
-        "def listed(inputs):\n    return [1.0] * len(inputs.mask)\n"
-        "def broken(inputs):\n    return (inputs.joints[:, 0, 0, 0] - inputs.joints[0, 0, 0, 0]).log()\n"
-        "low = ErrorReward(lambda inputs: inputs.joints[..., 0, 2], omega=2.0, needs_truth=False)\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "my_rewards", raising=False)
-
-
-@pytest.mark.usefixtures("own_rewards")
-def test_anybodys_function() -> None:
-    batch = still(frames=4, samples=2)
-    rewards = build_rewards(["position", "my_rewards:tall", "my_rewards:low"])
-    assert list(rewards) == ["position", "tall", "low"]
-    values, frames = score(rewards, batch), score_parts(rewards, batch)
-    assert list(values) == list(frames) == list(rewards)
-    assert_close(values["tall"], torch.ones(2))
-    assert_close(frames["tall"], torch.ones(2, 4))
-    assert_close(values["low"], torch.full((2,), math.exp(-2)))
-    assert_close(frames["low"], torch.full((2, 4), math.exp(-2)))
-
-
-@pytest.mark.usefixtures("own_rewards")
-@pytest.mark.parametrize(
-    ("function", "message"),
-    [
-        ("per_frame", r"'per_frame' returned the shape \(3, 20\); it must be \(3,\)"),
-        ("listed", "'listed' returned a list; it must return a tensor"),
-        ("broken", "'broken' is NaN or infinite for sample 0 of 3"),
-    ],
-)
-@pytest.mark.parametrize("scored", [score, score_parts])
-def test_what_is_no_reward_is_named(scored: Callable, function: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        scored(build_rewards(["position", f"my_rewards:{function}"]), inputs())
-
-
-def test_check_rewards_names_the_sample() -> None:
-    check_rewards({}, (3,))
-    check_rewards({"fine": torch.zeros(3, 2)}, (3, 2))
-    bad = torch.zeros(3, 2)
-    bad[2, 1] = float("inf")
-    with pytest.raises(ValueError, match="'bad' is NaN or infinite for sample 2 of 3"):
-        check_rewards({"fine": torch.zeros(3, 2), "bad": bad}, (3, 2))
-
-
-def test_a_window_too_short_for_a_velocity() -> None:
-    batch = inputs(frames=3)
-    batch = replace(batch, mask=torch.tensor([[True, True, True], [True, False, False], [True, True, False]]))
-    assert score(build_rewards(["position"]), batch)["position"].isfinite().all()
-    with pytest.raises(ValueError, match=r"'velocity' is NaN or infinite for sample 1 of 3.*as many frames"):
-        score(build_rewards(["position", "velocity"]), batch)
-
-
-@pytest.mark.parametrize("scored", [score, score_parts])
-def test_rewards_without_truth(scored: Callable) -> None:
-    batch = replace(inputs(), true_body_rotmats=None, true_joints=None)
-    assert scored(build_rewards(["jitter", "foot_skating"]), batch)["jitter"].isfinite().all()
-    with pytest.raises(ValueError, match=r"rewards position, rotation compare with recorded motion.*ground truth"):
-        scored(build_rewards(["jitter", "position", "rotation"]), batch)
-
-
-@pytest.mark.parametrize(
-    ("names", "keywords", "message"),
-    [
-        ([], {}, "There are no rewards; name some of visual, rotation"),
-        (["speed"], {}, "There is no reward 'speed'; there are visual, rotation"),
-        (["visual"], {}, "'visual' needs a perceptual model"),
-        (["position", "position"], {}, "Two rewards are named 'position'"),
-        (
-            ["position"],
-            {"omegas": {"rotation": 2.0}},
-            "There is an omega for rotation, which is no built-in reward of this list; add it",
-        ),
-    ],
-)
-def test_senseless_lists_are_errors(names: list[str], keywords: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        build_rewards(names, **keywords)
-
-
-@pytest.mark.usefixtures("own_rewards")
-def test_names_that_lead_nowhere() -> None:
-    with pytest.raises(ImportError, match="'my_rewards:absent': module my_rewards has no absent"):
-        build_rewards(["my_rewards:absent"])
-    with pytest.raises(ImportError, match=r"'no_such_rewards:f' cannot be imported.*PYTHONPATH"):
-        build_rewards(["no_such_rewards:f"])
-    with pytest.raises(ValueError, match="'my_rewards:number' is a int; it must be a function"):
-        build_rewards(["my_rewards:number"])
-
-
-def test_defaults_are_left_alone() -> None:
-    before = dict(REWARDS)
-    build_rewards(["position"], omegas={"position": 5.0}, smooth_frames=3)
-    assert before == REWARDS
-    position = REWARDS["position"]
-    assert position == ErrorReward(position.error, 1.0, 9, True, position.joint_error)

@@ -12,7 +12,7 @@ from motion_grpo.cards import record_run
 from motion_grpo.runs import add_session, newest_checkpoint, read_sessions, training_seconds
 from motion_grpo.training import DenoisingConfig
 from studies.grpo_study import keep_once
-from tests.cards.test_models import run_card
+from tests.cards.test_runs import run_card
 from tests.tiny import moving_motion, write_shard
 
 START = datetime(2025, 3, 1, 12, tzinfo=UTC)

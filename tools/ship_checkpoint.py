@@ -18,12 +18,12 @@ The three steps are the whole way from a run to a checkpoint that ships: weights
 settings, software, sources, steps and the wall time of all its sessions itself (``run.json``, ``sessions.jsonl``,
 ``training_log.json``); the command, the summary and the machine only a person knows.
 
-``--kind grpo`` ships a run of trainers/grpo.py (add ``--base_evaluation``, the ``results.json`` of what it started
-from, evaluated in the same way), ``--kind perceptual`` one of trainers/perceptual.py (evaluated by ``motion-grpo
-evaluate-critic``). What is said here is remembered in the folder's ``facts.json``: a second ``--run`` needs to name
-only what changes, and ``--rebuild`` nothing. Cards are made by motion_grpo.cards, which refuses evaluations of other
-weights. ``--rebuild`` of ``base`` writes the results in README.md, with the data and the number of clips that they
-stand on, that of ``perceptual`` those in docs/perceptual.md.
+``--kind grpo``, ``reward_gradient`` and ``dpo`` ship a run of the trainer of that name (add ``--base_evaluation``, the
+``results.json`` of what it started from, evaluated in the same way), ``--kind perceptual`` one of
+trainers/perceptual.py (evaluated by ``motion-grpo evaluate-critic``). What is said here is remembered in the folder's
+``facts.json``: a second ``--run`` needs to name only what changes, and ``--rebuild`` nothing. Cards are made by
+motion_grpo.cards, which refuses evaluations of other weights. ``--rebuild`` of ``base`` writes the results in
+README.md, with the data and the number of clips that they stand on, that of ``perceptual`` those in docs/perceptual.md.
 """
 
 import json
@@ -40,11 +40,13 @@ from trl import TrlParser
 from motion_grpo import EgoMotionPipeline, Skeleton
 from motion_grpo.cards import write_checkpoint_card
 from motion_grpo.cards.models import (
-    CURVES_FILE,
     FACTS_FILE,
+    KINDS,
     NOT_EVALUATED,
+    POST_TRAINED,
     batch_of,
     card_settings,
+    draw_curves,
     remember_facts,
     shown,
     told_of_run,
@@ -53,8 +55,13 @@ from motion_grpo.cards.sources import training_data
 from motion_grpo.files import write_between, write_text
 from motion_grpo.models import MotionPerceptualModel
 from motion_grpo.runs import LOG_FILE, RUN_FILE, read_sessions, training_seconds
-from motion_grpo.training import DenoisingConfig, MotionGRPOConfig, PerceptualConfig
-from motion_grpo.viz.curves import plot_grpo_run, plot_training_log
+from motion_grpo.training import (
+    DenoisingConfig,
+    MotionDPOConfig,
+    MotionGRPOConfig,
+    PerceptualConfig,
+    RewardGradientConfig,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 START, END = "<!-- results: written by tools/ship_checkpoint.py -->", "<!-- end of results -->"
@@ -70,6 +77,8 @@ SYSTEMS = {
 CONFIGS: dict[str, type[TrainingArguments]] = {
     "pipeline": DenoisingConfig,
     "grpo": MotionGRPOConfig,
+    "reward_gradient": RewardGradientConfig,
+    "dpo": MotionDPOConfig,
     "perceptual": PerceptualConfig,
 }
 LARGEST_MB = 15
@@ -83,11 +92,13 @@ class ShipArguments:
     run: Path | None = field(default=None, metadata={"help": "Output folder of a script of trainers/."})
     output: Path | None = field(default=None, metadata={"help": "Checkpoint folder to write."})
     rebuild: Path | None = field(default=None, metadata={"help": "Checkpoint folder to make the card of anew."})
-    kind: str = field(default="pipeline", metadata={"help": "pipeline, grpo or perceptual."})
+    kind: str = field(default="pipeline", metadata={"help": f"One of {', '.join(KINDS)}."})
     precision: str = field(default="fp16", metadata={"help": "fp16 or fp32, of the weights' file."})
     training_config: Path | None = field(default=None, metadata={"help": "YAML that the command names."})
     dataset: str | None = field(default=None, metadata={"help": "What it was trained on, where it lies now."})
-    base_evaluation: Path | None = field(default=None, metadata={"help": "grpo: results.json of the base model."})
+    base_evaluation: Path | None = field(
+        default=None, metadata={"help": "After post-training: results.json of the base model."}
+    )
     command: str | None = field(default=None, metadata={"help": "The command that trained it."})
     summary: str | None = field(default=None, metadata={"help": "One paragraph for the top of the card."})
     hours: float | None = field(
@@ -97,7 +108,7 @@ class ShipArguments:
     license: str | None = field(default=None, metadata={"help": "Of the weights, as the Hub spells it."})
     limits: str | None = field(default=None, metadata={"help": "What this model in particular cannot do."})
     evaluation_note: str | None = field(default=None, metadata={"help": "What one has to know of the evaluation."})
-    base_model: str | None = field(default=None, metadata={"help": "grpo: what the training started from."})
+    base_model: str | None = field(default=None, metadata={"help": "After post-training: what it started from."})
 
 
 def main() -> None:
@@ -121,7 +132,7 @@ def ship(args: ShipArguments) -> None:
     output.mkdir(parents=True, exist_ok=True)
     _save_weights(args)
     log = json.loads((args.run / LOG_FILE).read_text())
-    (plot_grpo_run if args.kind == "grpo" else plot_training_log)(log, output / CURVES_FILE)
+    draw_curves(args.kind, log, output)
     if args.training_config is not None:
         shutil.copyfile(args.training_config, output / "training_config.yaml")
     if args.base_evaluation is not None:
@@ -149,7 +160,8 @@ def rebuild(folder: Path) -> None:
         return
     results = json.loads((folder / "evaluation" / "results.json").read_text())
     if folder.resolve().name == "base":
-        insert(ROOT / "README.md", readme_table(results))
+        limits = f"\n\n**Limits.** {facts['limits']}" if facts.get("limits") else ""
+        insert(ROOT / "README.md", readme_table(results) + limits)
     if facts["kind"] == "perceptual" and folder.resolve().name == "perceptual":
         insert(ROOT / "docs" / "perceptual.md", critic_tables(folder / "evaluation"))
 
@@ -238,7 +250,7 @@ def _facts_of_run(args: ShipArguments, log: list[dict]) -> dict[str, Any]:
         facts["hours"] = float(f"{seconds / 3600:.2g}")
     if args.kind == "perceptual":
         facts["policies"] = [shown(policy) for policy in told["policies"]]
-    if args.kind == "grpo":
+    if args.kind in POST_TRAINED:
         facts["base_model"] = shown(told["model_name_or_path"])
     return facts
 

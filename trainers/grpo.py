@@ -19,7 +19,7 @@ the present update and ends the run with status 143.
 
 from dataclasses import dataclass, field
 
-from motion_grpo.cli.train.dataset_arguments import DataArguments, skeleton, train_windows, val_clips
+from motion_grpo.cli.train.dataset_arguments import DataArguments, head_windows, skeleton, train_windows, val_clips
 from motion_grpo.cli.train.runs import RunArguments, parse, prepare, train
 
 from motion_grpo import EgoMotionPipeline
@@ -46,7 +46,7 @@ def main() -> None:
     trainer = MotionGRPOTrainer(
         pipeline,
         args,
-        train_windows(data, args.window, args.seed),
+        (head_windows if data.heads_only else train_windows)(data, args.window, args.seed),
         val_clips(data) if args.eval_strategy != "no" else None,
     )
     train(trainer, data, model_args, run)

@@ -5,10 +5,11 @@
 # [tool.uv.sources]
 # motion-grpo = { path = "..", editable = true }
 # ///
-"""Trains the denoiser on recorded motion.
+"""Trains the denoiser on recorded motion, from new weights or from those of a pipeline (fine-tuning).
 
     accelerate launch trainers/pretrain.py --config configs/pretrain_small.yaml --dataset_name DIR --output_dir runs/a
     accelerate launch trainers/pretrain.py --config configs/pretrain_egoallo.yaml --dataset_name DIR --output_dir runs/b
+    accelerate launch trainers/pretrain.py --config configs/finetune_kinematics.yaml --model_name_or_path paper_base ...
 
 A folder that holds another run is left alone: add ``--resume`` to go on from its newest checkpoint, ``--overwrite`` to
 begin anew. Add ``--push_to_hub --hub_model_id me/x`` for
@@ -40,14 +41,27 @@ class ModelArguments:
     model_name_or_path: str | None = field(
         default=None, metadata={"help": "Pipeline to fine-tune; new weights if unset."}
     )
-    num_inference_steps: int = field(
-        default=30, metadata={"help": "Sampling steps that the saved pipeline defaults to."}
+    num_inference_steps: int | None = field(
+        default=None, metadata={"help": "Sampling steps of the saved pipeline; those of what is fine-tuned, or 30."}
     )
-    eta: float = field(default=0.0, metadata={"help": "Stochasticity that the saved pipeline defaults to."})
-    timestep_spacing: str = field(default="quadratic", metadata={"help": "quadratic, leading or trailing."})
+    eta: float | None = field(
+        default=None, metadata={"help": "Stochasticity of the saved pipeline; that of what is fine-tuned, or 0."}
+    )
+    timestep_spacing: str | None = field(
+        default=None, metadata={"help": "quadratic, leading or trailing; that of what is fine-tuned, or quadratic."}
+    )
+    neck_low_pass: float | None = field(
+        default=None,
+        metadata={"help": "Frames; how steady the saved pipeline holds the neck under a quick head; likewise, or 0."},
+    )
 
     def __post_init__(self) -> None:
         self.model_config = mapping("model_config", self.model_config or {})
+        if self.model_config and self.model_name_or_path is not None:
+            raise ValueError(
+                f"model_config is for new weights, but {self.model_name_or_path} is fine-tuned as it is; leave one of "
+                "model_config and model_name_or_path out."
+            )
 
 
 def main() -> None:
@@ -57,17 +71,20 @@ def main() -> None:
     prepare(run, args)
     set_seed(args.seed)
     if model_args.model_name_or_path is None:
-        denoiser = EgoMotionDenoiser(**model_args.model_config)
+        pipeline = EgoMotionPipeline(EgoMotionDenoiser(**model_args.model_config), EgoMotionSDEScheduler(eta=0.0), 30)
     else:
-        denoiser = EgoMotionPipeline.from_pretrained(model_args.model_name_or_path).denoiser
+        pipeline = EgoMotionPipeline.from_pretrained(model_args.model_name_or_path)
+    steps, neck = pipeline.config.num_inference_steps, pipeline.config.neck_low_pass
+    told = {name: value for name in ("eta", "timestep_spacing") if (value := vars(model_args)[name]) is not None}
     trainer = DenoisingTrainer(
-        denoiser,
+        pipeline.denoiser,
         args,
         train_windows(data, args.window, args.seed),
         val_clips(data) if args.eval_strategy != "no" else None,
         skeleton=skeleton(data),
-        sampler=EgoMotionSDEScheduler(timestep_spacing=model_args.timestep_spacing, eta=model_args.eta),
-        num_inference_steps=model_args.num_inference_steps,
+        sampler=EgoMotionSDEScheduler.from_config(pipeline.scheduler.config, **told),
+        num_inference_steps=model_args.num_inference_steps or steps,
+        neck_low_pass=neck if model_args.neck_low_pass is None else model_args.neck_low_pass,
     )
     if model_args.model_name_or_path is None:
         trainer.fit_condition_statistics()

@@ -13,6 +13,7 @@ from transformers import TrainingArguments
 from trl import TrlParser
 
 from motion_grpo.cards import record_run
+from motion_grpo.cards.models import own_settings
 from motion_grpo.training.hub_runs import HubTrainerMixin
 from motion_grpo.training.output_folder import prepare_output
 
@@ -45,7 +46,7 @@ class Parser(TrlParser):
         super().__init__(types, description=description.splitlines()[0])
         *scripts, settings = types
         self.own = {name for kind in scripts for name in (f.name for f in fields(kind))} | {"output_dir"}
-        self.own |= set(settings.__annotations__)
+        self.own |= {*own_settings(settings), "remove_unused_columns"}
         for action in self._actions:
             if action.dest in without_effect:
                 action.help = SUPPRESS

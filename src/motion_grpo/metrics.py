@@ -13,13 +13,12 @@ Velocity and jitter depend on the frame rate: compare them at equal ``fps`` only
 
 from collections.abc import Sequence
 
-import roma
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from motion_grpo.body import FOOT_JOINTS, HEAD, NUM_BODY_AND_ROOT, NUM_BODY_JOINTS, NUM_JOINTS
-from motion_grpo.geometry.rotations import project_to_rotation
+from motion_grpo.geometry.rotations import geodesic_angle, project_to_rotation
 
 METRIC_UNITS: dict[str, str] = {
     "mpjpe": "mm",
@@ -125,7 +124,7 @@ def mpjre(
         pred, true = pred[..., list(joints), :, :], true[..., list(joints), :, :]
     if mask is not None:
         pred, true = (torch.where(mask[..., None, None, None], R, 0.0) for R in (pred, true))
-    return _mean(torch.rad2deg(roma.rotmat_geodesic_distance(pred, true)).mean(dim=-1), mask)
+    return _mean(torch.rad2deg(geodesic_angle(pred, true)).mean(dim=-1), mask)
 
 
 def jitter(

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from motion_grpo import metrics
 from motion_grpo.body import NUM_BODY_AND_ROOT
 from motion_grpo.body.joints import FOOT_JOINTS, MOVED_UNDER_HEAD
+from motion_grpo.geometry.rotations import geodesic_angle
 from motion_grpo.models.perceptual import MotionPerceptualModel, perceptual_inputs
 from motion_grpo.trajectory.head_poses import HeadPoses
 
@@ -129,6 +130,15 @@ def rotation_error(inputs: RewardInputs) -> Float[Tensor, "samples frames"]:
     return torch.deg2rad(metrics.mpjre(_runs(inputs.body_rotmats, 1), _runs(_known(inputs.true_body_rotmats), 1)))
 
 
+def rotation_l1_error(inputs: RewardInputs) -> Float[Tensor, "samples frames"]:
+    """Mean L1 distance of the 21 body joints' axis-angle vectors, radians, each component wrapped to +-pi (Eq. 11).
+
+    Eq. 11 as it is written: Appendix E says that the training takes a distance of rotation parameters and the
+    evaluation the geodesic one. The authors' code takes AGRoL's mean over the three components, a third of this norm.
+    """
+    return _rotvec_distances(inputs).mean(dim=-1)
+
+
 def position_error(inputs: RewardInputs) -> Float[Tensor, "samples frames"]:
     """Mean distance of the 22 joints from the true ones, meters (Eq. 12)."""
     return metrics.mpjpe(_runs(inputs.joints, 1), _runs(_known(inputs.true_joints), 1)) / _MM
@@ -143,6 +153,11 @@ def aligned_position_error(inputs: RewardInputs) -> Float[Tensor, "samples frame
     return metrics.pa_mpjpe(_runs(inputs.joints, 1), _runs(_known(inputs.true_joints), 1)) / _MM
 
 
+def aligned_position_error_egoallo(inputs: RewardInputs) -> Float[Tensor, "samples frames"]:
+    """What EgoAllo's code calls PA-MPJPE, meters: how far the truth moves when it is aligned to the sample."""
+    return metrics.pa_mpjpe_egoallo(_runs(inputs.joints, 1), _runs(_known(inputs.true_joints), 1)) / _MM
+
+
 def velocity_error(inputs: RewardInputs) -> Float[Tensor, "samples steps"]:
     """Mean distance of the 22 joints' velocities from the true ones, meters per second (Eq. 14)."""
     return metrics.mpjve(_runs(inputs.joints, 2), _runs(_known(inputs.true_joints), 2), inputs.fps) / _MM
@@ -150,8 +165,15 @@ def velocity_error(inputs: RewardInputs) -> Float[Tensor, "samples steps"]:
 
 def joint_rotation_error(inputs: RewardInputs) -> Float[Tensor, "samples frames 22"]:
     """What each joint's own angle adds to :func:`rotation_error`, behind their sum."""
-    angle = roma.rotmat_geodesic_distance(inputs.body_rotmats, _known(inputs.true_body_rotmats))
+    angle = geodesic_angle(inputs.body_rotmats, _known(inputs.true_body_rotmats))
     share = angle / angle.shape[-1]
+    return torch.cat([share.sum(dim=-1, keepdim=True), share], dim=-1)
+
+
+def joint_rotation_l1_error(inputs: RewardInputs) -> Float[Tensor, "samples frames 22"]:
+    """The same of :func:`rotation_l1_error`."""
+    distance = _rotvec_distances(inputs)
+    share = distance / distance.shape[-1]
     return torch.cat([share.sum(dim=-1, keepdim=True), share], dim=-1)
 
 
@@ -217,6 +239,13 @@ def joint_jitter_error(inputs: RewardInputs) -> Float[Tensor, "samples steps 22"
     return _by_mover(metrics.jitter(_each(inputs.joints, 4), inputs.fps)) / 22
 
 
+def _rotvec_distances(inputs: RewardInputs) -> Float[Tensor, "samples frames 21"]:
+    sampled, true = map(roma.rotmat_to_rotvec, (inputs.body_rotmats, _known(inputs.true_body_rotmats)))
+    difference = sampled - true
+    turns = (difference.detach() / (2 * torch.pi)).round()
+    return (difference - 2 * torch.pi * turns).abs().sum(dim=-1)
+
+
 def _planted_speeds(inputs: RewardInputs) -> Float[Tensor, "samples steps 4"]:
     feet, true_feet = (joints[..., FOOT_JOINTS, :] for joints in (inputs.joints, _known(inputs.true_joints)))
     rests = _known(inputs.true_contacts)[..., [joint - 1 for joint in FOOT_JOINTS]]
@@ -235,8 +264,10 @@ def _by_mover(
 
 REWARDS: dict[str, ErrorReward] = {
     "rotation": ErrorReward(rotation_error, joint_error=joint_rotation_error),
+    "rotation_l1": ErrorReward(rotation_l1_error, joint_error=joint_rotation_l1_error),
     "position": ErrorReward(position_error, joint_error=joint_position_error),
     "aligned_position": ErrorReward(aligned_position_error, joint_error=joint_aligned_position_error, omega=0.5),
+    "aligned_position_egoallo": ErrorReward(aligned_position_error_egoallo),
     "velocity": ErrorReward(velocity_error, joint_error=joint_velocity_error),
     "ground_penetration": ErrorReward(
         ground_penetration_error, joint_error=joint_ground_penetration_error, omega=10.0, needs_truth=False
@@ -304,12 +335,39 @@ def needing_truth(rewards: Mapping[str, Reward]) -> list[str]:
 
 @torch.no_grad()
 def score(rewards: Mapping[str, Reward], inputs: RewardInputs) -> dict[str, Float[Tensor, " samples"]]:
+    """:func:`score_with_gradient` without one."""
+    return score_with_gradient(rewards, inputs)
+
+
+def score_with_gradient(rewards: Mapping[str, Reward], inputs: RewardInputs) -> dict[str, Float[Tensor, " samples"]]:
     """One value a sample of every reward, float32 whatever the autocast, checked (:func:`check_rewards`).
 
     Raises:
         ValueError: a reward needs the truth and the inputs have none, or what it returns is no reward.
     """
     return _evaluated(rewards, inputs, (len(inputs.mask),))
+
+
+def check_differentiable(rewards: Mapping[str, Reward], inputs: RewardInputs) -> None:
+    """Refuses rewards that do not tell how a sample has to change.
+
+    Args:
+        rewards: by name.
+        inputs: any samples.
+
+    Raises:
+        ValueError: the first such reward is named.
+    """
+    body_rotmats, joints, contacts = (
+        x.detach().clone().requires_grad_() for x in (inputs.body_rotmats, inputs.joints, inputs.contacts)
+    )
+    inputs = replace(inputs, body_rotmats=body_rotmats, joints=joints, contacts=contacts)
+    for name, value in score_with_gradient(rewards, inputs).items():
+        if not value.requires_grad:
+            raise ValueError(
+                f"The reward {name!r} has no gradient with respect to the motion, so there is nothing to follow; leave "
+                "it out, or post-train by GRPO (trainers/grpo.py), which needs values alone."
+            )
 
 
 @torch.no_grad()

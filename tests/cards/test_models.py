@@ -1,7 +1,7 @@
 """Cards say what is known, name what is missing, and never quote the evaluation of other weights."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,43 +11,37 @@ import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
 from motion_grpo import EgoMotionPipeline, EgoMotionSDEScheduler
-from motion_grpo.cards import record_run, write_checkpoint_card, write_dataset_card, write_run_card
+from motion_grpo.cards import write_checkpoint_card, write_dataset_card
 from motion_grpo.cards.models import (
     KINDS,
     NOT_EVALUATED,
+    POST_TRAINED,
     build_card,
     card_settings,
     load_lines,
     remember_facts,
-    shown,
-    versions,
 )
 from motion_grpo.cards.results import (
     before_and_after,
     read_critic_evaluation,
     read_pipeline_evaluation,
     state_dict_digest,
-    weights_digest,
     write_entries,
 )
-from motion_grpo.cards.sources import training_data
-from motion_grpo.cards.templates import DataFacts, SourceFacts, check_metadata
-from motion_grpo.data import MotionWindows, clip_to_row
+from motion_grpo.cards.templates import DataFacts, SourceFacts
+from motion_grpo.data import clip_to_row
 from motion_grpo.data.schema import rows_to_table
 from motion_grpo.models import MotionPerceptualModel
 from motion_grpo.training import (
-    DenoisingConfig,
-    DenoisingTrainer,
     MotionGRPOConfig,
     PerceptualConfig,
-    PerceptualTrainer,
 )
-from tests.tiny import moving_clip, moving_motion, tiny_denoiser, write_shard
+from tests.cards.setup import CONFIGS, evaluate, results_of, tiny_critic, write_json
+from tests.tiny import moving_clip, tiny_denoiser
 
 DATA = DataFacts(
     "me/motions", (SourceFacts("tiny", "Tiny Motions", "CC BY 4.0", "Recorded by nobody.", "https://e.org"),)
 )
-CONFIGS = {"pipeline": DenoisingConfig, "grpo": MotionGRPOConfig, "perceptual": PerceptualConfig}
 
 
 def facts_of(kind: str) -> dict:
@@ -60,24 +54,11 @@ def facts_of(kind: str) -> dict:
         "steps": 1200, "batch": "32 windows", "frames": 128, "seed": 0, "hours": 0.5, "machine": "one CPU",
         "versions": {"torch": "2.9"}, "curves": None, "training_config": None, "limits": None,
     }  # fmt: skip
-    if kind == "grpo":
+    if kind in POST_TRAINED:
         facts |= {"base_model": "me/base", "base_evaluation": None}
     if kind == "perceptual":
         facts["policies"] = ["base", "paper_base"]
     return facts
-
-
-def results_of(weights: Path, scale: float = 1.0, **settings) -> dict:
-    """What ``motion-grpo evaluate`` would write."""
-
-    def estimate(mean: float, unit: str) -> dict:
-        return {"mean": scale * mean, "lo": scale * mean - 1, "hi": scale * mean + 1, "unit": unit}
-
-    metrics = {"mpjpe": estimate(50.0, "mm"), "jitter": estimate(2.0, "100 m/s^3"), "head_error": estimate(0.5, "mm")}
-    summary = {"clips": 3, "frames": 90, "systems": {"model": {"samples_per_clip": 2, "metrics": metrics}}}
-    stated = {"weights_sha256": weights_digest(weights), "dataset": "open_mocap_smplh", "dataset_sha256": "d"}
-    stated |= {"num_inference_steps": 5, "eta": 1.0, "seeds": [0, 1], "fps": 30.0}
-    return {"settings": stated | settings, "limit": None, "splits": {"id_test": summary, "test": summary}}
 
 
 def critic_results(model: MotionPerceptualModel) -> dict:
@@ -100,21 +81,6 @@ def critic_results(model: MotionPerceptualModel) -> dict:
         "ours": method | {"state_dict_sha256": state_dict_digest(model)},
     }
     return {"settings": {"dataset": "open_mocap_smplh", "seed": 0, "window": 128}, "policies": {}, "methods": methods}
-
-
-def tiny_critic() -> MotionPerceptualModel:
-    return MotionPerceptualModel(d_latent=16, num_blocks=1, num_heads=2, frames_per_token=4)
-
-
-def write_json(path: Path, content: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content))
-
-
-def evaluate(folder: Path, results: dict) -> None:
-    """Puts an evaluation into a checkpoint folder."""
-    write_json(folder / "evaluation" / "results.json", results)
-    (folder / "evaluation" / "results.md").write_text("| metric | value |\n| --- | --- |\n| mpjpe | 50 |\n")
 
 
 def remembered(kind: str) -> dict:
@@ -144,18 +110,6 @@ def checkpoint(tmp_path) -> Path:
     return folder
 
 
-@pytest.fixture
-def pack(tmp_path) -> Path:
-    folder = tmp_path / "pack"
-    folder.mkdir()
-    for source in ("bandai1", "cmu"):
-        write_shard(folder, source, "train", [moving_motion(20)])
-    return folder
-
-
-# ---- templates and metadata
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_card_and_its_metadata(kind):
     card = ModelCard(str(build_card(kind, facts_of(kind), tags=["walking"])))
@@ -165,7 +119,7 @@ def test_a_card_and_its_metadata(kind):
     assert card.data.datasets == ["me/motions"]
     assert {"motion", "egocentric", "smpl-h", "diffusers", "walking"} <= set(card.data.tags)
     assert ({"grpo", "trl"} <= set(card.data.tags)) == (kind == "grpo")
-    assert card.data.base_model == ("me/base" if kind == "grpo" else None)
+    assert card.data.base_model == ("me/base" if kind in POST_TRAINED else None)
     for words in ("# mine", "A model.", "1,200 steps of 32 windows of 128 frames, seed 0, 0.5 hours on one CPU",
                   "torch 2.9", 'from_pretrained("me/mine")', "Recorded by nobody.", "CC BY 4.0", "Not for surveillance",
                   "medical", "The floor is flat", "Not evaluated"):  # fmt: skip
@@ -214,32 +168,6 @@ def test_licenses():
     assert "For commercial use train on `--sources cmu`." in text
     text = build_card("pipeline", facts_of("pipeline") | {"license": "other"}).text
     assert "under the terms of the recordings above" in text
-
-
-@pytest.mark.parametrize(
-    ("metadata", "message"),
-    [
-        ("no metadata at all", "there are none"),
-        ("---\n- a\n---\n", "there are none"),
-        ("---\ntags: [a]\n---\n", "name no license"),
-        ("---\nlicense: [mit]\n---\n", "license is"),
-        ("---\nlicense: mit\ntags: motion\n---\n", "tags is 'motion'"),
-        ("---\nlicense: mit\ntags: [1]\n---\n", "must be a list of texts"),
-        ("---\nlicense: mit\ndatasets: [/home/me/data]\n---\n", "'/home/me/data' is no id"),
-        ("---\nlicense: mit\nbase_model: a/b/c\n---\n", "'a/b/c' is no id"),
-        (
-            "---\nlicense: mit\nmodel-index:\n- name: a\n  results:\n  - task: {type: b}\n    dataset: {type: c}\n"
-            "    metrics:\n    - type: mpjpe\n---\n",
-            "lacks dataset.name, metrics.value",
-        ),
-    ],
-)
-def test_metadata_that_the_hub_refuses(metadata, message):
-    with pytest.raises(ValueError, match=message):
-        check_metadata(metadata)
-
-
-# ---- evaluations
 
 
 def test_an_evaluation_in_the_metadata(checkpoint):
@@ -406,131 +334,3 @@ def test_a_perceptual_checkpoint(tmp_path):
     remember_facts(folder, remembered("perceptual") | {"settings": noisy})
     text = ModelCard.load(write_checkpoint_card(folder)).text
     assert "recorded poses with Gaussian noise of 0.1 radians, 3 of 15 with artefacts made by hand." in text
-
-
-# ---- runs
-
-
-LOG = [{"step": 10, "loss": 1.0, "epoch": 0.5}, {"step": 20, "loss": 0.5, "epoch": 1.0},
-       {"step": 20, "eval_mpjpe": 61.234, "eval_runtime": 3.0}, {"step": 20, "train_runtime": 1800.0}]  # fmt: skip
-
-
-def run_card(folder: Path, kind: str = "pipeline", log: list | None = None, **options) -> ModelCard:
-    options = {"evaluation": NOT_EVALUATED} | options
-    args = CONFIGS[kind](str(folder), use_cpu=True, report_to="none", **options.pop("settings", {}))
-    model = tiny_critic() if kind == "perceptual" else tiny_denoiser()
-    return ModelCard.load(write_run_card(kind, model, args, LOG if log is None else log, **options))
-
-
-def test_a_run_tells_what_it_knows(tmp_path, pack):
-    folder = tmp_path / "run"
-    args = DenoisingConfig(str(folder), use_cpu=True, report_to="none")
-    record_run(args, data={"dataset_name": str(pack), "sources": ["cmu"]}, model={"model_name_or_path": None})
-    card = run_card(folder)
-    assert card.data.license == "other"
-    assert card.data.datasets is None
-    assert card.data.base_model is None
-    assert "mocap.cs.cmu.edu" in card.text
-    assert "Bandai" not in card.text
-    for words in ("# run:", "20 steps of 256 windows of 128 frames", "0.5 hours on one CPU", "mpjpe 61.23 mm",
-                  "at step 20", "Not evaluated on recordings", "ema_decay: 0.999", "d_latent: 16",
-                  f"diffusers {versions()['diffusers']}", "(training_curves.png)"):  # fmt: skip
-        assert words in card.text, words
-    assert "eval_runtime" not in card.text
-    assert (folder / "training_curves.png").stat().st_size > 1000
-    assert str(tmp_path) not in str(card)
-
-
-def test_a_run_that_nobody_has_told_its_data(tmp_path, pack):
-    (tmp_path / "run").mkdir()
-    with pytest.raises(ValueError, match=r"The pipeline card of run needs data \(what it was trained on\)"):
-        run_card(tmp_path / "run")
-    card = run_card(tmp_path / "run", dataset=str(pack), name="walker", base_model="me/base", license="mit", tags=["a"])
-    assert (card.data.license, card.data.base_model) == ("mit", "me/base")
-    assert "a" in card.data.tags
-    assert "# walker" in card.text
-    assert "fine-tuned from me/base on open_mocap_smplh" in card.text
-
-
-def test_a_base_model_on_this_machine_is_not_named_by_its_place(tmp_path, pack):
-    (tmp_path / "run").mkdir()
-    card = run_card(tmp_path / "run", dataset=str(pack), base_model=str(tmp_path / "started_from"), log=[])
-    assert "started_from" in card.text
-    assert str(tmp_path) not in str(card)
-    assert shown("me/base") == "me/base"
-
-
-def test_a_run_before_it_has_logged_anything(tmp_path, pack):
-    (tmp_path / "run").mkdir()
-    card = run_card(tmp_path / "run", dataset=str(pack), log=[])
-    assert "0 steps of" in card.text
-    assert "training_curves" not in card.text
-
-
-def test_a_run_with_an_evaluation(tmp_path, pack):
-    folder = tmp_path / "run"
-    EgoMotionPipeline(tiny_denoiser(), EgoMotionSDEScheduler()).save_pretrained(folder / "pipeline")
-    evaluate(folder, results_of(folder / "pipeline" / "denoiser"))
-    card = run_card(folder, dataset=str(pack), evaluation=folder / "evaluation")
-    assert {result.metric_value for result in card.data.eval_results} == {50.0, 2.0}
-    evaluate(folder, results_of(folder / "pipeline" / "denoiser", weights_sha256="f" * 64))
-    with pytest.raises(ValueError, match="another model"):
-        run_card(folder, dataset=str(pack), evaluation=folder / "evaluation")
-
-
-def test_a_post_training_run(tmp_path, pack):
-    (tmp_path / "run").mkdir()
-    log = [{"step": 1, "reward": 0.5, "rewards/position/mean": 0.5, "rewards/position/std": 0.1}]
-    settings = {"rewards": ["position"], "num_generations": 4, "per_device_train_batch_size": 8,
-                "gradient_accumulation_steps": 2}  # fmt: skip
-    card = run_card(tmp_path / "run", "grpo", log, dataset=str(pack), base_model="base", settings=settings)
-    assert card.data.base_model is None
-    assert {"grpo", "trl"} <= set(card.data.tags)
-    assert "| position | 1.0 |" in card.text
-    assert "1 steps of 16 samples, 4 for each of 4 windows, of 128 frames" in card.text
-    assert "(training_curves.png)" in card.text
-    with pytest.raises(ValueError, match=r"needs base_model \(the model that the training started from\)"):
-        run_card(tmp_path / "run", "grpo", log, dataset=str(pack), settings=settings)
-
-
-def test_a_perceptual_run(tmp_path, pack):
-    (tmp_path / "run").mkdir()
-    card = run_card(tmp_path / "run", "perceptual", dataset=str(pack), policies=[str(tmp_path / "base"), "me/other"])
-    assert "motions that base and me/other drew" in card.text
-    with pytest.raises(ValueError, match="needs policies"):
-        run_card(tmp_path / "run", "perceptual", dataset=str(pack))
-
-
-@pytest.mark.parametrize("kind", ["pipeline", "perceptual"])
-def test_trainers_write_their_cards(kind, tmp_path, pack):
-    """By the hook that transformers calls when it pushes."""
-    windows = MotionWindows([moving_clip(20)], length=16, seed=0)
-    settings = {"max_steps": 1, "per_device_train_batch_size": 1, "window": 16, "logging_steps": 1.0}
-    args = CONFIGS[kind](str(tmp_path / "run"), use_cpu=True, report_to="none", disable_tqdm=True, **settings)
-    if kind == "pipeline":
-        trainer = DenoisingTrainer(tiny_denoiser(), args, windows)
-    else:
-        policy = EgoMotionPipeline.from_pretrained("base")
-        trainer = PerceptualTrainer(tiny_critic(), args, windows, policies=[policy])
-    (tmp_path / "run").mkdir(exist_ok=True)
-    trainer.state.log_history = LOG
-    with pytest.raises(ValueError, match="needs data"):
-        trainer.create_model_card()
-    trainer.create_model_card(model_name="me-model", dataset=str(pack), license="mit", tags="walking", tasks="x")
-    card = ModelCard.load(tmp_path / "run" / "README.md")
-    assert card.data.license == "mit"
-    assert "walking" in card.data.tags
-    assert "# me-model" in card.text
-    assert "Not evaluated" in card.text
-    assert ("motions that base drew" in card.text) == (kind == "perceptual")
-
-
-def test_data_of_a_training(pack, tmp_path):
-    facts = training_data(str(pack))
-    assert facts.name == "open_mocap_smplh"
-    assert [source.name for source in facts.sources] == ["bandai1", "cmu"]
-    assert all(all(asdict(source).values()) for source in facts.sources)
-    with pytest.raises(ValueError, match="no recording of rich"):
-        training_data(str(pack), ["rich"])
-    with pytest.raises(FileNotFoundError):
-        training_data(str(tmp_path))

@@ -98,9 +98,40 @@ def test_who_crawls_passes(walker):
 
 def test_a_walk_at_twice_its_rate_is_reported(walker):
     (doubt,) = doubts(resample(walker, 30.0, speed=2.0))
-    assert "4.1 steps a second" in doubt.sentence
+    assert "3.8 steps a second" in doubt.sentence
     assert doubt.options == ("fps",)
     assert doubts(resample(walker, 30.0, speed=1.5)) == []
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.33])
+def test_a_walk_at_half_its_rate_is_reported(tmp_path, rate):
+    motion = retarget(read_bvh(write_bvh(tmp_path / "a.bvh", *walk(150, speed=1.2))), MIXAMO)
+    assert doubts(motion) == []
+    (doubt,) = doubts(resample(motion, 30.0, speed=rate))
+    assert "plays too slowly" in doubt.sentence
+    assert doubt.options == ("fps",)
+
+
+def test_swapped_sides_are_reported(tmp_path):
+    """Bent arms tell a body that was turned about from one that walks backwards."""
+    R, p = walk(90)
+    for side, angle in (("Left", -60.0), ("Right", 60.0)):
+        R[:, NAMES.index(f"{side}ForeArm")] = rotation("y", angle).double()
+    path = write_bvh(tmp_path / "a.bvh", R, p)
+    assert doubts(retarget(read_bvh(path), MIXAMO)) == []
+    text = path.read_text().replace("Left", "@").replace("Right", "Left").replace("@", "Right")
+    path.write_text(text)
+    (doubt,) = doubts(retarget(read_bvh(path), MIXAMO))
+    assert "walks backwards: left and right of the file may be swapped" in doubt.sentence
+    assert not doubt.refused
+
+
+def test_who_walks_backwards_passes(tmp_path):
+    R, p = walk(90)
+    for side, angle in (("Left", -60.0), ("Right", 60.0)):
+        R[:, NAMES.index(f"{side}ForeArm")] = rotation("y", angle).double()
+    motion = retarget(read_bvh(write_bvh(tmp_path / "a.bvh", R.flip(0), p.flip(0))), MIXAMO)
+    assert doubts(motion) == []
 
 
 @pytest.mark.parametrize(("factor", "refused"), [(10.0, False), (100.0, True)])

@@ -20,9 +20,10 @@ ELSEWHERE = {
     "CUDA_VISIBLE_DEVICES", "DataParallel", "OMP_NUM_THREADS", "5_eval_body_metrics.py", "2_run_hamer_on_vrs.py",
     "timestamps_ns", "mixamorig_Hips", "pos_x",
     "p_RS_R_x", "q_w", "TimeStamp", "time_ms", "unix_time", "ovr_timestamp", "_qw", "_qx", "_qy", "_qz",
-    "left_confidence", "XrSpaceLocation.pose", "XrFrameState.predictedDisplayTime",
+    "left_confidence", "XrSpaceLocation.pose", "XrFrameState.predictedDisplayTime", "simd_quatf",
+    "WorldTrackingProvider.queryDeviceAnchor(atTimestamp:)",
 }  # fmt: skip
-"""Names of PyTorch and its environment, of EgoAllo's scripts, of OpenXR, and of columns and bones in users' files."""
+"""Names of PyTorch and its environment, EgoAllo's scripts, OpenXR and ARKit, of columns and bones in users' files."""
 
 
 def quoted(page: Path) -> list[str]:

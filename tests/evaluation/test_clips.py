@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,10 +16,8 @@ from motion_grpo.body import cpf_of
 from motion_grpo.data import Clip
 from motion_grpo.evaluation import (
     ClipScores,
-    ClipWindow,
     NearestNeighbour,
     PipelineSystem,
-    RecordedMotions,
     bootstrap_interval,
     clip_generators,
     clip_name,
@@ -39,9 +36,11 @@ from motion_grpo.geometry.rotations import heading
 from motion_grpo.metrics import JOINT_GROUPS, METRIC_UNITS
 from motion_grpo.models.conditioning import head_features
 from motion_grpo.trajectory.head_poses import HeadPoses
+from tests.evaluation.setup import raised
 from tests.tiny import moving_clip, tiny_denoiser
 
 ERRORS = ("mpjpe", "pa_mpjpe", "pa_mpjpe_egoallo", "mpjve", "mpjre", "head_error")
+
 Z = torch.tensor([0.0, 0.0, 1.0])
 
 
@@ -65,9 +64,6 @@ def assert_hangs_from_head(motion: Motion, clip: Clip) -> None:
     R, p = cpf_of(motion.posed, motion.body.cpf_offset(motion.betas))
     assert_close(R, head.R_world_cpf, atol=1e-5, rtol=0)
     assert_close(p, head.p_world_cpf, atol=1e-5, rtol=0)
-
-
-# ---- scores
 
 
 def test_the_truth_against_itself_has_no_error() -> None:
@@ -106,13 +102,6 @@ def test_the_head_is_the_eyes_of_the_true_body() -> None:
     distance = (head.p_world_cpf - clip.motion.joints[:, 15]).norm(dim=-1)
     assert_close(distance, distance[:1].expand(30), atol=1e-5, rtol=0)
     assert 0.05 < distance[0] < 0.2
-
-
-def raised(clip: Clip, height: float) -> Clip:
-    """The same clip in a world whose floor is that high."""
-    up = torch.tensor([0.0, 0.0, height])
-    motion = replace(clip.motion, root_positions=clip.motion.root_positions + up, floor_height=height)
-    return replace(clip, motion=motion)
 
 
 @pytest.mark.parametrize("height", [0.7, -1.4])
@@ -156,9 +145,6 @@ def test_motions_that_do_not_fit_are_refused() -> None:
     broken[7] = torch.nan
     with pytest.raises(ValueError, match="for clip clip0 holds NaN"):
         score([replace(clip.motion, body_rotmats=broken)], clip)
-
-
-# ---- means and intervals
 
 
 def rows(*values: list[float], frames: int = 10) -> list[ClipScores]:
@@ -207,9 +193,6 @@ def test_windows_of_one_clip_are_drawn_together() -> None:
 def test_nothing_is_no_mean() -> None:
     with pytest.raises(ValueError, match="no scores"):
         summarize([])
-
-
-# ---- samples
 
 
 def apart(clip: Clip, distance: float, joint: int) -> list[Motion]:
@@ -261,9 +244,6 @@ def test_ratios_are_of_means_and_one_sample_has_none() -> None:
     assert summarize_samples(rows([1.0])) is None
 
 
-# ---- windows and names
-
-
 def test_windows_do_not_overlap_and_the_rest_is_left_out() -> None:
     clip = replace(moving_clip(37), content="walk", subject="me")
     windows = windows_of(clip, 12)
@@ -285,9 +265,6 @@ def test_clips_of_one_id_and_two_sources_are_two() -> None:
     assert not torch.equal(*noise)
     assert [clip_name(clip) for clip in (one, two)] == ["tiny/clip0", "other/clip0"]
     assert clip_name(replace(one, id="tiny/clip0")) == "tiny/clip0"
-
-
-# ---- our own system
 
 
 def tiny_pipeline() -> EgoMotionPipeline:
@@ -319,9 +296,6 @@ def test_steps_and_eta_replace_the_pipelines_own() -> None:
     generators = clip_generators(clip, (0,))
     direct = pipeline(head_trajectory(clip), generator=generators).motion
     assert_close(direct.joints, run(), atol=1e-6, rtol=0)
-
-
-# ---- baselines
 
 
 def test_mean_pose_by_hand() -> None:
@@ -432,90 +406,3 @@ def test_smoothing_keeps_a_still_pose_and_a_steady_turn() -> None:
     angles = angles_about_z(smoothed(ground_truth)(turning)[0])
     # Far from both ends, where the last frame is repeated.
     assert_close(angles[10:-10], torch.arange(30)[10:-10, None].expand(-1, 21) * 2.0, atol=1e-3, rtol=0)
-
-
-# ---- motions of other systems
-
-
-def test_recorded_motions_are_found_by_clip_id_in_any_folder(tmp_path: Path) -> None:
-    clips = [replace(moving_clip(20, seed), id=f"cmu/{seed}") for seed in (1, 11)]
-    for folder in ("b", "a/deep"):
-        for clip in clips:
-            path = tmp_path / folder / f"{clip.id}.npz"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            clip.motion.save(path)
-    system = RecordedMotions(tmp_path, clips)
-    for clip in clips:
-        assert score(system(clip), clip)["mpjpe"] == pytest.approx([0.0, 0.0], abs=0.01)
-
-
-def test_missing_or_unfit_motion_files_are_named(tmp_path: Path) -> None:
-    clips = [moving_clip(20, seed) for seed in range(3)]
-    with pytest.raises(FileNotFoundError, match="nowhere is not a folder"):
-        RecordedMotions(tmp_path / "nowhere", clips)
-    clips[0].motion.save(tmp_path / "clip0.npz")
-    with pytest.raises(FileNotFoundError, match=r"no motion file for clip clip1 \(and for 1 other"):
-        RecordedMotions(tmp_path, clips)
-    moving_clip(19, 1).motion.save(tmp_path / "clip1.npz")
-    with pytest.raises(ValueError, match=r"clip1\.npz has 19 frames at 30 fps; clip clip1 has 20 frames at 30 fps"):
-        RecordedMotions(tmp_path, clips[:2])(clips[1])
-    (tmp_path / "more").mkdir()
-    clips[0].motion.save(tmp_path / "more" / "clip0.npz")
-    with pytest.raises(ValueError, match="1 motion files for clip clip1 and 2 for clip clip0"):
-        RecordedMotions(tmp_path, clips[:2])
-
-
-def test_files_are_told_apart_by_source_and_by_their_longest_name(tmp_path: Path) -> None:
-    clips = [
-        replace(moving_clip(20, 1), id="walk", source="a"),
-        replace(moving_clip(20, 2), id="walk", source="b"),
-        replace(moving_clip(20, 3), id="1", source="a"),
-        replace(moving_clip(20, 4), id="walk/1", source="a"),
-        replace(moving_clip(20, 5), id="run", source="c"),
-    ]
-    for name, clip in zip(("a/walk", "b/walk", "a/1", "a/walk/1", "run"), clips, strict=True):
-        for seed in (0, 1):
-            path = tmp_path / f"seed{seed}" / f"{name}.npz"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            clip.motion.save(path)
-    system = RecordedMotions(tmp_path, clips)
-    for clip in clips:
-        assert score(system(clip), clip)["mpjpe"] == pytest.approx([0.0, 0.0], abs=0.01), clip_name(clip)
-    (tmp_path / "one").mkdir()
-    clips[0].motion.save(tmp_path / "one" / "walk.npz")
-    with pytest.raises(FileNotFoundError, match=r"no motion file for clip a/walk \(and for 1 other"):
-        RecordedMotions(tmp_path / "one", clips[:2])  # whose walk is it?
-
-
-def test_files_stand_on_their_own_floor_or_on_the_clips(tmp_path: Path) -> None:
-    clip = raised(moving_clip(20), 0.6)
-    for folder, motion in (("its_world", clip.motion), ("over_zero", moving_clip(20).motion)):
-        (tmp_path / folder).mkdir()
-        motion.save(tmp_path / folder / "clip0.npz")
-    # Others write the clip's world, and know of no floor.
-    (tmp_path / "theirs").mkdir()
-    with np.load(tmp_path / "its_world" / "clip0.npz") as file:
-        np.savez(tmp_path / "theirs" / "clip0.npz", **{name: file[name] for name in ("poses", "trans", "betas")})
-    for folder in ("its_world", "over_zero", "theirs"):
-        scores = score(RecordedMotions(tmp_path / folder, [clip])(clip), clip)
-        assert scores["mpjpe"] == pytest.approx([0.0], abs=0.01), folder
-        assert scores["ground_penetration"] == score([clip.motion], clip)["ground_penetration"], folder
-
-
-def test_windows_have_files_of_their_own_or_are_cut_out(tmp_path: Path) -> None:
-    clip = moving_clip(50)
-    windows = windows_of(clip, 16)
-    assert all(isinstance(window, ClipWindow) for window in windows)
-    (tmp_path / "whole").mkdir()
-    clip.motion.save(tmp_path / "whole" / "clip0.npz")
-    for window in windows:
-        path = tmp_path / "parts" / f"{clip_name(window)}.npz"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        window.motion.save(path)
-    for folder in ("whole", "parts"):
-        system = RecordedMotions(tmp_path / folder, windows)
-        for window in windows:
-            assert score(system(window), window)["mpjpe"] == pytest.approx([0.0], abs=0.01), (folder, window.id)
-    moving_clip(40).motion.save(tmp_path / "whole" / "clip0.npz")
-    with pytest.raises(ValueError, match=r"clip0\.npz has 40 frames; the window clip0/32 of .* ends at frame 48"):
-        RecordedMotions(tmp_path / "whole", windows)(windows[2])

@@ -4,12 +4,14 @@ import roma
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 from torch.testing import assert_close
 
 from motion_grpo.geometry.rotations import (
     interpolate_rotations,
+    low_pass_rotations,
     matrix_to_wxyz,
     project_to_rotation,
     rotation_6d,
@@ -183,3 +185,19 @@ def test_interpolation_turns_at_a_constant_rate() -> None:
     expected = start @ roma.rotvec_to_rotmat(weight[:, None] * turn)
     result = interpolate_rotations(start, start @ roma.rotvec_to_rotmat(turn), weight)
     torch.testing.assert_close(result, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("sigma", [0.7, 1.0, 2.5])
+def test_low_pass_is_scipys_projected(sigma: float) -> None:
+    rotmats = torch.stack([roma.random_rotmat(20), roma.random_rotmat(20)]).double()
+    expected = project_to_rotation(torch.from_numpy(gaussian_filter1d(rotmats.numpy(), sigma, axis=1, mode="nearest")))
+    assert_close(low_pass_rotations(rotmats, sigma), expected, atol=1e-6, rtol=0)
+
+
+def test_low_pass_leaves_what_is_still_and_calms_what_trembles() -> None:
+    still = roma.random_rotmat().expand(9, 3, 3)
+    assert_close(low_pass_rotations(still, 1.0), still, atol=1e-6, rtol=0)
+    angle = 0.1 * torch.tensor([1.0, -1.0]).repeat(30)
+    trembling = yaw_rotation(angle)
+    after = roma.rotmat_to_rotvec(low_pass_rotations(trembling, 1.0))[5:-5]
+    assert float(after.norm(dim=-1).max()) < 0.01 * 0.1 + 1e-3

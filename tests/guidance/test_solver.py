@@ -1,3 +1,4 @@
+import pytest
 import roma
 import torch
 
@@ -41,8 +42,9 @@ def test_the_cost_never_rises_and_is_reported_by_term() -> None:
     assert solution.after.keys() == problem.terms(anchors.rotations).keys()
 
 
+@pytest.mark.slow
 def test_finds_what_a_dense_gauss_newton_finds() -> None:
-    _, anchors = golden(torch.float64, frames=8)
+    _, anchors = golden(torch.float64, frames=16)
     problem = egoallo_problem(anchors)
     R = anchors.rotations
     for _ in range(25):

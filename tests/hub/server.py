@@ -5,8 +5,6 @@ upload to xet storage, whatever the server says; downloads use it only where the
 answered by a redirect to another origin, as on the Hub, which no token may reach.
 """
 
-import base64
-import binascii
 import hashlib
 import json
 import re
@@ -17,11 +15,12 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, quote, unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
 
-from tests.hub.store import LARGE, Commit, File, Refused, Repo, Store
+from tests.hub.commits import apply, commit_json, tree_entries
+from tests.hub.store import LARGE, File, Refused, Repo, Store
 
 SMALL_BYTES = 10_000_000
 """Larger files go through LFS whatever their name."""
@@ -291,7 +290,7 @@ def refs(request: Handler, kind: str, name: str) -> None:
 @route("GET", f"{_REPO}/commits/(?P<revision>[^/]+)")
 def commits(request: Handler, kind: str, name: str, revision: str) -> None:
     history = request.repo(kind, name).log(revision)
-    listed = [_commit_json(commit) | {"authors": [{"user": commit.author}], "message": ""} for commit in history]
+    listed = [commit_json(commit) | {"authors": [{"user": commit.author}], "message": ""} for commit in history]
     request.send_json(listed)
 
 
@@ -331,7 +330,7 @@ def _set_ref(request: Handler, repo: Repo, refs: dict[str, str], name: str, targ
 def tree(request: Handler, kind: str, name: str, revision: str, folder: str) -> None:
     commit = request.repo(kind, name).commit(revision)
     start = f"{folder}/" if folder else ""
-    entries = {path: entry for path, entry in _entries(commit).items() if path.startswith(start)}
+    entries = {path: entry for path, entry in tree_entries(commit).items() if path.startswith(start)}
     if folder and not entries:
         raise Refused(404, f"{folder} does not exist on {revision}", "EntryNotFound")
     if request.query.get("recursive", "").lower() != "true":
@@ -344,27 +343,9 @@ def tree(request: Handler, kind: str, name: str, revision: str, folder: str) -> 
 
 @route("POST", f"{_REPO}/paths-info/(?P<revision>[^/]+)")
 def paths_info(request: Handler, kind: str, name: str, revision: str) -> None:
-    entries = _entries(request.repo(kind, name).commit(revision))
+    entries = tree_entries(request.repo(kind, name).commit(revision))
     asked = parse_qs(request.body.decode())["paths"]
     request.send_json([entries[path.strip("/")] for path in asked if path.strip("/") in entries])
-
-
-def _entries(commit: Commit) -> dict[str, dict[str, Any]]:
-    """Files and folders of a commit, as the tree and the paths are told."""
-    last = {"lastCommit": _commit_json(commit)}
-    entries: dict[str, dict[str, Any]] = {}
-    for path, file in commit.files.items():
-        entries[path] = {"type": "file", "path": path, "size": file.size, "oid": file.blob_id, **last}
-        if file.large:
-            entries[path]["lfs"] = {"oid": file.sha256, "size": file.size, "pointerSize": 130}
-        for parent in list(Path(path).parents)[:-1]:
-            oid = hashlib.sha1(str(parent).encode()).hexdigest()
-            entries[str(parent)] = {"type": "directory", "path": str(parent), "size": 0, "oid": oid, **last}
-    return entries
-
-
-def _commit_json(commit: Commit) -> dict[str, str]:
-    return {"id": commit.sha, "title": commit.title, "date": commit.date}
 
 
 @route("GET|HEAD", f"{_GIT}/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
@@ -478,29 +459,8 @@ def commit(request: Handler, kind: str, name: str, revision: str) -> None:
         raise Refused(412, "A commit has happened since. Please refresh and try again.")
     files = dict(repo.commit(revision).files)
     for operation in operations:
-        _apply(files, operation["key"], operation["value"], store)
+        apply(files, operation["key"], operation["value"], store)
     made = repo.add(revision, files, header["value"]["summary"], request.signed_in())
     prefix = "" if kind == "models" else f"{kind}/"
     url = f"{request.server.url}/{prefix}{name}/commit/{made.sha}"
     request.send_json({"success": True, "commitOid": made.sha, "commitUrl": url, "hookOutput": ""})
-
-
-def _apply(files: dict[str, File], key: str, value: dict[str, Any], store: Store) -> None:
-    path = value["path"]
-    if path.startswith("/") or ".." in path.split("/"):
-        raise Refused(400, f"invalid path {quote(path)}")
-    if key == "file":
-        try:
-            files[path] = store.put(base64.b64decode(value["content"], validate=True))
-        except binascii.Error as error:
-            raise Refused(400, f"{path}: {error}") from error
-    elif key == "lfsFile":
-        files[path] = store.large_file(value["oid"])
-    elif key == "deletedFile":
-        if files.pop(path, None) is None:
-            raise Refused(404, "A file with this name doesn't exist", "EntryNotFound")
-    elif key == "deletedFolder":
-        for inside in [name for name in files if name.startswith(path.rstrip("/") + "/")]:
-            del files[inside]
-    else:
-        raise Refused(400, f"unknown operation {key}")

@@ -240,9 +240,9 @@ class TestBeforeItBegins:
         self.refused(monkeypatch, script, folder, ValueError, rf"card of walk needs ({missing})")
 
 
-def readme_blocks() -> tuple[list[str], str]:
+def page_blocks() -> tuple[list[str], str]:
     """The commands and the Python lines of "Load, train, push"."""
-    section = (ROOT / "README.md").read_text().split("\n## Load, train, push\n")[1].split("\n## ")[0]
+    section = (ROOT / "docs" / "from_amass.md").read_text().split("\n## Load, train, push\n")[1].split("\n## ")[0]
     assert section.strip().count("\n") < 20
     [(bash, commands), (python, lines)] = re.findall(r"```(\w+)\n(.*?)```", section, re.DOTALL)
     assert (bash, python) == ("bash", "python")
@@ -250,7 +250,7 @@ def readme_blocks() -> tuple[list[str], str]:
 
 
 @pytest.mark.slow
-def test_the_lines_of_the_readme(server, surroundings, tmp_path):
+def test_the_lines_of_the_page(server, surroundings, tmp_path):
     """Each as it stands, in a process of its own, in a folder with tiny data and configs of the same names."""
     place = tmp_path / "checkout"
     (place / "configs").mkdir(parents=True)
@@ -263,7 +263,7 @@ def test_the_lines_of_the_readme(server, surroundings, tmp_path):
         (place / "configs" / f"{script}_small.yaml").write_text(yaml.safe_dump(preset))
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = surroundings(PATH=path, PYTHONWARNINGS="ignore", CUDA_VISIBLE_DEVICES="")
-    commands, lines = readme_blocks()
+    commands, lines = page_blocks()
     for command in [*commands, shlex.join([sys.executable, "-c", lines])]:
         done = subprocess.run(command, shell=True, env=environment, cwd=place, capture_output=True, text=True)
         assert done.returncode == 0, f"{command}\n{done.stderr[-3000:]}"

@@ -21,6 +21,11 @@ SETTINGS = {
         "rewards": ["rotation", "position"], "gradient_accumulation_steps": 1,
         "lr_scheduler_type": "constant",
     },
+    "finetune": TRAINING,
+    "reward": TRAINING | {"num_sampling_steps": 3, "rewards": ["rotation", "position"]},
+    "dpo": TRAINING | {
+        "num_sampling_steps": 3, "num_pairs": 4, "num_generations": 4, "rewards": ["rotation", "position"],
+    },
 }  # fmt: skip
 DENOISER = {
     "d_latent": 16, "d_feedforward": 16, "d_noise_emb": 8, "num_heads": 2, "num_encoder_layers": 1,

@@ -1,12 +1,15 @@
 """The sampling loop, against EgoAllo's own output and against a loop written out here."""
 
 import pytest
+import roma
 import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler
 from safetensors.torch import load_file
 
-from motion_grpo.geometry.rotations import wxyz_to_matrix
+from motion_grpo.body import HEAD, NECK, Skeleton
+from motion_grpo.geometry.rotations import wxyz_to_matrix, yaw_rotation
 from motion_grpo.inference import recover_state, sample_latents
+from motion_grpo.inference.sampling import hang_body, steady_neck
 from motion_grpo.inference.stitching import StitchedDenoiser
 from motion_grpo.models import EgoMotionDenoiser
 from motion_grpo.motion import MotionState
@@ -157,3 +160,49 @@ def test_first_order_samplers_of_diffusers_are_ours_without_noise(kind):
     assert kept == [999, 799, 599, 399, 199]
     assert levels == [1000, 800, 600, 400, 200] * 2
     torch.testing.assert_close(result, expected, rtol=0, atol=1e-4)
+
+
+def test_a_trembling_head_shakes_the_head_and_not_the_body():
+    """A head that turns to and fro by a degree in every frame, over a body in the rest pose."""
+    frames, skeleton = 40, Skeleton.default()
+    poses = head_poses(frames)
+    tremble = roma.rotvec_to_rotmat(
+        torch.deg2rad(torch.tensor([1.0, -1.0])).repeat(frames // 2)[:, None] * torch.eye(3)[0]
+    )
+    trembling = HeadPoses.from_world(poses[:, :3, :3] @ tremble, poses[:, :3, 3])
+    rest = torch.eye(3).expand(1, frames, 21, 3, 3)
+    state = MotionState(torch.zeros(1, frames, 16), rest, torch.zeros(1, frames, 21), None)
+    steady = steady_neck(skeleton, state, trembling, 1.0)
+    before, after = hang_body(skeleton, state, trembling), hang_body(skeleton, steady, trembling)
+
+    def shaking(body):
+        return float(body.joints[..., :NECK, :].diff(n=2, dim=1).norm(dim=-1).mean())
+
+    # What is left is the head joint itself, which swings about the eyes.
+    assert shaking(after) < 0.15 * shaking(before)
+    torch.testing.assert_close(after.rotmats[..., HEAD, :, :], before.rotmats[..., HEAD, :, :], atol=1e-5, rtol=0)
+    torch.testing.assert_close(after.joints[..., HEAD, :], before.joints[..., HEAD, :], atol=1e-5, rtol=0)
+    unchanged = [joint - 1 for joint in range(1, 22) if joint != HEAD]
+    assert steady.body_rotmats[..., unchanged, :, :].equal(state.body_rotmats[..., unchanged, :, :])
+
+
+def test_canonical_windows_do_not_see_where_the_recording_began():
+    """EgoEgo-style conditioning: each window's features are those of that window alone, wherever and whichever way the
+    wearer set out, so that a later window is like any that the network was trained on."""
+    torch.manual_seed(0)
+    denoiser = tiny_denoiser(cond_param="canonicalized", rotation_representation="6d")
+    poses, scheduler, seen = head(40), EgoMotionSDEScheduler(eta=0.0), []
+
+    def recover(trajectory: HeadPoses) -> torch.Tensor:
+        options = {"num_inference_steps": 2, "window": 16, "overlap": 4, "generator": seeded()}
+        return sample_latents(denoiser, scheduler, trajectory, **options)
+
+    denoiser.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[2]))
+    motion = recover(poses)
+    turn = yaw_rotation(torch.tensor(2.1))
+    moved = HeadPoses.from_world(turn @ poses.R_world_cpf, poses.p_world_cpf @ turn.mT + torch.tensor([3.0, -5.0, 0.0]))
+    torch.testing.assert_close(recover(moved), motion, rtol=0, atol=1e-4)
+    alone = [denoiser.condition(poses.window(start, start + 16)) for start in (0, 12, 24)]
+    torch.testing.assert_close(seen[0], torch.stack(alone), rtol=0, atol=1e-5)
+    whole = denoiser.condition(poses)
+    assert (whole[24:40] - alone[2]).abs().max() > 0.1

@@ -65,3 +65,42 @@ def test_a_rate_may_be_an_array_of_one(tmp_path) -> None:
     arrays = {"poses": np.zeros((3, 156)), "trans": np.zeros((3, 3)), "betas": np.zeros(16)}
     np.savez(tmp_path / "walk.npz", **arrays, mocap_framerate=np.array([60.0]))
     assert Motion.load(tmp_path / "walk.npz").fps == 60
+
+
+def saved_with(tmp_path, **changes):
+    path = moving_motion(30).save(tmp_path / "walk.npz")
+    with np.load(path) as file:
+        arrays = dict(file)
+    np.savez(path, **arrays | changes)
+    return path
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mocap_framerate": np.array(60.0)},
+        {"timestamps": 1000 / 30 * np.arange(30)},
+        {"mocap_frame_rate": np.array(120.0)},
+    ],
+)
+def test_rates_that_contradict_each_other_are_refused(tmp_path, changes):
+    with pytest.raises(ValueError, match="says twice how many frames there are in a second, and differs"):
+        Motion.load(saved_with(tmp_path, **changes))
+
+
+def test_rounded_rates_do_not_contradict(tmp_path):
+    assert Motion.load(saved_with(tmp_path, mocap_framerate=np.array(29.97))).fps == pytest.approx(30)
+
+
+def test_degrees_are_refused(tmp_path):
+    poses = np.zeros((30, 156), np.float32)
+    poses[3, 4] = 45.0
+    with pytest.raises(ValueError, match="poses reach 45; axis-angle in radians is needed"):
+        Motion.load(saved_with(tmp_path, poses=poses))
+
+
+@pytest.mark.parametrize("unit", [100.0, 1000.0])
+def test_a_body_in_another_unit_is_pointed_out(tmp_path, unit):
+    trans = unit * np.tile(np.array([0.1, 0.2, 1.1], np.float32), (30, 1))
+    with pytest.warns(UserWarning, match="m above its floor in the median: check the unit of trans"):
+        Motion.load(saved_with(tmp_path, trans=trans))

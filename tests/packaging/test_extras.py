@@ -7,7 +7,7 @@ from motion_grpo.cli.main import COMMANDS, main
 
 from motion_grpo.data.importers.egoallo_hdf5 import EgoAlloHdf5Importer
 from motion_grpo.extras import extra
-from motion_grpo.training.grpo.policy import MotionPolicy
+from motion_grpo.training.policy import MotionPolicy
 from tests.tiny import tiny_pipeline
 
 
@@ -33,8 +33,9 @@ def test_faults_of_this_package_are_not_taken_for_missing_extras(statement):
 
 @pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if command.extra == "data"])
 def test_commands_name_their_extra(name, tmp_path, monkeypatch, capsys):
-    for module in [module for module in sys.modules if module.startswith("motion_grpo.data")]:
-        monkeypatch.delitem(sys.modules, module)
+    for module in list(sys.modules):
+        if module.startswith(("motion_grpo.data", "motion_grpo.evaluation")):
+            monkeypatch.delitem(sys.modules, module)
     monkeypatch.delitem(sys.modules, f"motion_grpo.cli.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "datasets", None)  # as where it is not installed
     arguments = {"data": ["pack", str(tmp_path), "-o", str(tmp_path)], "evaluate": ["--dataset", "x", "-o", "y"]}

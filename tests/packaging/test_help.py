@@ -26,6 +26,7 @@ def test_help_lists_every_command_and_imports_nothing_heavy():
     assert imported == "[]"
     for name, command in COMMANDS.items():
         assert any(name in line and command.summary[:40] in line for line in text)
+    assert any("motion-grpo recover head.csv -o walk.npz" in line for line in text)
 
 
 def test_the_root_imports_what_is_asked_for():

@@ -43,7 +43,7 @@ def test_what_is_imported_is_required_and_the_other_way_round():
     optional = names(
         [
             requirement
-            for name in ("data", "train", "lora", "aria", "hdf5", "export", "view")
+            for name in ("data", "train", "lora", "aria", "hdf5", "export", "view", "space")
             for requirement in EXTRAS[name]
         ]
     )
@@ -52,8 +52,10 @@ def test_what_is_imported_is_required_and_the_other_way_round():
 
 def test_all_has_every_extra_that_users_need():
     [everything] = map(Requirement, EXTRAS["all"])
-    assert everything.extras == EXTRAS.keys() - {"all", "examples", "test", "dev"}
-    [table] = re.findall(r"^\| extra \| for \|\n((?:\|.*\n)+)", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert everything.extras == EXTRAS.keys() - {"all", "examples", "test", "docs", "dev"}
+    [table] = re.findall(
+        r"^\| extra \| for \|\n((?:\|.*\n)+)", (ROOT / "docs" / "install.md").read_text(), re.MULTILINE
+    )
     assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == everything.extras | {"all"}
 
 

@@ -357,9 +357,8 @@ def test_saved_motions_score_the_same(finished: Path, pack: Path, tmp_path: Path
         for ours, theirs in (("recorded", "model"), ("smoothed", "smoothed")):
             for metric, estimate in summary["systems"][theirs]["metrics"].items():
                 again = [systems[ours]["metrics"][metric][key] for key in ("mean", "lo", "hi")]
-                assert again == pytest.approx([estimate[key] for key in ("mean", "lo", "hi")], rel=2e-3, abs=2e-3), (
-                    metric
-                )
+                before = [estimate[key] for key in ("mean", "lo", "hi")]
+                assert again == pytest.approx(before, rel=2e-3, abs=2e-3), metric
 
 
 def test_a_data_set_of_the_schema_scores_as_its_pack(
@@ -378,9 +377,8 @@ def test_a_data_set_of_the_schema_scores_as_its_pack(
     theirs = results_in(finished / "results")["splits"]["test"]["systems"]
     for system, other in (("recorded", "model"), ("mean_pose", "mean_pose")):
         for metric, estimate in ours[system]["metrics"].items():
-            assert estimate["mean"] == pytest.approx(theirs[other]["metrics"][metric]["mean"], rel=1e-3, abs=1e-3), (
-                metric
-            )
+            mean = theirs[other]["metrics"][metric]["mean"]
+            assert estimate["mean"] == pytest.approx(mean, rel=1e-3, abs=1e-3), metric
     with pytest.raises(ValueError, match=r"dev.*\['train', 'test', 'id_test'\]"):
         run(data, tmp_path / "dev", split="dev", metrics_only=motions)
 

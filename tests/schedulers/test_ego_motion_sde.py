@@ -25,20 +25,9 @@ from motion_grpo.schedulers import (
     noise_level,
     refuse_incompatible,
 )
+from tests.schedulers.setup import OURS, SHAPE, scheduler_with, states
 
 EGOALLO_LEVELS = [1000, *(k * k for k in range(29, 0, -1)), 0]
-SHAPE = (4, 6, 5)
-
-
-def scheduler_with(steps: int | list[int] = 10, **config) -> EgoMotionSDEScheduler:
-    scheduler = EgoMotionSDEScheduler(**config)
-    scheduler.set_timesteps(**({"timesteps": steps} if isinstance(steps, list) else {"num_inference_steps": steps}))
-    return scheduler
-
-
-def states(count: int = 2, shape: tuple[int, ...] = SHAPE) -> list[torch.Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    return [torch.randn(shape, generator=generator) for _ in range(count)]
 
 
 def alpha_bars_by_definition() -> np.ndarray:
@@ -48,9 +37,6 @@ def alpha_bars_by_definition() -> np.ndarray:
     for k in range(1, 1001):
         alpha_bars.append(alpha_bars[-1] * (1 - min(1 - f[k] / f[k - 1], 0.999)))
     return np.array(alpha_bars)
-
-
-# --- the noise ------------------------------------------------------------------------------------
 
 
 def test_noise_is_the_cosine_schedule_by_level() -> None:
@@ -115,9 +101,6 @@ def test_eta_comes_fourth_as_in_diffusers() -> None:
     assert not torch.equal(given.std, scheduler.step(original, 1000, state).std)
 
 
-OURS = EgoMotionSDEScheduler(timestep_spacing="trailing").config
-
-
 @pytest.mark.parametrize(
     ("scheduler", "message"),
     [
@@ -141,12 +124,6 @@ OURS = EgoMotionSDEScheduler(timestep_spacing="trailing").config
 def test_schedulers_that_do_not_fit_are_refused(scheduler: SchedulerMixin, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         refuse_incompatible(scheduler, 1000)
-
-
-@pytest.mark.parametrize("kind", sorted(EgoMotionSDEScheduler().compatibles, key=lambda kind: kind.__name__))
-@pytest.mark.parametrize("spacing", ["leading", "trailing"])
-def test_schedulers_that_fit_are_not(kind: type, spacing: str) -> None:
-    refuse_incompatible(kind.from_config(OURS, timestep_spacing=spacing), 1000)
 
 
 def test_noise_level_counts_ours_from_one_and_diffusers_from_zero() -> None:
@@ -175,9 +152,6 @@ def test_add_noise_has_the_marginal_of_its_level() -> None:
     torch.testing.assert_close(ours, diffusers, rtol=0, atol=2e-5)
     with pytest.raises(ValueError, match=r"0\.\.1000"):
         scheduler.add_noise(original, noise, 1001)
-
-
-# --- spacing --------------------------------------------------------------------------------------
 
 
 def test_thirty_quadratic_steps_are_egoallos() -> None:
@@ -214,9 +188,6 @@ def test_previous_timestep_is_the_successor() -> None:
     levels = torch.tensor([[1, 1000], [841, 4]])
     assert scheduler.previous_timestep(levels).tolist() == [[0, 841], [784, 1]]
     assert scheduler.previous_timestep(1) == 0
-
-
-# --- steps ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
@@ -303,9 +274,6 @@ def test_constant_prediction_keeps_the_forward_marginal() -> None:
             alpha_bar = scheduler.alpha_bars[following].item()
             assert state.std().item() == pytest.approx(math.sqrt(1 - alpha_bar), rel=0.02, abs=1e-6)
             assert state.mean().item() == pytest.approx(0.7 * math.sqrt(alpha_bar), abs=0.02)
-
-
-# --- densities ------------------------------------------------------------------------------------
 
 
 @settings(deadline=None, max_examples=50)
@@ -399,9 +367,6 @@ def test_half_precision_networks_get_float32_densities(dtype: torch.dtype) -> No
     assert scheduler.add_noise(original.to(dtype), noise, 500).dtype == torch.float32
 
 
-# --- randomness -----------------------------------------------------------------------------------
-
-
 def test_a_seed_fixes_the_step_and_a_list_of_seeds_each_row() -> None:
     scheduler = scheduler_with(10)
     original, state = states()
@@ -417,9 +382,6 @@ def test_a_seed_fixes_the_step_and_a_list_of_seeds_each_row() -> None:
     together = draw([seeded(s) for s in range(4)])
     assert torch.equal(together[2:], draw([seeded(2), seeded(3)], slice(2, 4)))
     assert torch.equal(together[1:2], draw([seeded(1)], slice(1, 2)))
-
-
-# --- configuration --------------------------------------------------------------------------------
 
 
 def test_configuration_survives_a_folder(tmp_path: Path) -> None:
@@ -444,79 +406,3 @@ def test_output_is_a_diffusers_output() -> None:
     assert torch.equal(as_tuple[1], original)
     assert scheduler.scale_model_input(state, scheduler.timesteps[0]) is state
     assert (scheduler.init_noise_sigma, scheduler.order) == (1.0, 1)
-
-
-# --- errors ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        ({"timestep_spacing": "linspace"}, "linspace"),
-        ({"variance": "learned"}, "learned"),
-        ({"eta": -0.1}, "eta is -0.1"),
-        ({"eta": float("nan")}, "eta is nan"),
-        ({"direction_offset": -1.0}, "direction_offset"),
-        ({"prediction_type": "epsilon"}, "epsilon"),
-        ({"beta_schedule": "linear"}, "linear"),
-        ({"clip_sample": True}, "clip_sample=True"),
-        ({"num_train_timesteps": 0}, "num_train_timesteps is 0"),
-    ],
-)
-def test_bad_configurations_are_named(config: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        EgoMotionSDEScheduler(**config)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"num_inference_steps": 0}, "num_inference_steps is 0"),
-        ({"num_inference_steps": 1001}, r"1\.\.1000"),
-        ({}, "either num_inference_steps or timesteps"),
-        ({"num_inference_steps": 2, "timesteps": [2, 1]}, "not both"),
-        ({"timesteps": [10, 20]}, "strictly decreasing"),
-        ({"timesteps": [10, 10]}, "strictly decreasing"),
-        ({"timesteps": [1001, 5]}, "1001, 5"),
-        ({"timesteps": [5, -1]}, "5, -1"),
-        ({"timesteps": [0]}, r"got \[0\]"),
-        ({"timesteps": []}, r"got \[\]"),
-    ],
-)
-def test_bad_schedules_are_named(arguments: dict, message: str) -> None:
-    scheduler = scheduler_with(3)
-    before = scheduler.levels.tolist()
-    with pytest.raises(ValueError, match=message):
-        scheduler.set_timesteps(**arguments)
-    assert scheduler.levels.tolist() == before
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"timestep": 840}, r"\[840\] are not in the current schedule of 30 steps"),
-        ({"timestep": torch.tensor([841, 5, 4, 6])}, r"\[5, 6\]"),
-        ({"timestep": 0}, r"1\.\.1000"),
-        ({"eta": -1.0}, "eta is -1.0"),
-        ({"eta": 1.5}, "eta=1.5 .* level 1000"),
-        ({"prev_timestep": 1000}, "1000 to 1000"),
-        ({"prev_timestep": -1}, "prev_timestep"),
-        ({"generator": [torch.Generator()]}, "1 generators for 4 rows"),
-        ({"generator": torch.Generator(), "prev_sample": torch.zeros(SHAPE)}, "one source"),
-        ({"generator": torch.Generator(), "variance_noise": torch.zeros(SHAPE)}, "one source"),
-        ({"eta": 0.0, "prev_sample": torch.zeros(SHAPE)}, "no density"),
-    ],
-)
-def test_bad_steps_are_named(arguments: dict, message: str) -> None:
-    scheduler = scheduler_with(30)
-    original, state = states()
-    with pytest.raises(ValueError, match=message):
-        scheduler.step(**{"model_output": original, "timestep": 1000, "sample": state, **arguments})
-
-
-def test_egoallos_noise_does_not_fit_into_few_steps() -> None:
-    scheduler = EgoMotionSDEScheduler.egoallo()
-    scheduler.set_timesteps(3)
-    original, state = states()
-    with pytest.raises(ValueError, match=r"single_level.*level 1000 than level 400"):
-        scheduler.step(original, 1000, state)

@@ -11,7 +11,8 @@ from motion_grpo import EgoMotionPipeline, EgoMotionSDEScheduler
 from motion_grpo.cards import record_run
 from motion_grpo.models import MotionPerceptualModel
 from motion_grpo.training import DenoisingConfig, MotionGRPOConfig, PerceptualConfig
-from tests.cards.test_models import critic_results, evaluate, results_of, tiny_critic
+from tests.cards.setup import evaluate, results_of, tiny_critic
+from tests.cards.test_models import critic_results
 from tests.tiny import moving_motion, tiny_denoiser, write_shard
 from tools import ship_checkpoint
 from tools.ship_checkpoint import END, LARGEST_MB, START, ShipArguments, insert, rebuild, ship

@@ -69,6 +69,7 @@ def check_output(output: Path, steps: int = 4) -> dict[str, torch.Tensor]:
     return model.state_dict()
 
 
+@pytest.mark.slow
 def test_trains_resumes_and_fine_tunes(pack, policy, tmp_path, monkeypatch):
     output, tuned = tmp_path / "run", tmp_path / "tuned"
     run(monkeypatch, pack, output, [policy], model_config=NETWORK)

@@ -6,15 +6,28 @@ import subprocess
 import sys
 
 import pytest
-from motion_grpo.cli.train import grpo, perceptual, pretrain
+from motion_grpo.cli.train import dpo, grpo, perceptual, pretrain, reward_gradient
 from motion_grpo.cli.train.runs import Parser, RunArguments
 
-from motion_grpo.training import DenoisingConfig, MotionGRPOConfig, PerceptualConfig
-from motion_grpo.training.settings import WITHOUT_EFFECT_DENOISING, WITHOUT_EFFECT_GRPO, WITHOUT_EFFECT_PERCEPTUAL
+from motion_grpo.training import (
+    DenoisingConfig,
+    MotionDPOConfig,
+    MotionGRPOConfig,
+    PerceptualConfig,
+    RewardGradientConfig,
+)
+from motion_grpo.training.settings import (
+    WITHOUT_EFFECT_DENOISING,
+    WITHOUT_EFFECT_GRPO,
+    WITHOUT_EFFECT_PERCEPTUAL,
+    WITHOUT_EFFECT_POLICY,
+)
 
 SCRIPTS = {
     "grpo": (grpo, MotionGRPOConfig, WITHOUT_EFFECT_GRPO),
     "pretrain": (pretrain, DenoisingConfig, WITHOUT_EFFECT_DENOISING),
+    "reward_gradient": (reward_gradient, RewardGradientConfig, WITHOUT_EFFECT_POLICY),
+    "dpo": (dpo, MotionDPOConfig, WITHOUT_EFFECT_POLICY),
     "perceptual": (perceptual, PerceptualConfig, WITHOUT_EFFECT_PERCEPTUAL),
 }
 

@@ -14,12 +14,12 @@ from transformers.integrations import integration_utils
 from motion_grpo.data import MotionWindows
 from motion_grpo.training.output_folder import prepare_output
 from tests.tiny import moving_clip
-from tests.training import test_denoising, test_perceptual
+from tests.training import perceptual_setup, test_denoising
 from tests.training.grpo.setup import config, trainer
 
 MAKERS = {
     "denoising": lambda folder, **settings: test_denoising.trainer_of(folder, **settings),
-    "perceptual": lambda folder, **settings: test_perceptual.trainer_of(folder, **settings),
+    "perceptual": lambda folder, **settings: perceptual_setup.trainer_of(folder, **settings),
     "grpo": lambda folder, **settings: trainer(folder, **settings),
 }
 CLIPS = [moving_clip(20, 9), moving_clip(24, 11)]

@@ -10,9 +10,9 @@ from transformers.trainer import TRAINER_STATE_NAME
 from motion_grpo.models import EgoMotionDenoiser, MotionPerceptualModel
 from motion_grpo.training.hub_runs import newest_checkpoint
 from tests.tiny import moving_clip
+from tests.training.perceptual_setup import PerceptualTrainer, weights
+from tests.training.perceptual_setup import trainer_of as perceptual_trainer
 from tests.training.test_denoising import trainer_of as denoising_trainer
-from tests.training.test_perceptual import PerceptualTrainer, weights
-from tests.training.test_perceptual import trainer_of as perceptual_trainer
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 

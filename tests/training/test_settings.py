@@ -7,12 +7,19 @@ import pytest
 from transformers import TrainingArguments
 from trl import GRPOConfig
 
-from motion_grpo.training import DenoisingConfig, MotionGRPOConfig, PerceptualConfig
+from motion_grpo.training import (
+    DenoisingConfig,
+    MotionDPOConfig,
+    MotionGRPOConfig,
+    PerceptualConfig,
+    RewardGradientConfig,
+)
 from motion_grpo.training.settings import (
     WITHOUT_EFFECT,
     WITHOUT_EFFECT_DENOISING,
     WITHOUT_EFFECT_GRPO,
     WITHOUT_EFFECT_PERCEPTUAL,
+    WITHOUT_EFFECT_POLICY,
     mapping,
 )
 from tests.training.grpo.setup import config
@@ -40,6 +47,8 @@ USED = {
 MORE = {
     DenoisingConfig: {"data_seed", "torch_empty_cache_steps", "train_sampling_strategy"},
     PerceptualConfig: {"per_device_eval_batch_size", "torch_empty_cache_steps"},
+    RewardGradientConfig: {"torch_empty_cache_steps"},
+    MotionDPOConfig: {"torch_empty_cache_steps"},
     MotionGRPOConfig: {
         "beta", "epsilon", "epsilon_high", "generation_batch_size", "num_generations", "num_iterations",
         "reward_weights", "steps_per_generation",
@@ -49,8 +58,19 @@ TABLES = {
     DenoisingConfig: WITHOUT_EFFECT_DENOISING,
     PerceptualConfig: WITHOUT_EFFECT_PERCEPTUAL,
     MotionGRPOConfig: WITHOUT_EFFECT_GRPO,
+    RewardGradientConfig: WITHOUT_EFFECT_POLICY,
+    MotionDPOConfig: WITHOUT_EFFECT_POLICY,
 }
-BASES = {DenoisingConfig: TrainingArguments, PerceptualConfig: TrainingArguments, MotionGRPOConfig: GRPOConfig}
+BASES = {kind: GRPOConfig if kind is MotionGRPOConfig else TrainingArguments for kind in TABLES}
+PRESETS = {
+    "dpo": MotionDPOConfig,
+    "finetune": DenoisingConfig,
+    "grpo": MotionGRPOConfig,
+    "perceptual": PerceptualConfig,
+    "pretrain": DenoisingConfig,
+    "reward": RewardGradientConfig,
+}
+"""Settings by the first word of a preset's name."""
 
 
 @pytest.mark.parametrize("kind", TABLES)
@@ -154,7 +174,5 @@ def test_presets_set_nothing_that_has_no_effect():
     import yaml
 
     for path in (Path(__file__).parents[2] / "configs").glob("*.yaml"):
-        kind = {"grpo": MotionGRPOConfig, "pretrain": DenoisingConfig, "perceptual": PerceptualConfig}[
-            path.name.split("_")[0].removesuffix(".yaml")
-        ]
+        kind = PRESETS[path.name.split("_")[0].removesuffix(".yaml")]
         assert not set(yaml.safe_load(path.read_text())) & set(TABLES[kind]), path.name

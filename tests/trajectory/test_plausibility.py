@@ -49,3 +49,39 @@ def test_a_head_that_jumps_is_pointed_out(tmp_path, frames, count):
         UserWarning, match=rf"jumps {count} time\(s\), by 3 m after frame (59|60) at .* tracking was lost"
     ):
         load_trajectory(path, floor_height=0.0)
+
+
+def standing(seconds: float = 6.0) -> tuple[np.ndarray, np.ndarray]:
+    """Nods and sways as somebody does who stands and talks: 1 cm, 3 cm/s."""
+    poses, times = ahead(seconds, speed=0.0)
+    poses[:, :3, 3] += 0.01 * np.sin(3.0 * times[:, None] + np.arange(3))
+    return poses, times
+
+
+@pytest.mark.parametrize("axes", [(100.0, 100.0, 100.0), (1.0, 1.0, 100.0)])
+def test_centimeters_without_a_name_are_pointed_out(tmp_path, axes):
+    path = tmp_path / "head.csv"
+    poses, times = standing()
+    path.write_text(csv_of("time,x,y,z,qw,qx,qy,qz", poses, times))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_trajectory(path, floor_height=0.0)
+    poses[:, :3, 3] *= axes
+    path.write_text(csv_of("time,x,y,z,qw,qx,qy,qz", poses, times))
+    with pytest.warns(UserWarning, match="is 160 m up in the median: check the unit"):
+        load_trajectory(path)
+    # SLAM counts from where the recording begins.
+    poses[:, 2, 3] -= poses[0, 2, 3]
+    path.write_text(csv_of("time,x,y,z,qw,qx,qy,qz", poses, times))
+    with pytest.warns(UserWarning, match=r"rises and falls at \d.* m/s in the median"):
+        load_trajectory(path)
+
+
+@pytest.mark.parametrize("unit", [100.0, 1000.0])
+def test_a_walk_in_another_unit_is_refused(tmp_path, unit):
+    path = tmp_path / "head.csv"
+    poses, times = ahead()
+    poses[:, :3, 3] *= unit
+    path.write_text(csv_of("time,x,y,z,qw,qx,qy,qz", poses, times))
+    with pytest.raises(ValueError, match=r"moves at 1.* m/s: its positions are not in meters"):
+        load_trajectory(path)

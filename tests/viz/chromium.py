@@ -63,6 +63,12 @@ class Page:
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **place)
 
+    def choose_file(self, selector: str, path: Path) -> None:
+        """Gives a file to an input of a form."""
+        root = self.call("DOM.getDocument")["root"]["nodeId"]
+        node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
+
     def picture(self) -> np.ndarray:
         """What is seen, RGB."""
         data = base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])

@@ -44,7 +44,7 @@ def _levels(parents: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
 LEVELS: tuple[tuple[int, ...], ...] = _levels(PARENTS)
 """Joints of equal depth below the root, shallowest first: forward kinematics takes one batched step a level."""
 
-PELVIS, HEAD, LEFT_WRIST, RIGHT_WRIST = 0, 15, 20, 21
+PELVIS, NECK, HEAD, LEFT_WRIST, RIGHT_WRIST = 0, 12, 15, 20, 21
 LEFT_ANKLE, RIGHT_ANKLE, LEFT_FOOT, RIGHT_FOOT = 7, 8, 10, 11
 LEFT_SHOULDER, RIGHT_SHOULDER = 16, 17
 FOOT_JOINTS: tuple[int, ...] = (LEFT_ANKLE, RIGHT_ANKLE, LEFT_FOOT, RIGHT_FOOT)

@@ -43,15 +43,29 @@ NOT_EVALUATED = "not evaluated"
 """In place of an evaluation: says on the card that nobody knows how good the model is."""
 FACTS_FILE = "facts.json"
 CURVES_FILE = "training_curves.png"
-KINDS = {"pipeline": "EgoMotionPipeline", "grpo": "EgoMotionPipeline", "perceptual": "MotionPerceptualModel"}
+POST_TRAINED = ("grpo", "reward_gradient", "dpo")
+"""Kinds of runs that start from a pipeline and have a card that compares with it."""
+KINDS = {"pipeline": "EgoMotionPipeline", "perceptual": "MotionPerceptualModel"}
+KINDS |= dict.fromkeys(POST_TRAINED, "EgoMotionPipeline")
 """What there are cards of, and the class that loads it."""
-RESULTS = {"pipeline": "pipeline", "grpo": "pipeline", "perceptual": "model"}
+RESULTS = {kind: "model" if kind == "perceptual" else "pipeline" for kind in KINDS}
 """The folder of the output folder in which a run leaves what it is for."""
 _TAGS = {
-    "pipeline": ["motion", "egocentric", "smpl-h", "diffusers", "head-trajectory"],
-    "grpo": ["motion", "egocentric", "smpl-h", "diffusers", "head-trajectory", "grpo", "trl"],
-    "perceptual": ["motion", "egocentric", "smpl-h", "diffusers", "head-trajectory", "reward-model"],
+    kind: ["motion", "egocentric", "smpl-h", "diffusers", "head-trajectory", *own]
+    for kind, own in {
+        "pipeline": [],
+        "grpo": ["grpo", "trl"],
+        "reward_gradient": ["reward-gradient"],
+        "dpo": ["dpo"],
+        "perceptual": ["reward-model"],
+    }.items()
 }
+_EGOEGO_STYLE = (
+    "It is conditioned in the style of EgoEgo (J. Li, C. K. Liu, J. Wu, CVPR 2023): on the head's path as seen from "
+    "where each window begins, turned to its heading. What is EgoEgo is this conditioning alone; the network, the "
+    "diffusion, the data and the body are motion-grpo's, and there is neither EgoEgo's estimate of the head's "
+    "path from video nor its optical flow."
+)
 _PACKAGES = ("motion-grpo", "torch", "diffusers", "transformers", "trl", "accelerate", "huggingface-hub")
 _EMBEDDED = Path(__file__).parents[1] / "checkpoints"
 _GENERAL_SETTINGS = (
@@ -146,7 +160,7 @@ def write_checkpoint_card(folder: str | Path) -> Path:
     if facts.get("evaluation") != NOT_EVALUATED:
         evaluation = _read_evaluation(kind, folder / "evaluation", weights)
         facts["evaluation"] = _tables(folder / "evaluation")
-    if kind == "grpo":
+    if kind in POST_TRAINED:
         facts["base_evaluation"] = None
         if evaluation is not None:
             base = read_pipeline_evaluation(folder / "evaluation" / "base_results.json", None)
@@ -175,7 +189,7 @@ def write_run_card(
     What is not given is taken from ``run.json`` there, which the scripts of trainers/ write.
 
     Args:
-        kind: ``pipeline``, ``grpo`` or ``perceptual``.
+        kind: one of :data:`KINDS`.
         model: the network that is trained.
         args: settings of the run.
         log_history: of the trainer's state.
@@ -235,6 +249,8 @@ def write_run_card(
         facts["data"] = training_data(dataset, told.get("sources"))
         facts["license"] = license or hub_license(list(facts["data"].sources))
         facts["summary"] = _summary(kind, facts["data"].name, base_model)
+        if model.config.get("cond_param") == "canonicalized":
+            facts["summary"] += f" {_EGOEGO_STYLE}"
     if base_model is not None:
         facts["base_model"] = shown(base_model)
     policies = list(policies or told.get("policies", []))
@@ -260,10 +276,16 @@ def card_settings(config: type[TrainingArguments], values: Mapping[str, Any]) ->
         for field in fields(config)
         if field.default is not MISSING or field.default_factory is not MISSING
     }
-    own = [name for name in config.__annotations__ if name != "remove_unused_columns"]
-    names = dict.fromkeys([*_GENERAL_SETTINGS, *own])
+    names = dict.fromkeys([*_GENERAL_SETTINGS, *own_settings(config)])
     chosen = {name: values.get(name, defaults[name]) for name in names if name in defaults}
     return {name: shown(value) if isinstance(value, str) else value for name, value in chosen.items()}
+
+
+def own_settings(config: type[TrainingArguments]) -> list[str]:
+    """Names of the settings that motion-grpo adds to those of transformers and TRL, or gives another default."""
+    ours = [kind for kind in reversed(config.__mro__) if kind.__module__.startswith("motion_grpo.")]
+    names = dict.fromkeys(name for kind in ours for name in kind.__annotations__)
+    return [name for name in names if name != "remove_unused_columns"]
 
 
 def batch_of(kind: str, size: int, settings: Mapping[str, Any]) -> str:
@@ -419,8 +441,8 @@ def draw_curves(kind: str, log_history: Sequence[Mapping[str, Any]], folder: Pat
     curves = logged_curves(log)
     if not curves:
         return None
-    is_grpo = kind == "grpo" and any(name.startswith("reward") for name in curves)
-    (plot_grpo_run if is_grpo else plot_training_log)(log, folder / CURVES_FILE)
+    is_rewarded = kind in POST_TRAINED and any(name.startswith("reward") for name in curves)
+    (plot_grpo_run if is_rewarded else plot_training_log)(log, folder / CURVES_FILE)
     return CURVES_FILE
 
 
@@ -452,7 +474,7 @@ def _summary(kind: str, data: str, base_model: str | None) -> str:
     if kind == "perceptual":
         return f"A perceptual model of motion-grpo, trained on {data} to tell recorded from made-up motion."
     what = "A denoiser of motion-grpo: SMPL-H body motion from head poses"
-    if kind == "grpo":
+    if kind in POST_TRAINED:
         return f"{what}, post-trained on {data}."
     return f"{what}, {f'fine-tuned from {shown(base_model)}' if base_model else 'trained'} on {data}."
 

@@ -3,8 +3,9 @@
 from motion_grpo.extras import extra
 
 with extra("data"):
-    from motion_grpo.data.clips import Clip, ClipError, mirror, mirror_contacts, resample
+    from motion_grpo.data.clips import Clip, ClipError, mirror, mirror_contacts, mirrored_clip, resample
     from motion_grpo.data.head_clip import HeadClip, row_to_trajectory
+    from motion_grpo.data.head_windows import HeadWindows
     from motion_grpo.data.importers.base import Importer, Job
     from motion_grpo.data.importers.mocap_pack import MocapPackImporter
     from motion_grpo.data.importers.runner import Dropped, ImportReport, run_import
@@ -14,8 +15,9 @@ with extra("data"):
     from motion_grpo.data.windows import MotionWindows, StreamedWindows, balancing_weights, collate_windows
 
 __all__ = [
-    "FEATURES", "SCHEMA_VERSION", "Clip", "ClipError", "Dropped", "HeadClip", "ImportReport", "Importer", "Job",
+    "FEATURES", "SCHEMA_VERSION", "Clip", "ClipError", "Dropped", "HeadClip", "HeadWindows", "ImportReport", "Importer",
+    "Job",
     "MocapPackImporter", "MotionWindows", "StreamedWindows", "balancing_weights", "clip_to_row", "collate_windows",
-    "is_mocap_pack", "load_clips", "load_motions", "mirror", "mirror_contacts", "read_mocap_pack", "resample",
-    "row_to_clip", "row_to_trajectory", "run_import",
+    "is_mocap_pack", "load_clips", "load_motions", "mirror", "mirror_contacts", "mirrored_clip", "read_mocap_pack",
+    "resample", "row_to_clip", "row_to_trajectory", "run_import",
 ]  # fmt: skip

@@ -46,6 +46,23 @@ class TrainingBatch(NamedTuple):
     """Windows that begin with their clip: no step leads to their first frame."""
 
 
+class HeadBatch(NamedTuple):
+    """A batch of windows of heads whose bodies nobody recorded."""
+
+    head: HeadPoses
+    mask: Bool[Tensor, "batch frames"]
+    starts: Bool[Tensor, " batch"]
+    """As in :class:`TrainingBatch`."""
+
+
+def head_batch(windows: dict[str, Tensor]) -> HeadBatch:
+    """Head poses of a collated batch of :class:`~motion_grpo.data.HeadWindows`; steps as in :func:`training_batch`."""
+    R, p = windows["R_world_cpf"], windows["p_world_cpf"]
+    starts = ~windows["has_previous"]
+    head = HeadPoses.from_world(R, p).window(1, R.shape[1])
+    return HeadBatch(head.without_previous(starts), windows["mask"], starts)
+
+
 def training_batch(
     windows: dict[str, Tensor], skeleton: Skeleton, include_hands: bool, augmentation: Augmentation | None = None
 ) -> TrainingBatch:

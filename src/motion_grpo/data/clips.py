@@ -69,6 +69,22 @@ def mirror(
     return M @ rotmats[..., [j for j in MIRROR if j < joints], :, :] @ M, positions @ M
 
 
+def mirrored_clip(clip: Clip) -> Clip:
+    """The clip as seen in a mirror, with ``@mirrored`` behind its id; fingers are mirrored too."""
+    motion, hands = clip.motion, clip.motion.hand_rotmats
+    rotmats = [motion.root_rotmats[:, None], motion.body_rotmats] + ([] if hands is None else [hands])
+    turned, positions = mirror(torch.cat(rotmats, dim=1), motion.root_positions)
+    changed = replace(
+        motion,
+        root_rotmats=turned[:, 0],
+        body_rotmats=turned[:, 1:22],
+        hand_rotmats=None if hands is None else turned[:, 22:],
+        root_positions=positions,
+        contacts=mirror_contacts(motion.contacts),
+    )
+    return replace(clip, id=f"{clip.id}@mirrored", motion=changed)
+
+
 def mirror_contacts(contacts: Float[Tensor, "*batch 21"]) -> Float[Tensor, "*batch 21"]:
     """Contacts of the mirrored motion."""
     return contacts[..., [j - 1 for j in MIRROR[1:NUM_BODY_AND_ROOT]]]

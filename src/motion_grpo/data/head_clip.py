@@ -57,5 +57,8 @@ class HeadClip:
 def row_to_trajectory(row: Mapping[str, Any]) -> HeadTrajectory:
     """The head trajectory of any row of the schema, with a body or without; times start at 0."""
     return HeadTrajectory.from_wxyz_xyz(
-        np.asarray(row["T_world_cpf"]), fps=row["fps"], floor_height=row["floor_height"], source=row["id"]
+        np.asarray(row["T_world_cpf"]),
+        fps=float(row["fps"]),
+        floor_height=float(row["floor_height"]),
+        source=str(row["id"]),
     )

@@ -44,7 +44,7 @@ class WindowBatch(Sequence):
         self.tensors = tensors
 
     def __len__(self) -> int:
-        return len(self.tensors["betas"])
+        return len(self.tensors["mask"])
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         if not -len(self) <= index < len(self):
@@ -102,7 +102,7 @@ class MotionWindows(Dataset):
         skeleton: Skeleton | None = None,
         weights: Sequence[float] | None = None,
     ) -> None:
-        _check_lengths(length, min_length)
+        check_lengths(length, min_length)
         self.length, self.random, self.min_length, self.seed = length, random, min_length, seed
         self._rows = clips if isinstance(clips, datasets.Dataset) else None
         self._skeleton = skeleton
@@ -141,7 +141,7 @@ class MotionWindows(Dataset):
             clip, start = self.items[item]
             stop = min(start + self.length, self.lengths[clip])
             if self.random:
-                start, stop = _random_span(self.lengths[clip], self.length, self.min_length, place, share)
+                start, stop = random_span(self.lengths[clip], self.length, self.min_length, place, share)
             spans.append((self.frames[clip], start, stop))
         return WindowBatch(_gather(spans, self.length))
 
@@ -204,7 +204,7 @@ class StreamedWindows(IterableDataset):
         seed: int = 0,
         skeleton: Skeleton | None = None,
     ) -> None:
-        _check_lengths(length, min_length)
+        check_lengths(length, min_length)
         if buffer_clips < 1:
             raise ValueError(f"buffer_clips is {buffer_clips}; at least 1 clip has to be kept to draw from.")
         self.rows, self.length, self.buffer_clips = rows, length, buffer_clips
@@ -223,7 +223,7 @@ class StreamedWindows(IterableDataset):
         def draw() -> dict[str, Tensor]:
             i = int(rng.integers(len(buffer)))
             frames = buffer[i]
-            start, stop = _random_span(len(frames), self.length, self.min_length, *rng.random(2).tolist())
+            start, stop = random_span(len(frames), self.length, self.min_length, *rng.random(2).tolist())
             left[i] -= 1
             if left[i] == 0:
                 buffer[i], left[i] = buffer[-1], left[-1]
@@ -266,12 +266,13 @@ def balancing_weights(
     return [w / mean for w in raw]
 
 
-def _check_lengths(length: int, min_length: int | None) -> None:
+def check_lengths(length: int, min_length: int | None) -> None:
+    """Refuses windows that could not be cut."""
     if length < 2 or not 2 <= (min_length or 2) <= length:
         raise ValueError(f"length is {length}, min_length {min_length}; windows need 2 <= min_length <= length.")
 
 
-def _random_span(frames: int, length: int, min_length: int | None, place: float, share: float) -> tuple[int, int]:
+def random_span(frames: int, length: int, min_length: int | None, place: float, share: float) -> tuple[int, int]:
     """First frame and end of a window in a clip of so many frames, by two uniform numbers."""
     shortest = length if min_length is None else min_length
     count = min(frames, shortest + int(share * (length - shortest + 1)))

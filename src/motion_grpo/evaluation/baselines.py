@@ -6,13 +6,12 @@ from dataclasses import replace
 import roma
 import torch
 from jaxtyping import Float, Int
-from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
 from motion_grpo.body import BODY_JOINT_NAMES, NUM_BETAS, NUM_BODY_JOINTS, Skeleton
 from motion_grpo.data import Clip
 from motion_grpo.evaluation.clips import System, head_trajectory
-from motion_grpo.geometry.rotations import heading, project_to_rotation, yaw_rotation
+from motion_grpo.geometry.rotations import heading, low_pass_rotations, project_to_rotation, yaw_rotation
 from motion_grpo.models.conditioning import head_features
 from motion_grpo.motion import Motion
 from motion_grpo.trajectory.head_poses import HeadPoses
@@ -121,7 +120,7 @@ class NearestNeighbour:
 def smoothed(system: System, sigma_frames: float = SIGMA_FRAMES) -> System:
     """A system whose motions are low-pass filtered in time and hung from the true head again.
 
-    A Gaussian over the entries of the rotation matrices, projected back: the weighted chordal mean. What it gains in
+    The filter is :func:`~motion_grpo.geometry.rotations.low_pass_rotations`. What it gains in
     jitter and velocity costs nothing, so a better model should gain more.
 
     Args:
@@ -129,8 +128,7 @@ def smoothed(system: System, sigma_frames: float = SIGMA_FRAMES) -> System:
     """
 
     def smooth(rotmats: Float[Tensor, "frames joints 3 3"]) -> Float[Tensor, "frames joints 3 3"]:
-        filtered = gaussian_filter1d(rotmats.double().numpy(), sigma_frames, axis=0, mode="nearest")
-        return project_to_rotation(torch.from_numpy(filtered)).float()
+        return low_pass_rotations(rotmats.transpose(0, 1), sigma_frames).transpose(0, 1)
 
     def smoothed_system(clip: Clip) -> list[Motion]:
         return [_hang(clip, smooth(m.body_rotmats), m.betas, m.contacts, m.body) for m in system(clip)]

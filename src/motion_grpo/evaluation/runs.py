@@ -185,8 +185,8 @@ class EvaluationRun:
         listed = ((split, clip, [n for n in self.order if missing(split, clip, n)]) for split, clip in self.recordings)
         return [row for row in listed if row[2]]
 
-    def _score(self, share: list[tuple[str, Clip, list[str]]], state: PartialState) -> None:
-        """Scores a process's share, line by line into a shard of its own."""
+    def _score(self, share: Iterable[Any], state: PartialState) -> None:
+        """Scores a process's share of :meth:`_todo`, line by line into a shard of its own."""
         systems = self._systems({name for *_, missing in share for name in missing})
         shard = self.output / f"clips.{state.process_index:03d}.jsonl"
         progress = track(share, "clips", console=Console(stderr=True), disable=not state.is_main_process)

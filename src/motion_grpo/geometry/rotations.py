@@ -74,6 +74,30 @@ def project_to_rotation(
     return cast(Tensor, NearestRotation.apply(matrices))
 
 
+def low_pass_rotations(rotmats: Float[Tensor, "*batch frames 3 3"], sigma: float) -> Float[Tensor, "*batch frames 3 3"]:
+    """Rotations smoothed over time by a Gaussian ``sigma`` frames wide: the weighted chordal mean, cut off at 4 sigma.
+
+    Beyond its ends a sequence goes on as its first and last rotation.
+    """
+    reach = int(4 * sigma + 0.5)
+    weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=rotmats.device) / sigma).square())
+    values = rotmats.flatten(-2).mT.reshape(-1, 1, rotmats.shape[-3])
+    padded = torch.nn.functional.pad(values, (reach, reach), mode="replicate")
+    smooth = torch.nn.functional.conv1d(padded, (weights / weights.sum()).to(rotmats.dtype).view(1, 1, -1))
+    return project_to_rotation(smooth.reshape(*rotmats.shape[:-3], 9, -1).mT.unflatten(-1, (3, 3)))
+
+
+def geodesic_angle(a: Float[Tensor, "*#batch 3 3"], b: Float[Tensor, "*#batch 3 3"]) -> Float[Tensor, "*batch"]:
+    """The angle of the rotation from ``a`` to ``b``, 0 to pi radians, by their distance, sqrt(8) sin(angle / 2).
+
+    The gradient is finite everywhere, and 0 where it is undefined: at equal rotations and at a half turn.
+    """
+    sine = torch.linalg.vector_norm(b - a, dim=(-2, -1)) / 8**0.5
+    inside = sine.clamp_max(1 - 1e-6)
+    angle = torch.asin(inside)
+    return 2 * (angle + (torch.asin(sine.clamp_max(1.0)) - angle).detach())
+
+
 def heading(R_world_cpf: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch"]:
     """Angle about the vertical, in radians, of the frame's z axis, which is where a CPF looks."""
     return torch.atan2(R_world_cpf[..., 1, 2], R_world_cpf[..., 0, 2])

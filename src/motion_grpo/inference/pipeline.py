@@ -19,8 +19,15 @@ from torch import Tensor
 from motion_grpo.body import Skeleton
 from motion_grpo.guidance import GuidanceConfig, GuidanceReport, Guide, Terrain
 from motion_grpo.hub import PICKLES, HubMixin, fetch_pipeline, refuse_damaged
+from motion_grpo.inference.arguments import (
+    check_count,
+    check_generators,
+    check_number,
+    one_a_recording,
+    one_generator_per_sample,
+)
 from motion_grpo.inference.lora import LoraMixin
-from motion_grpo.inference.sampling import hang_body, sample_latents
+from motion_grpo.inference.sampling import hang_body, sample_latents, steady_neck
 from motion_grpo.inference.stitching import STITCHINGS
 from motion_grpo.inference.wearer import Recording, Worn, known_betas, reads_wrists, seen_wrists
 from motion_grpo.models import EgoMotionDenoiser
@@ -51,7 +58,8 @@ class EgoMotionPipelineOutput(BaseOutput):
     of the first, then those of the second, and so on. None for ``output_type="latent"``."""
     latents: Float[Tensor, "samples frames d_state"] | list[Float[Tensor, "samples _frames d_state"]]
     """Packed clean states, laid out as the denoiser's ``state_layout`` says; rotations are proper. Of a list of
-    recordings, which need not be of one length, a list."""
+    recordings all samples in the order of ``motions``, or a list with one tensor a recording where they are not of one
+    length."""
     trajectory: HeadTrajectory | list[HeadTrajectory]
     """The head at 30 fps, as it was used; says where the floor height came from. Of a list of recordings a list."""
     guidance: GuidanceReport | list[GuidanceReport | None] | None = None
@@ -82,6 +90,8 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
         stitching: ``crossfade``, or ``egoallo`` for EgoAllo's own windows and weights, which jump where a window ends.
         guidance: for calls that name none: a mode, a :class:`GuidanceConfig` or its plain values; saved with the
             pipeline.
+        neck_low_pass: frames; the neck is held so steady, and the head joint takes up the faster turns of the head
+            (:func:`~motion_grpo.inference.sampling.steady_neck`). 0, as EgoAllo: the body shakes with its head.
 
     Raises:
         ValueError: an overlap that leaves nothing of a window, an unknown stitching, or a scheduler that does not fit
@@ -99,12 +109,15 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
         overlap: int = 32,
         stitching: str = "crossfade",
         guidance: Guidance | None = None,
+        neck_low_pass: float = 0.0,
     ) -> None:
         super().__init__()
         if not 0 < overlap < window:
             raise ValueError(f"overlap is {overlap} and window {window} frames; 0 < overlap < window is needed.")
         if stitching not in STITCHINGS:
             raise ValueError(f"stitching is {stitching!r}; choose one of {', '.join(STITCHINGS)}.")
+        if not 0 <= neck_low_pass < window:
+            raise ValueError(f"neck_low_pass must be 0 (none) or a few frames, got {neck_low_pass}; 1 is what helped.")
         refuse_incompatible(scheduler, denoiser.config.max_t)
         self.register_modules(denoiser=denoiser, scheduler=scheduler)
         config = GuidanceConfig.of(guidance)
@@ -114,6 +127,7 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
             overlap=overlap,
             stitching=stitching,
             guidance=None if config is None else config.to_dict(),
+            neck_low_pass=neck_low_pass,
         )
         self.skeleton = Skeleton.default()
         """The body that the predicted betas refer to; not saved: set it to ``Skeleton.from_smplh(...)`` for weights
@@ -236,16 +250,18 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
             ValueError: bad input; the message says what and where.
             FileNotFoundError: no such trajectory file.
         """
-        if num_samples < 1:
-            raise ValueError(f"num_samples is {num_samples}; draw at least 1.")
-        if window_batch_size < 1:
-            raise ValueError(f"window_batch_size is {window_batch_size}; at least 1 window has to be denoised at once.")
-        if not temperature > 0:
-            raise ValueError(
-                f"temperature must be positive, got {temperature}; 1 is the network's own, 1.5 spreads more."
-            )
         if num_inference_steps is None:
             num_inference_steps = self.config.num_inference_steps
+        for name, count in (
+            ("num_samples", num_samples),
+            ("num_inference_steps", num_inference_steps),
+            ("window_batch_size", window_batch_size),
+        ):
+            check_count(name, count)
+        check_number("temperature", temperature, "1 is the network's own, 1.5 spreads more", above=True)
+        if eta is not None:
+            check_number("eta", eta, "0 is deterministic given the start, 1 ancestral")
+        check_generators(generator)
         if output_type not in ("motion", "latent"):
             raise ValueError(f"output_type is {output_type!r}; choose 'motion' or 'latent'.")
         options: dict[str, Any] = dict(
@@ -263,13 +279,13 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
             count = len(trajectory)
             if count == 0:
                 raise ValueError("The list of recordings is empty; give at least one.")
-            generators = _one_a_recording(generator, count, "generators", shared=True)
-            starts = _one_a_recording(latents, count, "latents")
-            seen = _one_a_recording(hands, count, "hands")
+            generators = one_a_recording(generator, count, "generators", shared=True)
+            starts = one_a_recording(latents, count, "latents")
+            seen = one_a_recording(hands, count, "hands")
             # Plain numbers are one body's.
             one_body = isinstance(betas, list) and all(isinstance(beta, Real) for beta in betas)
-            bodies = [betas] * count if one_body else _one_a_recording(betas, count, "betas", shared=True)
-            statures = _one_a_recording(stature, count, "statures", shared=True)
+            bodies = [betas] * count if one_body else one_a_recording(betas, count, "betas", shared=True)
+            statures = one_a_recording(stature, count, "statures", shared=True)
             shapes = [known_betas(self.skeleton, *known) for known in zip(bodies, statures, strict=True)]
             outputs = [
                 self._recover(recording, generator=own, latents=start, hands=wrists, shape=shape, **options)
@@ -279,7 +295,7 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
             ]
             output = EgoMotionPipelineOutput(
                 motions=None if output_type == "latent" else [motion for one in outputs for motion in one.motions],
-                latents=[one.latents for one in outputs],
+                latents=_together([one.latents for one in outputs]),
                 trajectory=[one.trajectory for one in outputs],
                 guidance=[one.guidance for one in outputs] if any(one.guidance for one in outputs) else None,
             )
@@ -310,6 +326,10 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
             wrists = seen_wrists(self.denoiser, worn.hands, worn.recorded, worn.trajectory, worn.head)
         latents = self._sample(worn, wrists, guide, **sampling)
         layout, state, report, motions = self.denoiser.state_layout, None, None, None
+        if self.config.neck_low_pass:
+            state = MotionState.unpack(latents, layout, project=False)
+            state = steady_neck(self.skeleton.to(latents.device), state, worn.head, self.config.neck_low_pass)
+            latents = state.pack(layout)
         if guide is not None and guide.config.post:
             state, report = guide.post(MotionState.unpack(latents, layout, project=False))
             latents = state.pack(layout)
@@ -351,7 +371,7 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
                 self.scheduler,
                 worn.head,
                 num_samples=num_samples,
-                generator=_one_generator_per_sample(generator, num_samples),
+                generator=one_generator_per_sample(generator, num_samples),
                 window=self.config.window,
                 overlap=self.config.overlap,
                 stitching=self.config.stitching,
@@ -385,27 +405,11 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
         )
 
 
-def _one_a_recording(given: Any, count: int, what: str, shared: bool = False) -> list:
-    """A list with one entry a recording; what all recordings may share is repeated."""
-    if given is None or (shared and not isinstance(given, list)):
-        return [given] * count
-    if not isinstance(given, list) or len(given) != count:
-        number = len(given) if isinstance(given, list) else "no list of"
-        raise ValueError(f"{number} {what} for {count} recordings; give a list with one a recording.")
-    return given
-
-
-def _one_generator_per_sample(
-    generator: torch.Generator | list[torch.Generator] | None, num_samples: int
-) -> list[torch.Generator]:
-    """Streams that depend on the given generator and the sample's number, and on nothing else."""
-    if isinstance(generator, list):
-        if len(generator) != num_samples:
-            raise ValueError(f"{len(generator)} generators for {num_samples} samples; give one, or one a sample.")
-        return generator
-    device = "cpu" if generator is None else generator.device
-    seed = int(torch.randint(2**62, (), generator=generator, device=device))
-    return [torch.Generator(device).manual_seed(seed + number) for number in range(num_samples)]
+def _together(
+    latents: list[Float[Tensor, "samples _frames d_state"]],
+) -> Float[Tensor, "all_samples frames d_state"] | list[Float[Tensor, "samples _frames d_state"]]:
+    """The samples of all recordings in one batch, as diffusers' pipelines return them, where their lengths allow it."""
+    return torch.cat(latents) if len({one.shape[1] for one in latents}) == 1 else latents
 
 
 def _refuse_incomplete(folder: Path, given: Collection[str]) -> None:

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from motion_grpo.models import EgoMotionDenoiser
@@ -75,12 +75,14 @@ def predict_clean(
     network: nn.Module,
     layout: StateLayout,
     latents: Float[Tensor, "samples frames d_state"],
-    level: int,
+    level: int | Int64[Tensor, " samples"],
     cond: Float[Tensor, "samples frames d_cond"],
     mask: Bool[Tensor, "samples frames"],
     encoded: Float[Tensor, "samples tokens d_latent"] | None = None,
+    *,
+    project: bool = True,
 ) -> Float[Tensor, "samples frames d_state"]:
-    """The clean state that the network predicts, rotations projected, float32; differentiable.
+    """The clean state that the network predicts, float32; differentiable.
 
     Sampling and scoring must both go through here: the ratio of their densities is 1 only if their means are the same.
 
@@ -88,13 +90,16 @@ def predict_clean(
         network: an :class:`EgoMotionDenoiser`, or what accelerate wrapped it in.
         layout: the denoiser's.
         latents: x_t.
-        level: its noise level.
+        level: its noise level, or one a sample.
         cond: head features.
         mask: True for frames that exist.
         encoded: of :meth:`EgoMotionDenoiser.encode`, where it serves every step.
+        project: whether its rotations are made proper ones.
     """
-    levels = torch.full((len(latents),), level, device=latents.device)
+    levels = level if isinstance(level, Tensor) else torch.full((len(latents),), level, device=latents.device)
     x0 = network(latents, levels, cond, mask, encoded, return_dict=False)[0].float()
+    if not project:
+        return x0
     # Kinematics and densities in bfloat16 would be off by centimeters.
     with torch.autocast(latents.device.type, enabled=False):
         return MotionState.unpack(x0, layout).pack(layout)

@@ -10,7 +10,8 @@ from diffusers.utils.torch_utils import randn_tensor
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from motion_grpo.body import PosedBody, Skeleton
+from motion_grpo.body import HEAD, NECK, PosedBody, Skeleton
+from motion_grpo.geometry.rotations import low_pass_rotations
 from motion_grpo.inference.stitching import StitchedDenoiser, Stitching
 from motion_grpo.models import EgoMotionDenoiser
 from motion_grpo.models.conditioning import WristPoses
@@ -81,19 +82,25 @@ def sample_latents(
     if latents is not None and tuple(latents.shape) != shape:
         raise ValueError(f"latents have shape {tuple(latents.shape)}; this trajectory and network need {shape}.")
     refuse_incompatible(scheduler, denoiser.config.max_t)
-    cond = denoiser.condition(
-        head,
-        None if wrists is None else wrists.hand_positions(),
-        wrists=wrists,
-        body_measures=None if body_measures is None else body_measures.expand(shape[1], -1),
-    )
+
+    def cond_of(start: int, stop: int) -> Float[Tensor, "frames d_cond"]:
+        seen = None if wrists is None else WristPoses(*(x[start:stop] for x in wrists))
+        return denoiser.condition(
+            head.window(start, stop),
+            None if seen is None else seen.hand_positions(),
+            wrists=seen,
+            body_measures=None if body_measures is None else body_measures.expand(stop - start, -1),
+        )
+
+    begins = denoiser.config.cond_param == "canonicalized"  # its features are seen from a window's first frame
     network = StitchedDenoiser(
         denoiser,
-        cond,
+        cond_of(0, shape[1]),
         window=window,
         overlap=overlap,
         stitching=stitching,
         window_batch_size=window_batch_size,
+        cond_of=cond_of if begins else None,
     )
     scheduler.set_timesteps(num_inference_steps, device=device)
     batches = network.num_batches(num_samples) * len(scheduler.timesteps)
@@ -153,3 +160,23 @@ def hang_body(
     """
     betas = state.mean_betas(mask) if betas is None else betas
     return skeleton.place_by_head(betas, state.body_rotmats, head.R_world_cpf, head.p_world_cpf)
+
+
+def steady_neck(skeleton: Skeleton, state: MotionState, head: HeadPoses, sigma: float) -> MotionState:
+    """The state whose head joint takes up the fast turns of the head, so that the body does not shake with them.
+
+    A body hangs from its head: what a tracker trembles, and what a head does quickly, would swing everything below it.
+    People's necks take that up, and a network whose answer is smooth in time cannot say so. The neck's rotation in the
+    world is smoothed by a Gaussian ``sigma`` frames wide, and the head joint turned so that the head stays where it is.
+
+    Args:
+        skeleton: body that betas refer to.
+        state: one or more motions, (samples, frames, ...).
+        head: central pupil frame in the world.
+        sigma: frames.
+    """
+    rotmats = hang_body(skeleton, state, head).rotmats
+    turned = low_pass_rotations(rotmats[..., NECK, :, :], sigma).mT @ rotmats[..., HEAD, :, :]
+    body_rotmats = state.body_rotmats.clone()
+    body_rotmats[..., HEAD - 1, :, :] = turned
+    return state._replace(body_rotmats=body_rotmats)

@@ -61,6 +61,8 @@ class StitchedDenoiser:
         overlap: frames that two windows share, at least.
         stitching: see :data:`Stitching`.
         window_batch_size: windows (of all samples together) denoised at once.
+        cond_of: features of a window from its first frame to before its last, for features that depend on where a
+            window begins; cut out of ``cond`` when None.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class StitchedDenoiser:
         overlap: int = 32,
         stitching: Stitching = "crossfade",
         window_batch_size: int = 32,
+        cond_of: Callable[[int, int], Float[Tensor, "window d_cond"]] | None = None,
     ) -> None:
         self.denoiser, self.cond, self.window, self.window_batch_size = denoiser, cond, window, window_batch_size
         frames = len(cond)
@@ -86,11 +89,15 @@ class StitchedDenoiser:
         self.total = torch.zeros(frames, device=cond.device)
         for start, weight in self.weights.items():
             self.total[start : start + len(weight)] += weight
+        stops = [min(start + window, frames) for start in self.starts]
+        self.conds = {
+            s: cond[s:stop] if cond_of is None else cond_of(s, stop) for s, stop in zip(self.starts, stops, strict=True)
+        }
         # An encoder that does not see the noise runs once a trajectory.
         self.encoded: dict[int, Tensor] = {}
         if not denoiser.config.noise_in_encoder:
-            for starts, _, length in self._batches(1):
-                codes = denoiser.encode(self._cut(cond, starts, length))
+            for starts, _, _ in self._batches(1):
+                codes = denoiser.encode(torch.stack([self.conds[s] for s in starts]))
                 self.encoded |= dict(zip(starts, codes, strict=True))
 
     def __call__(
@@ -104,7 +111,7 @@ class StitchedDenoiser:
         for starts, rows, length in self._batches(len(sample)):
             x = torch.cat([sample[rows, s : s + length] for s in starts])
             samples = len(x) // len(starts)
-            cond = self._cut(self.cond, starts, length).repeat_interleave(samples, dim=0)
+            cond = torch.stack([self.conds[s] for s in starts]).repeat_interleave(samples, dim=0)
             encoded = None
             if self.encoded:
                 encoded = torch.stack([self.encoded[s] for s in starts]).repeat_interleave(samples, dim=0)
@@ -129,7 +136,3 @@ class StitchedDenoiser:
         batches += [([s], frames - s) for s in self.starts if s + self.window > frames]
         rows = min(samples, self.window_batch_size)
         return [(starts, slice(i, i + rows), length) for starts, length in batches for i in range(0, samples, rows)]
-
-    @staticmethod
-    def _cut(x: Tensor, starts: list[int], length: int) -> Tensor:
-        return torch.stack([x[s : s + length] for s in starts])

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from motion_grpo.body import NUM_BETAS, Skeleton
 from motion_grpo.guidance import GuidanceConfig, Guide, Terrain, seen_hands
+from motion_grpo.inference.arguments import as_trajectory
 from motion_grpo.models import EgoMotionDenoiser
 from motion_grpo.models.conditioning import WristPoses
 from motion_grpo.motion import FPS
-from motion_grpo.trajectory import HandObservations, HeadTrajectory, load_hands, load_trajectory
+from motion_grpo.trajectory import HandObservations, HeadTrajectory, load_hands
 from motion_grpo.trajectory.checks import ArrayLike, as_float64
 from motion_grpo.trajectory.head_poses import HeadPoses
 
@@ -56,7 +57,7 @@ class Worn:
         Raises:
             ValueError: less than two frames, and what the readers refuse.
         """
-        recorded = _as_trajectory(recording)
+        recorded = as_trajectory(recording)
         trajectory = recorded.resample(FPS)
         if len(trajectory) < 2:
             raise ValueError(
@@ -88,7 +89,7 @@ def known_betas(skeleton: Skeleton, betas: ArrayLike | None, stature: object) ->
     if betas is not None and stature is not None:
         raise ValueError("Both betas and stature are given, and each fixes the body; give one of them.")
     if stature is not None:
-        if not isinstance(stature, Real):
+        if not isinstance(stature, Real) or isinstance(stature, bool):
             raise ValueError(f"stature is {stature!r}; give one height in meters (a list is for a list of recordings).")
         known = skeleton.betas_of_stature(stature)
         if known[0].abs() > _USUAL_BETA:
@@ -166,19 +167,3 @@ def seen_wrists(
     floor = torch.tensor([0.0, 0.0, head_trajectory.floor_height])
     known = (seen.R_world_wrist, seen.p_world_wrist - floor, seen.visible)
     return WristPoses.from_world(*(x.to(head.p_world_cpf.device) for x in known), head)
-
-
-def _as_trajectory(trajectory: object) -> HeadTrajectory:
-    if isinstance(trajectory, HeadTrajectory):
-        return trajectory
-    if isinstance(trajectory, str | os.PathLike):
-        return load_trajectory(trajectory)
-    poses = trajectory if isinstance(trajectory, Tensor) else np.asarray(trajectory)
-    if poses.ndim == 2 and poses.shape[1] == 7:
-        return HeadTrajectory.from_wxyz_xyz(poses, fps=FPS)
-    if poses.ndim == 3 and tuple(poses.shape[1:]) == (4, 4):
-        return HeadTrajectory.from_matrices(poses, fps=FPS)
-    raise ValueError(
-        f"An array of shape {tuple(poses.shape)} is no head trajectory; give (frames, 7) wxyz + xyz or (frames, 4, 4), "
-        "or a HeadTrajectory (a list is a batch of recordings)."
-    )

@@ -17,6 +17,9 @@ from motion_grpo.motion.state import FPS
 _POSES = 3 * NUM_JOINTS
 _SMPLX_POSES, _FACE = _POSES + 9, slice(66, 75)  # jaw and eyes stand between body and hands
 _NUM_SMPLX_BETAS = 10  # of the default body; the other six are zero
+_SAME_RATE = 1.02  # of two rates that one file says, rounded
+_MAX_ANGLE = 4 * np.pi  # radians, some files wind up a turn or two
+_MAX_HEIGHT = 20.0  # meters: a body at 90 is in centimeters
 # "mocap_frame_rate" is the name in the releases of AMASS for SMPL-X.
 _KEYS = (
     "poses", "trans", "betas", "mocap_framerate", "mocap_frame_rate", "contacts", "timestamps", "floor_height",
@@ -161,6 +164,35 @@ def _check_values(path: Path, arrays: dict[str, np.ndarray]) -> None:
         raise ValueError(f"{path}: floor_height is {arrays['floor_height']}; save meters, or leave it out.")
     if "timestamps" in arrays and not (np.diff(arrays["timestamps"]) > 0).all():
         raise ValueError(f"{path}: timestamps do not increase; sort the frames, or leave timestamps out.")
+    _check_rates(path, arrays)
+    _check_units(path, arrays["poses"], arrays["trans"], float(arrays.get("floor_height", 0.0)))
+
+
+def _check_rates(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Raises ValueError where a file says twice how fast it plays, and not the same."""
+    rates = {key: float(arrays[key]) for key in ("mocap_framerate", "mocap_frame_rate") if key in arrays}
+    if len(arrays.get("timestamps", ())) > 1:
+        rates["timestamps"] = 1 / float(np.median(np.diff(arrays["timestamps"])))
+    if len(rates) > 1 and max(rates.values()) > _SAME_RATE * min(rates.values()):
+        told = ", ".join(f"{key} {rate:.4g}" for key, rate in rates.items())
+        raise ValueError(
+            f"{path} says twice how many frames there are in a second, and differs ({told}): keep one of them, with "
+            "timestamps in seconds."
+        )
+
+
+def _check_units(path: Path, poses: np.ndarray, trans: np.ndarray, floor_height: float) -> None:
+    """Raises ValueError for angles in degrees, warns of a body that no floor of meters holds."""
+    if np.abs(poses).max() > _MAX_ANGLE:
+        raise ValueError(
+            f"{path}: poses reach {np.abs(poses).max():.3g}; axis-angle in radians is needed, not degrees."
+        )
+    height = float(np.median(trans[:, 2])) - floor_height
+    if abs(height) > _MAX_HEIGHT:
+        warnings.warn(
+            f"The body of {path} is {height:.3g} m above its floor in the median: check the unit of trans (meters).",
+            stacklevel=5,
+        )
 
 
 def _body_of(path: str | Path, recorded: str, given: Skeleton | None) -> Skeleton:

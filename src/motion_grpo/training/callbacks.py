@@ -2,9 +2,11 @@
 
 import signal
 from types import FrameType
+from typing import Any
 
 import torch
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 
 class TellEpoch(TrainerCallback):
@@ -16,13 +18,59 @@ class TellEpoch(TrainerCallback):
             train_dataloader.dataset.set_epoch(int(state.epoch or 0))
 
 
+class FollowRun(TrainerCallback):
+    """Tells a trainer of a policy which epoch it is, and evaluates the base only where a run begins.
+
+    Args:
+        trainer: has ``start_of_epoch``.
+    """
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        """Before the first update the base is evaluated; a run that goes on has done so."""
+        args.eval_on_start = args.eval_on_start and state.global_step == 0
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        """Tells the epoch."""
+        self.trainer.start_of_epoch(int(state.epoch or 0))
+
+
+class SkipNonFinite(TrainerCallback):
+    """Leaves the weights as they are after an update whose gradient is not finite, and counts such updates.
+
+    Args:
+        model: what is trained.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.count = 0
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        """Gradients are the same on all processes here, and so is the decision."""
+        trained = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
+        if not trained or torch.stack([parameter.grad.isfinite().all() for parameter in trained]).all():
+            return
+        self.count += 1
+        for parameter in trained:
+            parameter.grad = None
+
+
 class StopWhenTerminated(TrainerCallback):
     """On SIGTERM, writes a checkpoint after the present update and ends the training.
 
     All processes of a run stop after the same update, whichever of them was told first.
     """
 
-    def __init__(self, trainer: Trainer) -> None:
+    def __init__(self, trainer: Any) -> None:
         self.trainer = trainer
         self.requested = False
         self._previous: object = None

@@ -111,6 +111,7 @@ class DenoisingTrainer(DiffusersTrainer):
         skeleton: body of the data set's betas; the default body when None.
         sampler: scheduler of the pipeline that :meth:`save_result` writes; the default one when None.
         num_inference_steps: sampling steps which that pipeline defaults to.
+        neck_low_pass: how steady that pipeline holds the neck, frames.
     """
 
     kind = "pipeline"
@@ -127,11 +128,12 @@ class DenoisingTrainer(DiffusersTrainer):
         *,
         sampler: EgoMotionSDEScheduler | None = None,
         num_inference_steps: int = 30,
+        neck_low_pass: float = 0.0,
     ) -> None:
         self.denoiser = model
         self.scheduler = EgoMotionSDEScheduler()
         self.sampler = sampler or EgoMotionSDEScheduler()
-        self.num_inference_steps = num_inference_steps
+        self.num_inference_steps, self.neck_low_pass = num_inference_steps, neck_low_pass
         self.skeleton = (skeleton or Skeleton.default()).to(args.device)
         self.augmentation = Augmentation(args.mirror_probability, args.body_size_probability, args.body_size_std)
         self.errors = DeviceErrors(
@@ -289,7 +291,12 @@ class DenoisingTrainer(DiffusersTrainer):
             window = self.args.window
             with self.ema.in_place():
                 EgoMotionPipeline(
-                    self.denoiser, self.sampler, self.num_inference_steps, window=window, overlap=window // 4
+                    self.denoiser,
+                    self.sampler,
+                    self.num_inference_steps,
+                    window=window,
+                    overlap=window // 4,
+                    neck_low_pass=self.neck_low_pass,
                 ).save_pretrained(folder)
 
     def card_facts(self) -> dict[str, Any]:

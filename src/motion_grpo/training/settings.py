@@ -48,10 +48,10 @@ WITHOUT_EFFECT: dict[str, str] = {
 
 WITHOUT_EFFECT_DENOISING = WITHOUT_EFFECT | {"per_device_eval_batch_size": _ONE_CLIP}
 WITHOUT_EFFECT_PERCEPTUAL = WITHOUT_EFFECT | dict.fromkeys(("data_seed", "train_sampling_strategy"), _OWN_ORDER)
+WITHOUT_EFFECT_POLICY = WITHOUT_EFFECT_DENOISING | dict.fromkeys(("data_seed", "train_sampling_strategy"), _OWN_ORDER)
 WITHOUT_EFFECT_GRPO = (
-    WITHOUT_EFFECT
-    | {"per_device_eval_batch_size": _ONE_CLIP, "torch_empty_cache_steps": "an update frees what it needs no more"}
-    | dict.fromkeys(("data_seed", "train_sampling_strategy", "shuffle_dataset"), _OWN_ORDER)
+    WITHOUT_EFFECT_POLICY
+    | {"torch_empty_cache_steps": "an update frees what it needs no more", "shuffle_dataset": _OWN_ORDER}
     | dict.fromkeys(("scale_rewards", "multi_objective_aggregation"), _AGGREGATION)
     | dict.fromkeys(("sync_ref_model", "ref_model_mixup_alpha", "ref_model_sync_steps"), _REFERENCE)
     | dict.fromkeys(

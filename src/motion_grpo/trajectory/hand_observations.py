@@ -123,8 +123,10 @@ class HandObservations:
         """From wrist poses relative to the central pupil frame (x left, y up, z forward), T_cpf_wrist.
 
         Args:
-            poses, visible, timestamps, confidence: as in ``from_world``. Wrists seen before or after the recording
-                count as not visible.
+            poses: as in ``from_world``, but relative to the head.
+            visible: as in ``from_world``. Wrists seen before or after the recording count as not visible.
+            timestamps: as in ``from_world``.
+            confidence: as in ``from_world``.
             trajectory: the head that saw them.
 
         Raises:
@@ -148,7 +150,10 @@ class HandObservations:
         """From wrist poses relative to the device, T_device_wrist.
 
         Args:
-            poses, visible, timestamps, confidence: as in ``from_cpf``.
+            poses: as in ``from_cpf``, but relative to the device.
+            visible: as in ``from_cpf``.
+            timestamps: as in ``from_cpf``.
+            confidence: as in ``from_cpf``.
             trajectory: the head that saw them.
             T_device_cpf: (4, 4) or (7,) wxyz + xyz, meters; the one by which ``trajectory`` was read when None.
 
@@ -179,7 +184,8 @@ class HandObservations:
             grip_poses: (frames, 2, 7) with w first (OpenXR stores x y z w) or (frames, 2, 4, 4), meters, as OpenXR
                 gives them: y up.
             visible: as in ``from_world``: where ``XrSpaceLocation`` says valid, or tracked.
-            timestamps, confidence: as in ``from_world``.
+            timestamps: as in ``from_world``.
+            confidence: as in ``from_world``.
 
         Raises:
             ValueError: as ``from_world``.

@@ -79,7 +79,7 @@ class HeadTrajectory:
         timestamps: ArrayLike | None = None,
         floor_height: float | int | None = None,
         points: ArrayLike | None = None,
-        source: str = "array",
+        source: str | Origin = "array",
     ) -> "HeadTrajectory":
         """From the head poses of OpenXR, Unity, ARKit, Unreal, ROS or any other set of axes.
 
@@ -87,14 +87,17 @@ class HeadTrajectory:
             poses: (frames, 4, 4), or (frames, 7) with w first (many engines store x y z w), as the system gives them,
                 in its own axes and units. The head frame's origin is taken to be between the eyes.
             convention: a name in ``CONVENTIONS`` or a ``Convention``.
-            fps, timestamps: as in ``from_rotations``.
+            fps: as in ``from_rotations``.
+            timestamps: as in ``from_rotations``.
             floor_height: height of the floor along the system's up axis, meters (0.0 for OpenXR's STAGE, LOCAL_FLOOR).
             points: (points, 3), a point cloud in the system's own axes and units, to look for the floor in.
+            source: what messages call the poses; an ``Origin`` says too how they came in.
 
         Raises:
             ValueError: an unknown convention, quaternions that make sense only as x y z w; and as ``from_rotations``.
         """
-        convention, origin, poses = named_convention(convention), Origin(source), as_float64(poses, "poses")
+        origin = source if isinstance(source, Origin) else Origin(source)
+        convention, poses = named_convention(convention), as_float64(poses, "poses")
         R_world_head, p_world_head = split_poses(poses, origin)
         reordered = read_as_xyzw(poses[:, :4]) if poses.ndim == 2 else None
         check_upright(

@@ -1,4 +1,4 @@
-"""Warnings about head trajectories that no wearer moves along."""
+"""Whether somebody may have moved his head along a trajectory."""
 
 import warnings
 
@@ -11,6 +11,12 @@ from motion_grpo.trajectory.head_trajectory import HeadTrajectory
 # Differences over this long, seconds, show how the head travels and not how it trembles.
 _SPAN = 0.1
 _MAX_SPEED = 10.0
+# Faster than any vehicle that somebody walks about in: meters taken for another unit.
+_NO_SPEED = 50.0
+# Of rising and falling, in the median: 0.1 in a median walk, 0.6 in a run.
+_MAX_VERTICAL_SPEED = 1.2
+# From the origin, up or down: head sets and SLAM count from the floor or from where the recording begins.
+_MAX_HEIGHT = 50.0
 _WALKING, _WALK_SECONDS = 0.5, 2.0
 # From one pose to the next: farther than tracking trembles, and faster than a head is.
 _JUMP = 0.5
@@ -19,17 +25,33 @@ _BACKWARDS = -0.6
 
 
 def warn_if_implausible(trajectory: HeadTrajectory) -> None:
-    """Warns of a head that moves at more than 10 m/s on average, that jumps, or that walks backwards all the time."""
+    """Warns of a head that moves or bobs faster than heads do, that is far up, that jumps, or that walks backwards.
+
+    Raises:
+        ValueError: positions in another unit than meters, beyond doubt.
+    """
     source = trajectory.source
     speed = median_speed(trajectory.timestamps, trajectory.p_world_cpf.double())
+    if speed > _NO_SPEED:
+        raise ValueError(
+            f"The head of {source} moves at {speed:.3g} m/s: its positions are not in meters, or its times not in "
+            "seconds. Name the unit in the columns (x_mm, y_mm, z_mm; timestamp_ms), or convert them."
+        )
     if speed > _MAX_SPEED:
         warnings.warn(
             f"The head of {source} moves at {speed:.3g} m/s: check the units of positions (meters) and times.",
             stacklevel=3,
         )
         return
-    _warn_of_jumps(trajectory)
     velocity, start = _velocities(trajectory.timestamps, trajectory.p_world_cpf.double())
+    vertical, height = float(velocity[:, 2].abs().median()), float(trajectory.p_world_cpf[:, 2].median())
+    if vertical > _MAX_VERTICAL_SPEED or abs(height) > _MAX_HEIGHT:
+        told = f"is {height:.3g} m up" if abs(height) > _MAX_HEIGHT else f"rises and falls at {vertical:.2g} m/s"
+        warnings.warn(
+            f"The head of {source} {told} in the median: check the unit of its positions (meters), of each axis.",
+            stacklevel=3,
+        )
+    _warn_of_jumps(trajectory)
     velocity, face = velocity[:, :2], trajectory.R_world_cpf.double()[start, :2, 2]
     walking = velocity.norm(dim=1) > _WALKING
     if float(walking.sum()) / len(walking) * trajectory.duration < _WALK_SECONDS:

@@ -11,7 +11,7 @@ from diffusers import DDIMScheduler
 
 from motion_grpo.rewards import RewardInputs
 from motion_grpo.training import MotionGRPOTrainer, newest_checkpoint
-from motion_grpo.training.grpo.conditions import NumberedConditions
+from motion_grpo.training.conditions import NumberedConditions
 from tests.training.grpo.setup import config, logged, pipeline, trainer, weights, windows
 
 
@@ -71,14 +71,14 @@ def test_data_that_does_not_fit(tmp_path):
         build(tmp_path, window=12)
     with pytest.raises(ValueError, match="has 2 windows with a recorded body, and a rollout needs 4 conditions"):
         build(tmp_path, data=windows(1), per_device_train_batch_size=16)
-    with pytest.raises(ValueError, match="is a NumberedConditions; GRPO returns to its conditions by number"):
+    with pytest.raises(ValueError, match="is a NumberedConditions; post-training returns to its conditions by number"):
         build(tmp_path, data=NumberedConditions(windows()))
 
 
 def test_a_pipeline_that_does_not_fit(tmp_path):
     base = pipeline()
     base.scheduler = DDIMScheduler()
-    with pytest.raises(ValueError, match="has a DDIMScheduler; GRPO needs the densities"):
+    with pytest.raises(ValueError, match="has a DDIMScheduler; post-training needs the steps"):
         build(tmp_path, base=base)
     with pytest.raises(ValueError, match="window is 32 frames, but the pipeline's network was trained on 16"):
         build(tmp_path, window=32, data=windows(length=32))
@@ -87,7 +87,7 @@ def test_a_pipeline_that_does_not_fit(tmp_path):
 def test_groups_are_not_divided_among_the_gpus_of_a_process(tmp_path):
     args = config(tmp_path)
     args._n_gpu = 2
-    with pytest.raises(ValueError, match="One process has 2 GPUs, which would divide groups among them"):
+    with pytest.raises(ValueError, match="One process has 2 GPUs, which would divide its conditions among them"):
         MotionGRPOTrainer(pipeline(), args, windows())
 
 

@@ -27,12 +27,12 @@ ROTATION = "qw qx qy qz"
 def test_a_unit_of_length_counts_wherever_the_name_has_it(names, meters):
     found = find_columns("log.csv", f"{names} {ROTATION}".split(), need_time=True)
     assert found.position == (1, 2, 3)
-    assert found.metres_per_unit == meters
+    assert found.metres_per_unit == (meters and (meters, meters, meters))
 
 
 def test_a_unit_of_length_of_a_wrist_counts_too():
     names = [f"left_wrist_{part}" for part in ("x_mm", "y_mm", "z_mm", *ROTATION.split())]
-    assert find_wrist("log.csv", [*names, "left_visible"], "left").metres_per_unit == 1e-3
+    assert find_wrist("log.csv", [*names, "left_visible"], "left").metres_per_unit == (1e-3, 1e-3, 1e-3)
 
 
 def test_wrists_of_a_converted_head_are_refused_however_its_file_is_called(tmp_path, monkeypatch):

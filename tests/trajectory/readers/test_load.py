@@ -299,8 +299,29 @@ def test_a_unit_of_length_in_the_name_counts(tmp_path):
     path.write_text(csv_of("time,x [mm],y [mm],z [mm],qw,qx,qy,qz", millimeters, times))
     assert_walk(load_trajectory(path, floor_height=0.0))
     path.write_text(csv_of("time,x,y,z,qw,qx,qy,qz", millimeters, times))
-    with pytest.warns(UserWarning, match=r"moves at 6\.\d+e\+03 m/s: check the units"):
+    with pytest.raises(ValueError, match=r"moves at 6\.\d+e\+03 m/s: its positions are not in meters.*x_mm"):
         load_trajectory(path)
+
+
+def test_each_axis_has_the_unit_of_its_own_name(tmp_path):
+    poses, times = walk()
+    scaled = poses.copy()
+    scaled[:, :3, 3] *= (100.0, 1.0, 1000.0)
+    path = tmp_path / "log.csv"
+    path.write_text(csv_of("time,x [cm],y [m],z [mm],qw,qx,qy,qz", scaled, times))
+    assert_walk(load_trajectory(path, floor_height=0.0))
+    # What is named for one axis alone goes for all.
+    scaled = poses.copy()
+    scaled[:, :3, 3] *= 100
+    path.write_text(csv_of("time,x [cm],y,z,qw,qx,qy,qz", scaled, times))
+    assert_walk(load_trajectory(path, floor_height=0.0))
+
+
+@pytest.mark.parametrize("end", ["\r", "\r\n"])
+def test_line_ends_of_other_systems(tmp_path, end):
+    path = tmp_path / "log.csv"
+    path.write_bytes(csv_of("time,x,y,z,qw,qx,qy,qz", *walk()).replace("\n", end).encode())
+    assert_walk(load_trajectory(path, floor_height=0.0))
 
 
 @pytest.mark.parametrize(

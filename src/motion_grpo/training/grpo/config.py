@@ -7,7 +7,8 @@ from trl import GRPOConfig
 from motion_grpo.training.grpo.exploration import EXPLORATION
 from motion_grpo.training.grpo.objective import AGGREGATIONS, CREDITS, REDUCTIONS, STEP_WEIGHTS
 from motion_grpo.training.grpo.perlin import FREQUENCY
-from motion_grpo.training.settings import WITHOUT_EFFECT_GRPO, mapping, refuse_without_effect
+from motion_grpo.training.policy_settings import PolicySettings, refuse_first
+from motion_grpo.training.settings import WITHOUT_EFFECT_GRPO, refuse_without_effect
 
 NARROWEST_CLIP = {"sequence": 0.0, "frame": 1e-3, "joint": 1e-2}
 """By credit, the clip range that a rollout of several updates needs under ``mean``: the fewer numbers a ratio is the
@@ -20,11 +21,12 @@ _CHOICES = {
     "aggregation": AGGREGATIONS,
     "log_prob_reduction": REDUCTIONS,
     "step_weights": STEP_WEIGHTS,
+    "variance": ("jump", "single_level"),
 }
 
 
 @dataclass
-class MotionGRPOConfig(GRPOConfig):
+class MotionGRPOConfig(PolicySettings, GRPOConfig):
     """Settings beyond those of TRL; the defaults are the paper's where it tells them (Appendix C).
 
     Batch sizes count samples, as in TRL: ``per_device_train_batch_size`` x processes x
@@ -55,11 +57,14 @@ class MotionGRPOConfig(GRPOConfig):
     )
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay off."})
 
-    window: int = field(default=128, metadata={"help": "Frames of a condition (T)."})
-    num_sampling_steps: int = field(default=10, metadata={"help": "Steps of a rollout (n)."})
-    eta: float = field(default=1.0, metadata={"help": "Stochasticity of a rollout's steps, above 0 to 1."})
-    timestep_spacing: str | None = field(
-        default=None, metadata={"help": "Noise levels of a rollout: quadratic, leading, trailing; the pipeline's own."}
+    eta: float = field(default=1.0, metadata={"help": "Stochasticity of the steps that explore, above 0 to 1."})
+    variance: str = field(
+        default="jump",
+        metadata={"help": "Of those steps: jump, of the whole step, or single_level, EgoAllo's; see the scheduler."},
+    )
+    direction_offset: float = field(default=0.0, metadata={"help": "Likewise; EgoAllo's: 0.1."})
+    project_rotations: bool = field(
+        default=True, metadata={"help": "Make the predicted rotations proper in each step; else at the end alone."}
     )
     head_noise: float = field(
         default=0.1, metadata={"help": "Lambda: meters that Perlin noise moves the head the policy sees; 0 is none."}
@@ -70,26 +75,8 @@ class MotionGRPOConfig(GRPOConfig):
         default=False, metadata={"help": "Another perturbation for every sample instead of one a condition."}
     )
 
-    rewards: list[str] = field(
-        default_factory=lambda: ["visual", "rotation", "position", "aligned_position", "velocity"],
-        metadata={"help": "Names, see motion_grpo.rewards; module:function for one's own."},
-    )
-    reward_weights: list[float] | None = field(
-        default=None,
-        metadata={"help": "Weight of each reward's advantage; 1 for all if unset: the paper weights by omega alone."},
-    )
-    reward_omegas: dict | str | None = field(
-        default_factory=dict,
-        metadata={
-            "help": "Omega by name, as in exp(-omega error); else the paper's: 1, 1, 1, 0.5, 1. On the command line "
-            "'{\"rotation\": 2.0}'."
-        },
-    )
     reward_smooth_frames: int = field(
         default=9, metadata={"help": "Frames that a reward per frame is averaged over, for credit 'frame' and 'joint'."}
-    )
-    perceptual_model: str | None = field(
-        default=None, metadata={"help": "Perceptual model that the reward 'visual' asks."}
     )
     aggregation: str = field(
         default="mean", metadata={"help": "mean (Algorithm 1), sum, sum_then_normalize or normalize_then_sum."}
@@ -135,24 +122,9 @@ class MotionGRPOConfig(GRPOConfig):
         default=None, metadata={"help": "First of them, from 0; another at every rollout if unset."}
     )
 
-    lora_r: int = field(default=0, metadata={"help": "Rank of a LoRA adapter to train; 0 trains all weights."})
-    lora_alpha: int = field(default=32, metadata={"help": "Its scale, over the rank."})
-    ema_decay: float = field(
-        default=0.0, metadata={"help": "Of averaged weights, which are evaluated and shipped then; 0 is none."}
-    )
-    eval_on_start: bool = field(
-        default=True, metadata={"help": "Evaluate the base before the first update, unless eval_strategy is 'no'."}
-    )
-    eval_num_inference_steps: int | None = field(
-        default=None, metadata={"help": "Sampling steps of the evaluation; the pipeline's own if unset."}
-    )
-
     def __post_init__(self) -> None:
         refuse_without_effect(self, WITHOUT_EFFECT_GRPO)
-        self.reward_omegas = mapping("reward_omegas", self.reward_omegas or {})
-        for name, omega in self.reward_omegas.items():
-            if isinstance(omega, bool) or not isinstance(omega, int | float) or not 0 < omega < float("inf"):
-                raise ValueError(f"reward_omegas has {omega!r} for {name!r}; an omega is a number above 0.")
+        self.check_policy()
         for name, choices in _CHOICES.items():
             if (value := vars(self)[name]) not in choices:
                 raise ValueError(f"{name} is {value!r}; choose one of {', '.join(choices)}.")
@@ -164,7 +136,7 @@ class MotionGRPOConfig(GRPOConfig):
         self._check_reuse()
 
     def _check_rollout(self) -> None:
-        _refuse_first(
+        refuse_first(
             (
                 self.num_generations < 2,
                 f"num_generations is {self.num_generations}; a group needs 2 samples or more to be compared.",
@@ -179,7 +151,7 @@ class MotionGRPOConfig(GRPOConfig):
                 f"eta is {self.eta}; it must be above 0 (a deterministic step has no density to improve) and at most "
                 "1.",
             ),
-            (self.window < 4, f"window is {self.window} frames; at least 4 are needed."),
+            (self.direction_offset < 0, f"direction_offset is {self.direction_offset}; it must be 0 or more."),
             (self.head_noise < 0, f"head_noise is {self.head_noise} m; it must be 0 or more."),
             (
                 self.head_noise_frequency <= 0,
@@ -200,7 +172,7 @@ class MotionGRPOConfig(GRPOConfig):
     def _check_sde_window(self) -> None:
         size, start = self.sde_window_size, self.sde_window_start
         stochastic = self.num_sampling_steps - 1
-        _refuse_first(
+        refuse_first(
             (
                 size is None and start is not None,
                 f"sde_window_start is {start}, but sde_window_size is not set; set both or neither.",
@@ -219,7 +191,7 @@ class MotionGRPOConfig(GRPOConfig):
         )
 
     def _check_training(self) -> None:
-        _refuse_first(
+        refuse_first(
             (
                 not 0 < self.timestep_fraction <= 1,
                 f"timestep_fraction is {self.timestep_fraction}; it must be above 0 and at most 1.",
@@ -229,8 +201,6 @@ class MotionGRPOConfig(GRPOConfig):
                 self.advantage_clip is not None and self.advantage_clip <= 0,
                 f"advantage_clip is {self.advantage_clip}; it must be above 0, or None for no limit.",
             ),
-            (not 0 <= self.ema_decay < 1, f"ema_decay is {self.ema_decay}; it must be in [0, 1)."),
-            (self.lora_r < 0, f"lora_r is {self.lora_r}; it must be 0 (all weights) or more."),
             (
                 self.reward_smooth_frames < 1,
                 f"reward_smooth_frames is {self.reward_smooth_frames}; it must be 1 (no smoothing) or more.",
@@ -281,10 +251,3 @@ class MotionGRPOConfig(GRPOConfig):
     def conditions_per_generation(self) -> int:
         """Conditions of a rollout, on all processes together."""
         return self.generation_batch_size // self.num_generations
-
-
-def _refuse_first(*rules: tuple[bool, str]) -> None:
-    """Raises ValueError with the sentence of the first rule that is broken."""
-    for broken, sentence in rules:
-        if broken:
-            raise ValueError(sentence)

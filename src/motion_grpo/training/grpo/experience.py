@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from motion_grpo.data.batches import TrainingBatch
 from motion_grpo.inference.rollout import Transition, transition
 from motion_grpo.models import EgoMotionDenoiser
 from motion_grpo.motion import FPS, StateLayout
@@ -23,10 +22,11 @@ from motion_grpo.training.grpo.exploration import (
 )
 from motion_grpo.training.grpo.objective import gaussian_kl, log_density, step_weights
 from motion_grpo.training.grpo.perlin import perlin_noise, perturb_head
+from motion_grpo.training.judging import Conditions
 from motion_grpo.trajectory.head_poses import HeadPoses
 
 Predict = Callable[[Tensor, int, Tensor, Tensor, Tensor], Tensor]
-"""The policy's clean state, see :meth:`~motion_grpo.training.grpo.policy.MotionPolicy.forward`."""
+"""The policy's clean state, see :meth:`~motion_grpo.training.policy.MotionPolicy.forward`."""
 
 
 @dataclass(frozen=True)
@@ -148,14 +148,17 @@ def path(
 ) -> tuple[list[Transition], list[int], list[int]]:
     """The transitions of a rollout, which of them explore and which are trained, the same on every process.
 
-    Steps that explore are Eq. 7's; the others are those of ``scheduler``, as when nothing is trained.
+    Steps that explore are Eq. 7's with the settings' ``eta``, ``variance`` and ``direction_offset``; the others are
+    those of ``scheduler``, as when nothing is trained.
     """
     stream = generator_of(args.seed, generation, "transitions")
     explored = explored_steps(args.num_sampling_steps, args.sde_window_size, args.sde_window_start, stream)
-    exact = EgoMotionSDEScheduler.from_config(scheduler.config, variance="jump", direction_offset=0.0)
+    explores = EgoMotionSDEScheduler.from_config(
+        scheduler.config, variance=args.variance, direction_offset=args.direction_offset
+    )
     scheduler.set_timesteps(args.num_sampling_steps)
     steps = [
-        transition(exact, *levels, args.eta)
+        transition(explores, *levels, args.eta)
         if number in explored
         else transition(scheduler, *levels, scheduler.config.eta)
         for number, levels in enumerate(pairwise(scheduler.levels.tolist()))
@@ -190,13 +193,28 @@ def perturbed_head(
     return perturb_head(head, offsets.to(head.p_world_cpf.device), args.head_noise).without_previous(starts)
 
 
+def in_parts(predict: Predict, size: int) -> Predict:
+    """The same policy, asked for so many samples at a time: a rollout then needs no more memory than an update."""
+
+    def asked(latents: Tensor, level: int, cond: Tensor, mask: Tensor, rows: Tensor) -> Tensor:
+        found = []
+        for start in range(0, len(latents), size):
+            own = rows[start : start + size]
+            first, last = int(own[0]), int(own[-1]) + 1
+            part = latents[start : start + size]
+            found.append(predict(part, level, cond[first:last], mask[first:last], own - first))
+        return torch.cat(found)
+
+    return asked
+
+
 @torch.no_grad()
 def draw(
     args: MotionGRPOConfig,
     predict: Predict,
     denoiser: EgoMotionDenoiser,
     scheduler: EgoMotionSDEScheduler,
-    truth: TrainingBatch,
+    truth: Conditions,
     generation: int,
     groups: Groups,
 ) -> Experience:
@@ -231,6 +249,7 @@ def draw(
         mask, basis, start = mask[rows], basis[rows], start[rows]
         rows = torch.arange(len(rows), device=device)
     steps, explored, trained = path(args, scheduler, generation)
+    predict = in_parts(predict, args.per_device_train_batch_size)
     experience = Experience(
         args=args,
         layout=denoiser.state_layout,

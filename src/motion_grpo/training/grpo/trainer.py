@@ -1,43 +1,32 @@
 """MotionGRPO: post-training of the denoiser by group relative policy optimization (MotionGRPO, Sec. 3.3-3.5)."""
 
-import contextlib
 import copy
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import torch
-from accelerate.utils import gather_object
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import TrainerCallback
 
-from motion_grpo.data import Clip, collate_windows
-from motion_grpo.data.batches import TrainingBatch, training_batch
-from motion_grpo.evaluation import PipelineSystem, evaluate_clip
+from motion_grpo.data import Clip
 from motion_grpo.inference import EgoMotionPipeline
-from motion_grpo.inference.sampling import hang_body
 from motion_grpo.metrics import diversity
-from motion_grpo.models import MotionPerceptualModel
-from motion_grpo.motion import FPS, MotionState
-from motion_grpo.rewards import Reward, RewardInputs, build_rewards, score, score_parts
-from motion_grpo.schedulers import EgoMotionSDEScheduler
-from motion_grpo.training.averaging import AveragedWeights
-from motion_grpo.training.callbacks import StopWhenTerminated
-from motion_grpo.training.grpo.conditions import EpochSampler, NumberedConditions, check_windows
+from motion_grpo.motion import MotionState
+from motion_grpo.rewards import Reward, score, score_parts
+from motion_grpo.training.conditions import EpochSampler, NumberedConditions
 from motion_grpo.training.grpo.config import MotionGRPOConfig
 from motion_grpo.training.grpo.experience import Experience, Groups, draw, path
 from motion_grpo.training.grpo.objective import advantages, clipped_loss, is_clipped
-from motion_grpo.training.grpo.policy import MotionPolicy
 from motion_grpo.training.grpo.trl_adapter import GRPOTrainerAdapter
-from motion_grpo.training.hub_runs import checkpoint_gradients, clips_to_evaluate
+from motion_grpo.training.judging import Conditions, check_truth, named_rewards, weights_of
+from motion_grpo.training.policy_trainer import PolicyTrainerMixin
 
 
-class MotionGRPOTrainer(GRPOTrainerAdapter):
+class MotionGRPOTrainer(PolicyTrainerMixin, GRPOTrainerAdapter):
     """Post-trains the denoiser of a pipeline on rewards of what it samples (Algorithm 1).
 
     Checkpoints hold the denoiser as diffusers writes it (and the averaged one in ``ema/``), and resume: all randomness
@@ -47,7 +36,8 @@ class MotionGRPOTrainer(GRPOTrainerAdapter):
     Args:
         pipeline: the base policy with the scheduler that it is evaluated with; its denoiser is trained in place.
         args: settings.
-        train_dataset: :class:`MotionWindows` of recorded motion, with a seed.
+        train_dataset: :class:`MotionWindows` of recorded motion, with a seed; :class:`HeadWindows` where no reward
+            needs a truth.
         eval_clips: whole clips for the evaluation (no guidance, no head noise).
         rewards: by name, in place of those that ``args`` names.
         callbacks: further ones.
@@ -68,72 +58,26 @@ class MotionGRPOTrainer(GRPOTrainerAdapter):
         rewards: Mapping[str, Reward] | None = None,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
-        if args.n_gpu > 1:
-            raise ValueError(
-                f"One process has {args.n_gpu} GPUs, which would divide groups among them; start a process a GPU with "
-                "`accelerate launch --num_processes N`, or show it only one (CUDA_VISIBLE_DEVICES=0)."
-            )
-        self.windows = check_windows(train_dataset, args)
-        _check_pipeline(pipeline, args)
-        self.pipeline = pipeline
-        self.denoiser = self.diffusers_model = pipeline.denoiser
-        self.skeleton = pipeline.skeleton.to(args.device)
-        self.eval_clips = list(eval_clips or [])
-        self.rewards = dict(rewards) if rewards is not None else _named_rewards(args)
-        self.reward_weights = _weights(self.rewards, args)
-        spacing = args.timestep_spacing or pipeline.scheduler.config.timestep_spacing
-        self.rollout_scheduler = EgoMotionSDEScheduler.from_config(pipeline.scheduler.config, timestep_spacing=spacing)
+        needed = args.conditions_per_generation
+        self.take(pipeline, args, train_dataset, needed, eval_clips, project=args.project_rotations)
+        smooth = args.reward_smooth_frames
+        self.rewards = dict(rewards) if rewards is not None else named_rewards(args, args.device, smooth)
+        check_truth(self.rewards, self.windows)
+        self.reward_weights = weights_of(self.rewards, args)
         path(args, self.rollout_scheduler, 0)  # refuses what cannot be drawn before anything is loaded
-        self.policy = MotionPolicy(pipeline.denoiser, args.lora_r, args.lora_alpha)
-        checkpoint_gradients(pipeline.denoiser, args)
         self.reference = None
         if args.beta > 0 and not self.policy.has_adapter:
-            self.reference = _frozen_copy(self.policy).to(args.device)
-        self._order: EpochSampler | None = None
+            self.reference = copy.deepcopy(self.policy).requires_grad_(False).to(args.device)
         self._update_seconds = 0.0
         super().__init__(self.policy, args, NumberedConditions(self.windows), self.eval_clips or None, callbacks)
-        self._check_sharding()
-        self.ema = None
-        if args.ema_decay > 0:
-            self.ema = AveragedWeights(self.policy.trained_parameters(), args.ema_decay)
-            self.add_callback(self.ema)
-        self.terminated = StopWhenTerminated(self)
-        self.add_callback(self.terminated)
-
-    @property
-    def was_terminated(self) -> bool:
-        """Whether SIGTERM ended the run."""
-        return self.terminated.requested
-
-    def _check_sharding(self) -> None:
-        args = self.args
-        if self.is_sharded and (args.lora_r or args.ema_decay or args.beta or args.eval_strategy != "no"):
-            raise ValueError(
-                "With FSDP or DeepSpeed no process holds the whole network, so lora_r, ema_decay and beta must be 0 "
-                "and eval_strategy 'no' (`motion-grpo evaluate` scores the checkpoints); or launch with DDP."
-            )
-
-    def card_facts(self) -> dict[str, Any]:
-        """What was post-trained, and how it samples."""
-        config = self.pipeline.config
-        sampling = {"num_inference_steps": config.num_inference_steps, "eta": self.pipeline.scheduler.config.eta}
-        return {"base_model": config.get("_name_or_path"), "sampling": sampling}
+        self.follow(has_reference=args.beta > 0)
 
     def make_sampler(self, dataset: Dataset) -> EpochSampler:
         """An order that is a function of seed and epoch, each condition repeated for its group."""
-        self._order = EpochSampler(
-            data_source=dataset,
-            mini_repeat_count=self.num_generations,
-            batch_size=self.args.conditions_per_generation,
-            repeat_count=self.passes_per_rollout,
-            seed=self.args.seed,
+        conditions = self.args.conditions_per_generation
+        return self.order_of(
+            dataset, conditions=conditions, members=self.num_generations, passes=self.passes_per_rollout
         )
-        return self._order
-
-    def start_of_epoch(self, epoch: int) -> None:
-        """Another order and other windows; told before the loader starts on them."""
-        self._order.epoch = epoch
-        self.windows.set_epoch(epoch)
 
     # ---- Algorithm 1, lines 2-13: rollout, rewards, advantages
 
@@ -150,14 +94,10 @@ class MotionGRPOTrainer(GRPOTrainerAdapter):
         experience = draw(args, self.model_wrapped, self.denoiser, self.rollout_scheduler, truth, generation, groups)
         self.policy.train()
         rolled_out = self.now()
-        state = MotionState.unpack(experience.latents[-1], self.denoiser.state_layout)
-        judged = self._reward_inputs(state, truth, groups.rows)
-        scalars = score(self.rewards, judged)
-        values = scalars
-        if args.credit != "sequence":
-            values = score_parts(self.rewards, judged, scalars, joints=args.credit == "joint")
+        scalars, values = self._judge(experience.latents[-1], truth, groups.rows)
         # Groups are complete only over all processes.
-        mask = self.gather(judged.mask)
+        own_mask = truth.mask[groups.rows]
+        mask = self.gather(own_mask)
         advantage, stds = advantages(
             {name: self.gather(value) for name, value in values.items()},
             self.num_generations,
@@ -170,33 +110,29 @@ class MotionGRPOTrainer(GRPOTrainerAdapter):
         self._log_rewards({name: self.gather(value) for name, value in scalars.items()}, stds)
         counted = advantage if args.credit == "sequence" else advantage[mask]
         self.log_metric("advantages/std", float(counted.std()))
-        self.log_metric("diversity", self._diversity(experience.latents[-1], judged.mask))
+        self.log_metric("diversity", self._diversity(experience.latents[-1], own_mask))
         self.log_metric("rollout_seconds", rolled_out - started)
         self.log_metric("reward_seconds", self.now() - rolled_out)
         return replace(experience, advantages=advantage[first : first + len(numbers)])
 
-    def conditions(self, numbers: list[int]) -> TrainingBatch:
-        """The windows of these numbers, on the device."""
-        windows = collate_windows(self.windows.__getitems__(numbers))
-        windows = {name: values.to(self.args.device) for name, values in windows.items()}
-        return training_batch(windows, self.skeleton, self.denoiser.config.include_hands)
-
-    def _reward_inputs(self, state: MotionState, truth: TrainingBatch, rows: list[int]) -> RewardInputs:
-        """Bodies of the samples hung from the clean head as the pipeline does it, beside what was recorded."""
-        mask = truth.mask[rows]
-        head = truth.head.rows(rows)
-        body = hang_body(self.skeleton, state, head, mask)
-        return RewardInputs(
-            body_rotmats=state.body_rotmats,
-            joints=body.joints,
-            contacts=state.contacts,
-            head=head,
-            mask=mask,
-            fps=FPS,
-            true_body_rotmats=truth.state.body_rotmats[rows],
-            true_joints=truth.joints[rows],
-            true_contacts=truth.state.contacts[rows],
-        )
+    def _judge(
+        self, latents: Float[Tensor, "samples frames d_state"], truth: Conditions, rows: list[int]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Rewards of the samples, one number each, and as ``credit`` divides them; so many at a time as an update."""
+        size = self.args.per_device_train_batch_size
+        found: dict[str, list[Tensor]] = defaultdict(list)
+        divided: dict[str, list[Tensor]] = defaultdict(list)
+        for start in range(0, len(latents), size):
+            state = MotionState.unpack(latents[start : start + size], self.denoiser.state_layout)
+            judged = self.reward_inputs(state, truth, rows[start : start + size])
+            scalars = parts = score(self.rewards, judged)
+            if self.args.credit != "sequence":
+                parts = score_parts(self.rewards, judged, scalars, joints=self.args.credit == "joint")
+            for name in self.rewards:
+                found[name].append(scalars[name])
+                divided[name].append(parts[name])
+        whole, values = ({n: torch.cat(x) for n, x in lists.items()} for lists in (found, divided))
+        return whole, values
 
     # ---- Algorithm 1, lines 14-16: update
 
@@ -281,99 +217,3 @@ class MotionGRPOTrainer(GRPOTrainerAdapter):
         if self.passes % self.passes_per_rollout < self.args.gradient_accumulation_steps:
             # Before the first update of a rollout the policy is the one that drew it.
             self.log_metric("ratio/first_error", float(stats[:, 4].max()))
-
-    # ---- evaluation
-
-    def averaged(self) -> contextlib.AbstractContextManager[None]:
-        """The policy with its averaged weights, where there are any."""
-        return contextlib.nullcontext() if self.ema is None else self.ema.in_place()
-
-    @torch.no_grad()
-    def measure(self, eval_dataset: object) -> dict[str, float]:
-        """Recovers whole clips as a user would, one sample each with noise of its own; means over clips."""
-        clips = clips_to_evaluate(eval_dataset, self.eval_clips)
-        self.policy.eval()
-        mine = clips[self.accelerator.process_index :: self.accelerator.num_processes]
-        system = PipelineSystem(self.pipeline, (0,), self.args.eval_num_inference_steps)
-        with self.averaged():
-            scored = [evaluate_clip(system, clip).metrics for clip in mine]
-        sums: dict[str, float] = defaultdict(float)
-        for clip_metrics in gather_object(scored):
-            for name, values in clip_metrics.items():
-                sums[name] += values[0] / len(clips)
-        return dict(sorted(sums.items()))
-
-    # ---- checkpoints
-
-    def save_pipeline(self, folder: str | Path) -> None:
-        """Writes the pipeline with the trained weights, the averaged ones where there are any, adapters merged.
-
-        An adapter lies beside it too. To be called by all processes; the first one writes.
-        """
-        # Parameters that are divided among processes have to be gathered by all of them.
-        state = self.accelerator.get_state_dict(self.model_wrapped) if self.is_sharded else None
-        if not self.is_world_process_zero():
-            return
-        with self.averaged():
-            parts = {**self.pipeline.components, "denoiser": self.policy.merged(state)}
-            names = ("num_inference_steps", "window", "overlap", "stitching")
-            config = {name: self.pipeline.config[name] for name in names}
-            EgoMotionPipeline(**parts, **config).save_pretrained(folder)
-            self.policy.save_adapter(folder)
-
-    save_result = save_pipeline
-
-    def write_weights(self, folder: Path, state_dict: dict[str, Tensor] | None = None) -> None:
-        """Writes the denoiser and, in ``ema/``, the averaged one."""
-        self.policy.save(folder, state_dict)
-        if self.ema is not None:
-            with self.averaged():
-                self.policy.save(folder / "ema")
-
-    def read_weights(self, folder: Path) -> None:
-        """Reads what :meth:`write_weights` wrote."""
-        if self.ema is not None:
-            self.policy.load(folder / "ema")
-            self.ema.go_on_from(self.policy.trained_parameters())
-        self.policy.load(folder)
-
-
-def _named_rewards(args: MotionGRPOConfig) -> dict[str, Reward]:
-    model = None
-    if "visual" in args.rewards:
-        if args.perceptual_model is None:
-            raise ValueError(
-                "The reward 'visual' needs perceptual_model, a trained perceptual model; name one, or leave the reward "
-                "out of rewards."
-            )
-        model = MotionPerceptualModel.from_pretrained(args.perceptual_model).to(args.device)
-    return build_rewards(
-        args.rewards, omegas=args.reward_omegas, smooth_frames=args.reward_smooth_frames, perceptual_model=model
-    )
-
-
-def _weights(rewards: Mapping[str, Reward], args: MotionGRPOConfig) -> list[float]:
-    if args.reward_weights is None:
-        return [1.0] * len(rewards)
-    if len(args.reward_weights) != len(rewards):
-        raise ValueError(
-            f"reward_weights is {args.reward_weights}; give one number each to the rewards {', '.join(rewards)}."
-        )
-    return args.reward_weights
-
-
-def _frozen_copy(policy: MotionPolicy) -> MotionPolicy:
-    return copy.deepcopy(policy).requires_grad_(False)
-
-
-def _check_pipeline(pipeline: EgoMotionPipeline, args: MotionGRPOConfig) -> None:
-    if not isinstance(pipeline.scheduler, EgoMotionSDEScheduler):
-        raise ValueError(
-            f"The pipeline has a {type(pipeline.scheduler).__name__}; GRPO needs the densities of an "
-            "EgoMotionSDEScheduler: set pipeline.scheduler to one."
-        )
-    if pipeline.config.window < args.window:
-        raise ValueError(
-            f"window is {args.window} frames, but the pipeline's network was trained on {pipeline.config.window}; set "
-            "window to that or less."
-        )

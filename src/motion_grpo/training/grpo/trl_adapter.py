@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from importlib import import_module
 from importlib.metadata import version
 from pkgutil import resolve_name
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -126,9 +126,6 @@ class GRPOTrainerAdapter(HubTrainerMixin, GRPOTrainer):
         """The order of the conditions' numbers, each repeated as TRL's ``RepeatSampler`` does."""
         raise NotImplementedError
 
-    def start_of_epoch(self, epoch: int) -> None:
-        """Told before the loader starts on an epoch."""
-
     def rollout(self, numbers: list[int], generation: int) -> Experience:
         """Samples for these conditions, one a number, with their advantages."""
         raise NotImplementedError
@@ -149,18 +146,9 @@ class GRPOTrainerAdapter(HubTrainerMixin, GRPOTrainer):
         """Passes of learning that one rollout serves."""
         return self.args.steps_per_generation * self.num_iterations
 
-    @property
-    def is_sharded(self) -> bool:
-        """Whether parameters are divided among processes."""
-        return self.is_fsdp_enabled or self.is_deepspeed_enabled
-
     def log_metric(self, name: str, value: float) -> None:
         """Logs a number; the next log has the mean of what was logged since the last one."""
         self._metrics["train"][name].append(value)
-
-    def gather(self, values: Tensor) -> Tensor:
-        """The rows of all processes."""
-        return cast(Tensor, self.accelerator.gather(values))
 
     def exchanging_last(self, model: nn.Module, items: Sequence[Item]) -> Iterator[Item]:
         """The items one by one, of which only the last one's backward pass exchanges gradients among processes.
@@ -243,7 +231,7 @@ class GRPOTrainerAdapter(HubTrainerMixin, GRPOTrainer):
 
 
 class KeepInStep(TrainerCallback):
-    """Tells the trainer which epoch it is, and a resumed run how far it has come."""
+    """Tells a resumed run how far it has come."""
 
     def __init__(self, trainer: GRPOTrainerAdapter) -> None:
         self.trainer = trainer
@@ -253,11 +241,3 @@ class KeepInStep(TrainerCallback):
     ) -> None:
         """Counts from the update that the training begins with."""
         self.trainer.resume_at(state.global_step)
-        # Before the first update the base is evaluated; a run that goes on has done so.
-        args.eval_on_start = args.eval_on_start and state.global_step == 0
-
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
-    ) -> None:
-        """Tells the epoch."""
-        self.trainer.start_of_epoch(int(state.epoch or 0))

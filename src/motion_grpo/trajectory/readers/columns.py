@@ -75,8 +75,8 @@ class PoseColumns:
     """w, x, y, z."""
     times: list[TimeColumn]
     """What may be the time, best first: a clock of the device before one of the wall."""
-    metres_per_unit: float | None = None
-    """Of the position; None where the names do not say."""
+    metres_per_unit: tuple[float, float, float] | None = None
+    """Of x, y and z; None where the names do not say."""
     floor_height: int | None = None
 
 
@@ -86,7 +86,7 @@ class WristColumns:
 
     pose: tuple[int, ...]
     """Quaternion w, x, y, z, then position x, y, z."""
-    metres_per_unit: float
+    metres_per_unit: tuple[float, float, float]
     visible: int | None
     confidence: int | None
 
@@ -120,7 +120,7 @@ def find_columns(path: object, names: list[str], *, need_time: bool) -> PoseColu
             kind, who, axis = role
             group = groups.setdefault((kind, who), _Group())
             group.columns.setdefault(axis, index)
-            group.unit = group.unit or _length_unit([*units, words[-1]])
+            group.add_unit(axis, _length_unit([*units, words[-1]]))
     times = find_times(names)
     # A position named by its axes alone becomes a quaternion by its w.
     bare = {who: group for (kind, who), group in groups.items() if kind == "bare"}
@@ -143,7 +143,7 @@ def find_columns(path: object, names: list[str], *, need_time: bool) -> PoseColu
         tuple(place.columns[axis] for axis in "xyz"),
         tuple(turn.columns[axis] for axis in "wxyz"),
         times,
-        place.unit,
+        place.metres_per_unit,
         floor_height,
     )
 
@@ -169,13 +169,14 @@ def find_wrist(path: object, names: list[str], side: str) -> WristColumns | None
         ValueError: missing columns of the pose, all of them named.
     """
     parts: dict[str, int] = {}
-    unit, flags = None, {}
+    place, flags = _Group(), {}
     for index, name in enumerate(names):
         words, units = _words(name)
         role = _pose_role(words)
         if role and set(role[1]) == {side, "wrist"}:
             parts.setdefault(f"q{role[2]}" if role[0] == "rotation" else role[2], index)
-            unit = unit or _length_unit([*units, words[-1]])
+            if role[0] != "rotation":
+                place.add_unit(role[2], _length_unit([*units, words[-1]]))
         for flag in ("visible", "confidence"):
             if set(words) - {"wrist"} == {side, flag}:
                 flags.setdefault(flag, index)
@@ -188,7 +189,10 @@ def find_wrist(path: object, names: list[str], side: str) -> WristColumns | None
             f"{path} lacks the columns {', '.join(missing)} that a table of wrists has; it has {', '.join(names)}."
         )
     return WristColumns(
-        tuple(parts[part] for part in wanted), unit or 1.0, flags.get("visible"), flags.get("confidence")
+        tuple(parts[part] for part in wanted),
+        place.metres_per_unit or (1.0, 1.0, 1.0),
+        flags.get("visible"),
+        flags.get("confidence"),
     )
 
 
@@ -203,7 +207,20 @@ class _Group:
     """Columns of one kind that belong together: axis to index."""
 
     columns: dict[str, int] = field(default_factory=dict)
-    unit: float | None = None
+    units: dict[str, float] = field(default_factory=dict)
+
+    def add_unit(self, axis: str, meters: float | None) -> None:
+        """Keeps the unit that an axis' name says, if it says one."""
+        if meters is not None:
+            self.units.setdefault(axis, meters)
+
+    @property
+    def metres_per_unit(self) -> tuple[float, float, float] | None:
+        """Of x, y and z: an axis whose name says none has the others'."""
+        if not self.units:
+            return None
+        x, y, z = (self.units.get(axis, next(iter(self.units.values()))) for axis in "xyz")
+        return x, y, z
 
 
 def _words(name: str) -> tuple[list[str], list[str]]:

@@ -101,7 +101,7 @@ def read_hands_csv(path: str | os.PathLike[str]) -> HandObservations:
     for side, columns in wrists.items():
         index = SIDES.index(side)
         poses[:, index] = torch.stack([values[column] for column in columns.pose], dim=1)
-        poses[:, index, 4:] *= columns.metres_per_unit
+        poses[:, index, 4:] *= poses.new_tensor(columns.metres_per_unit)
         visible[:, index] = _flags(table, flags[side], names[flags[side]])
         told = columns.confidence
         confidence[:, index] = visible[:, index].double() if told is None else values[told]

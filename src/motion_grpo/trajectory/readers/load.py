@@ -97,7 +97,8 @@ def load_segments(path: str | os.PathLike[str], **options: Any) -> list[HeadTraj
     """The pieces of a recording in which a gap of more than 0.5 s, or a change of worlds, stops a trajectory.
 
     Args:
-        path, options: as of ``load_trajectory``; with ``world_uid`` the pieces in that world alone.
+        path: as of ``load_trajectory``.
+        options: as of ``load_trajectory``; with ``world_uid`` the pieces in that world alone.
 
     Returns:
         At least one piece; those of a single pose are dropped. Each world's floor is found on its own.
@@ -218,7 +219,7 @@ def read_text(
     p = torch.stack([values[index] for index in columns.position], dim=1)
     check_finite(p, "position", origin)
     if columns.metres_per_unit is not None:  # what the file says goes before what its system usually has
-        p = p * (columns.metres_per_unit / named_convention(convention or "cpf").metres_per_unit)
+        p = p * (p.new_tensor(columns.metres_per_unit) / named_convention(convention or "cpf").metres_per_unit)
     when: dict[str, Any] = {"fps": fps}
     if columns.times:
         metres_per_unit = named_convention(convention or "cpf").metres_per_unit

@@ -100,7 +100,7 @@ class TextTable:
 
     Separators are commas, semicolons, tabs or blanks; numbers may have decimal commas where commas do not separate.
     Empty lines and lines that begin with #, % or // are no rows. Both plain and gzipped files, UTF-8 or UTF-16, with
-    or without a byte order mark.
+    or without a byte order mark, with line ends of any system.
     """
 
     path: Path
@@ -222,9 +222,10 @@ def _text(path: Path) -> str:
         if data.startswith(b"\x1f\x8b"):
             data = gzip.decompress(data)
         wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
-        return data.decode("utf-16" if wide else "utf-8-sig")
+        text = data.decode("utf-16" if wide else "utf-8-sig")
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise ValueError(f"{path} cannot be read as text: {error}.") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _separator(line: str) -> str | None:

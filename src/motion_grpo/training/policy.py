@@ -1,8 +1,9 @@
-"""The denoiser as the policy that GRPO trains: what is wrapped for distribution, adapted by LoRA, saved and resumed."""
+"""The denoiser as the policy that is post-trained: what is wrapped for distribution, adapted, saved and resumed."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import safetensors.torch
@@ -31,18 +32,34 @@ class MotionPolicy(nn.Module):
         lora_r: rank of a LoRA adapter on the attention and MLP layers of the transformer blocks; 0 trains the weights
             themselves.
         lora_alpha: scale of the adapter, over the rank.
+        trainable: see :func:`trainable_names`; for all weights, without an adapter.
+        project: whether rotations of the clean state are made proper ones; else the state stays as the network puts it
+            out.
     """
 
     _no_split_modules = ["TransformerBlock"]  # noqa: RUF012  (accelerate reads this name)
 
-    def __init__(self, denoiser: EgoMotionDenoiser, lora_r: int = 0, lora_alpha: int = 32) -> None:
+    def __init__(
+        self,
+        denoiser: EgoMotionDenoiser,
+        lora_r: int = 0,
+        lora_alpha: int = 32,
+        *,
+        trainable: Sequence[str] = ("*",),
+        project: bool = True,
+    ) -> None:
         super().__init__()
         self.denoiser = denoiser.eval()
+        self.project = project
         self.has_adapter = lora_r > 0
         if self.has_adapter:
             with extra("lora"):
                 from peft import LoraConfig
             denoiser.add_adapter(LoraConfig(r=lora_r, lora_alpha=lora_alpha, target_modules=list(_LORA_LAYERS)))
+        else:
+            chosen = trainable_names([name for name, _ in denoiser.named_parameters()], trainable)
+            for name, parameter in denoiser.named_parameters():
+                parameter.requires_grad_(name in chosen)
         self.train()
 
     def train(self, mode: bool = True) -> "MotionPolicy":
@@ -54,24 +71,31 @@ class MotionPolicy(nn.Module):
     def forward(
         self,
         latents: Float[Tensor, "samples frames d_state"],
-        level: int,
+        level: int | Int64[Tensor, " rows"],
         cond: Float[Tensor, "rows frames d_cond"],
         mask: Bool[Tensor, "rows frames"],
         rows: Int64[Tensor, " samples"],
     ) -> Float[Tensor, "samples frames d_state"]:
-        """The predicted clean state, rotations projected, float32.
+        """The predicted clean state, float32.
 
         Args:
             latents: x_t.
-            level: its noise level.
+            level: its noise level; of each row's samples, where they differ.
             cond: head features; a row is encoded once for all samples of a group.
             mask: True for frames that exist.
             rows: row of each sample.
         """
-        levels = torch.full((len(cond),), level, device=cond.device)
+        levels = level if isinstance(level, Tensor) else torch.full((len(cond),), level, device=cond.device)
         encoded = self.denoiser.encode(cond, levels, mask)
         return predict_clean(
-            self.denoiser, self.denoiser.state_layout, latents, level, cond[rows], mask[rows], encoded[rows]
+            self.denoiser,
+            self.denoiser.state_layout,
+            latents,
+            levels[rows],
+            cond[rows],
+            mask[rows],
+            encoded[rows],
+            project=self.project,
         )
 
     @contextmanager
@@ -145,3 +169,27 @@ class MotionPolicy(nn.Module):
                 f"{ours[key]!r}. Resume with the pipeline that the run was started from."
             )
         self.denoiser.load_state_dict(stored.state_dict())
+
+
+def trainable_names(names: Sequence[str], patterns: Sequence[str]) -> set[str]:
+    """The weights that are trained: those that a pattern matches, less those that one with a ``!`` before it does.
+
+    Args:
+        names: of all weights, as in the state dict.
+        patterns: as file names have them; later ones go over earlier ones. ``*`` is all weights.
+
+    Raises:
+        ValueError: a pattern that matches nothing, or nothing that is left.
+    """
+    chosen: set[str] = set()
+    for pattern in patterns:
+        matched = {name for name in names if fnmatchcase(name, pattern.removeprefix("!"))}
+        if not matched:
+            raise ValueError(
+                f"trainable has {pattern!r}, which matches no weight of the network; they are named like "
+                f"{', '.join(names[:: max(1, len(names) // 4)][:4])}."
+            )
+        chosen = chosen - matched if pattern.startswith("!") else chosen | matched
+    if not chosen:
+        raise ValueError(f"trainable is {list(patterns)}, which leaves no weight to train; begin with '*'.")
+    return chosen

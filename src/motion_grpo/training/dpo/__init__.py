@@ -1,0 +1,1 @@
+"""Direct preference optimization: pairs of motions, the objective, and the trainer."""

@@ -1,0 +1,56 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["motion-grpo[train]"]
+#
+# [tool.uv.sources]
+# motion-grpo = { path = "..", editable = true }
+# ///
+r"""Post-trains a pipeline along the exact gradient of differentiable rewards of what it samples.
+
+    accelerate launch trainers/reward_gradient.py --config configs/reward_gradient.yaml --model_name_or_path base \
+        --dataset_name DIR --output_dir runs/a
+
+A folder that holds another run is left alone: add ``--resume`` to go on from its newest checkpoint, ``--overwrite`` to
+begin anew. Add ``--push_to_hub --hub_model_id me/x`` for
+``EgoMotionPipeline.from_pretrained("me/x")`` to load what was trained. With ``--hub_strategy checkpoint`` checkpoints
+are pushed too, and ``--resume`` goes on from there where the output folder has none. SIGTERM writes a checkpoint after
+the present update and ends the run with status 143.
+"""
+
+from dataclasses import dataclass, field
+
+from motion_grpo.cli.train.dataset_arguments import DataArguments, head_windows, skeleton, train_windows, val_clips
+from motion_grpo.cli.train.runs import RunArguments, parse, prepare, train
+
+from motion_grpo import EgoMotionPipeline
+from motion_grpo.training import RewardGradientConfig, RewardGradientTrainer
+from motion_grpo.training.settings import WITHOUT_EFFECT_POLICY
+
+
+@dataclass
+class ModelArguments:
+    """What to post-train."""
+
+    model_name_or_path: str = field(
+        default="base", metadata={"help": "Pipeline to start from: a folder, a Hub id or a shipped checkpoint."}
+    )
+
+
+def main() -> None:
+    """Parses, builds, trains, saves."""
+    types = (DataArguments, ModelArguments, RunArguments, RewardGradientConfig)
+    data, model_args, run, args = parse(types, WITHOUT_EFFECT_POLICY, __doc__)
+    prepare(run, args)
+    pipeline = EgoMotionPipeline.from_pretrained(model_args.model_name_or_path)
+    pipeline.skeleton = skeleton(data) or pipeline.skeleton
+    trainer = RewardGradientTrainer(
+        pipeline,
+        args,
+        (head_windows if data.heads_only else train_windows)(data, args.window, args.seed),
+        val_clips(data) if args.eval_strategy != "no" else None,
+    )
+    train(trainer, data, model_args, run)
+
+
+if __name__ == "__main__":
+    main()
