@@ -24,6 +24,8 @@ LOGGER = logging.getLogger("motion_grpo.live")
 OSC_PORT = 39540
 _LATE = 0.1
 """Seconds that a recording may be behind before poses are skipped."""
+_LONGEST_SKIP = 0.5
+"""Seconds that are skipped at once, at most."""
 _WAIT = 0.1
 """Seconds after which a source that has nothing is asked whether it goes on."""
 _MOST_BYTES = 65_536
@@ -73,13 +75,15 @@ class RecordingSource:
 
     def __iter__(self) -> Iterator[HeadSample]:
         """Poses at their times."""
-        began = time.monotonic() - self._times[0]
+        began, before = time.monotonic() - self._times[0], self._times[0]
         for number, due in enumerate(self._times):
             if self._in_real_time:
                 ahead = due - (time.monotonic() - began)
-                if ahead < -_LATE and number < len(self._times) - 1:
+                if ahead < -_LATE and due - before < _LONGEST_SKIP and number < len(self._times) - 1:
                     continue
                 time.sleep(max(0.0, ahead))
+                began += max(0.0, -ahead - _LATE)  # who is that slow sees it in slow motion
+            before = due
             R, p = self._trajectory.R_world_cpf[number], self._trajectory.p_world_cpf[number]
             yield HeadSample(pose_matrix(R.double(), p.double()), due, self._wrists(number))
 
