@@ -1,6 +1,6 @@
 """What one GPU does at full size, in one call of a few minutes: sampling, an iteration of GRPO, a step of training.
 
-    python benchmarks/gpu.py [--seconds 150] [--output gpu.json] [--grpo configs/grpo_paper.yaml] [--tiny]
+    python benchmarks/gpu.py [--seconds 200] [--output gpu.json] [--grpo configs/grpo_paper.yaml] [--tiny]
     python benchmarks/gpu.py --page    # writes the tables of docs/performance.md from docs/results/performance
 
 Weights are random and the motion is made up: no checkpoint and no data set are needed. Every row stands alone: one that
@@ -55,16 +55,9 @@ ONCE = {"noise_conditioning": "film", "noise_in_encoder": False}
 """A network whose encoder runs once a window."""
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 # (precision, compiled blocks, CUDA graph of the whole loop, changes of the network)
-SAMPLING = [
-    ("float32", False, False, {}),
-    ("bf16", False, False, {}),
-    ("float32", False, True, {}),
-    ("bf16", False, True, {}),
-    ("bf16", True, False, {}),
-    ("bf16", True, True, {}),
-    ("tf32", True, True, {}),
-    ("bf16", True, True, ONCE),
-]
+PLAIN = [("float32", False, False, {}), ("bf16", False, False, {})]
+GRAPHS = [("float32", False, True, {}), ("bf16", False, True, {})]
+COMPILED = [("bf16", True, False, {}), ("bf16", True, True, {}), ("tf32", True, True, {}), ("bf16", True, True, ONCE)]
 
 
 class Bench:
@@ -294,17 +287,21 @@ def settings(bench: Bench, kind: type, file: str | Path, folder: str, **changes:
     if bench.options.tiny:
         told |= {"bf16": False, "window": 16, "per_device_train_batch_size": 4}
         if kind is MotionGRPOConfig:
-            told |= {"num_generations": 2, "gradient_accumulation_steps": 2}
+            passes = 4 if "steps_per_generation" in told else 2
+            told |= {"num_generations": 2, "gradient_accumulation_steps": 1 if passes == 4 else 2}
+            told |= {"steps_per_generation": passes}
     told.pop("eval_steps", None)
     # YAML's whole numbers, where a trainer says float.
     return kind(**{name: float(value) if known[name] in (float, "float") else value for name, value in told.items()})
 
 
 def measure_grpo(bench: Bench, file: str | Path) -> dict[str, Any]:
-    """Seconds of an iteration beside those of its network arithmetic."""
+    """Seconds of an iteration, a rollout with all of its updates, beside those of its network arithmetic."""
     tiny = bench.options.tiny
     with tempfile.TemporaryDirectory() as folder:
-        args = settings(bench, MotionGRPOConfig, file, folder, max_steps=2 if tiny else 3)
+        args = settings(bench, MotionGRPOConfig, file, folder)
+        updates = args.steps_per_generation * args.num_iterations // args.gradient_accumulation_steps
+        args.max_steps = updates * (2 if tiny or updates > 1 else 3)
         pipe = EgoMotionPipeline(network(bench), EgoMotionSDEScheduler(eta=0.0), 30, args.window, args.window // 4)
         settings_of_critic = json.loads((Path(motion_grpo.__file__).parent / CRITIC).read_text(encoding="utf-8"))
         critic = MotionPerceptualModel.from_config(settings_of_critic | (TINY_CRITIC if tiny else {}))
@@ -315,13 +312,15 @@ def measure_grpo(bench: Bench, file: str | Path) -> dict[str, Any]:
         silence(trainer)
         trainer.train()
         bare = arithmetic(bench, trainer)
-    logged = trainer.state.log_history[1:]  # the first iteration warms up
+    # The first iteration warms up.
+    iterations = [sum(stopwatch.seconds[i : i + updates]) for i in range(updates, len(stopwatch.seconds), updates)]
+    logged = [entry for entry in trainer.state.log_history if entry["step"] > updates]
     parts = {
         f"{name}_s": statistics.median(entry[f"{name}_seconds"] for entry in logged if f"{name}_seconds" in entry)
         for name in ("rollout", "reward", "update")
     }
-    whole = statistics.median(stopwatch.seconds[1:])
-    return {"iteration_s": whole, "arithmetic_s": bare, "ratio": whole / bare} | parts
+    whole = statistics.median(iterations)
+    return {"iteration_s": whole, "updates": updates, "arithmetic_s": bare, "ratio": whole / bare} | parts
 
 
 def arithmetic(bench: Bench, trainer: MotionGRPOTrainer) -> float:
@@ -334,7 +333,7 @@ def arithmetic(bench: Bench, trainer: MotionGRPOTrainer) -> float:
     seconds = 0.0
     for samples, chosen, passes, backward in (
         (args.conditions_per_generation * args.num_generations, range(len(steps)), 1, False),
-        (args.per_device_train_batch_size, trained, args.gradient_accumulation_steps, True),
+        (args.per_device_train_batch_size, trained, trainer.passes_per_rollout, True),
     ):
         conditions = max(1, samples // group)
         for states, count in (
@@ -392,19 +391,23 @@ def silence(trainer: Any) -> None:
 def run_all(bench: Bench) -> None:
     """Every row, what is wanted most first."""
     options = bench.options
-    plain = [kind for kind in SAMPLING if not kind[1]]
-    compiled = [kind for kind in SAMPLING if kind[1]]
     first, *others = options.batches
-    sampling_rows(bench, first, plain)
+    sampling_rows(bench, first, PLAIN + GRAPHS)
     bench.row("a call of the pipeline, float32", lambda: measure_pipeline(bench))
-    for file in options.grpo:
-        bench.row(f"GRPO, an iteration of {Path(file).name}", lambda file=file: measure_grpo(bench, file), 15)
+    grpo_rows(bench, options.grpo[:1], 0 if options.tiny else 15)
     bench.row(
         f"pre-training, a step of {Path(options.pretrain).name}", lambda: measure_training(bench, options.pretrain), 10
     )
-    sampling_rows(bench, first, compiled)
+    sampling_rows(bench, first, COMPILED)
     for batch in others:
-        sampling_rows(bench, batch, SAMPLING)
+        sampling_rows(bench, batch, PLAIN + COMPILED)
+    grpo_rows(bench, options.grpo[1:], 0 if options.tiny else 90)  # the authors' 16 updates a rollout take their time
+
+
+def grpo_rows(bench: Bench, files: list[Path], needs: float) -> None:
+    """A row for each preset."""
+    for file in files:
+        bench.row(f"GRPO, an iteration of {Path(file).name}", lambda file=file: measure_grpo(bench, file), needs)
 
 
 def sampling_rows(bench: Bench, batch: int, kinds: list[tuple[str, bool, bool, dict[str, Any]]]) -> None:
@@ -451,7 +454,7 @@ def markdown(row: dict[str, Any]) -> str:
 def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     """Measures row by row; the rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=150.0, help="rows that would take longer are left out")
+    parser.add_argument("--seconds", type=float, default=200.0, help="rows that would take longer are left out")
     parser.add_argument("--output", help="JSON file")
     parser.add_argument(
         "--grpo", nargs="*", default=[file for file in PRESETS if file.exists()], help="presets of GRPO"

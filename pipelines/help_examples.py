@@ -12,6 +12,12 @@ EXAMPLES = {
         "view walk.npz --export scene.html",
     ),
     "export": ("export walk.npz walk.glb", "export DATA walk.bvh --clip cmu/35_01 --split val"),
+    "live": (
+        "live osc --vmc 127.0.0.1 --view",
+        "live openxr --vrchat 127.0.0.1 --stature 1.75",
+        "live walk.csv --view --record walk.npz",
+    ),
+    "export-onnx": ("export-onnx folder", "export-onnx folder --checkpoint runs/a/pipeline --steps 2"),
     "compare": ("compare walk.npz recorded.npz --picture both.png", "compare walk.npz recorded.npz --json"),
     "info": ("info head.csv", "info walk.npz --json"),
     "score": ("score walk.npz", "score walk.npz --trajectory closed_loop_trajectory.csv --json"),

@@ -15,14 +15,15 @@ if TYPE_CHECKING:
     from motion_grpo.models import EgoMotionDenoiser, MotionPerceptualModel
     from motion_grpo.motion import Motion
     from motion_grpo.schedulers import EgoMotionSDEScheduler
+    from motion_grpo.streaming import EgoMotionStream
     from motion_grpo.trajectory import HandObservations, HeadTrajectory, load_segments, load_trajectory
 
 __version__ = "0.2.0"
 
 __all__ = [
-    "EgoMotionDenoiser", "EgoMotionPipeline", "EgoMotionPipelineOutput", "EgoMotionSDEScheduler", "GuidanceConfig",
-    "HandObservations", "HeadTrajectory", "Motion", "MotionPerceptualModel", "Skeleton", "load_segments",
-    "load_trajectory",
+    "EgoMotionDenoiser", "EgoMotionPipeline", "EgoMotionPipelineOutput", "EgoMotionSDEScheduler", "EgoMotionStream",
+    "GuidanceConfig", "HandObservations", "HeadTrajectory", "Motion", "MotionPerceptualModel", "Skeleton",
+    "load_segments", "load_trajectory",
 ]  # fmt: skip
 
 _HOMES = {
@@ -30,6 +31,7 @@ _HOMES = {
     "EgoMotionPipeline": "inference",
     "EgoMotionPipelineOutput": "inference",
     "EgoMotionSDEScheduler": "schedulers",
+    "EgoMotionStream": "streaming",
     "GuidanceConfig": "guidance",
     "HandObservations": "trajectory",
     "HeadTrajectory": "trajectory",

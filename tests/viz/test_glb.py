@@ -10,11 +10,11 @@ import torch
 from numpy.testing import assert_allclose
 
 from motion_grpo.body import JOINT_NAMES, Skeleton
+from motion_grpo.body.avatar import vrm_bones
 from motion_grpo.motion import Motion
 from motion_grpo.viz.glb import strongest
 from motion_grpo.viz.gltf import to_xyzw
 from motion_grpo.viz.mesh import mannequin_vertices, shown_body
-from motion_grpo.viz.vrma import vrm_bones
 from tests.body.smplh import write_smplh
 from tests.io.test_bvh import with_hands, y_up_joints
 from tests.tiny import moving_motion

@@ -23,7 +23,7 @@ class NearestRotation(torch.autograd.Function):
     """Orthogonal Procrustes among proper rotations, (..., 3, 3) of any precision; differentiable once."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, matrices: Tensor) -> Tensor:
+    def forward(ctx: Any, matrices: Tensor) -> Tensor:
         """The rotation R that is nearest to each matrix."""
         M = matrices.double()
         R = _nearest(M)

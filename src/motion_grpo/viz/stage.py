@@ -1,7 +1,7 @@
 """What the viewer shows: bodies, head paths, contacts, floor and points in a viser scene, moment by moment."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +132,20 @@ class Stage:
         if self._head is not None:
             trajectory, poses, frustum = self._head
             frustum.wxyz, frustum.position = _frustum_pose(trajectory, int(poses[moment]))
+
+    def put(self, name: str, motion: Motion) -> None:
+        """Puts another motion of the same body and length in the place of one that is shown, as a stream does."""
+        place = self.names.index(name)
+        motion = motion.above_floor()
+        body, known = shown_body(motion), motion.num_known_joints
+        self._actors[place] = replace(
+            self._actors[place],
+            motion=motion,
+            joints=body.joints[:, :known].double().numpy(),
+            wxyzs=_wxyz(body.rotmats[:, :known]),
+            eyes=cpf_of(body, motion.body.cpf_offset(motion.betas))[1].double().numpy(),
+        )
+        self.show(0)
 
     def focus(self, moment: int) -> Float64[np.ndarray, "3"]:
         """Where the first body's pelvis is, meters; what a camera follows."""

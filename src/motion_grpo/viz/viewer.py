@@ -38,7 +38,7 @@ class Viewer:
             ValueError: as the stage.
             OSError: the port is in use.
         """
-        self._server = _start(port)
+        self._server = start_server(port)
         self.stage = Stage(self._server, motions, **shown)
         self._lock = threading.Lock()
         self._moment = 0.0
@@ -118,7 +118,7 @@ def export_scene(path: Path, motions: Mapping[str, Motion], *, side_by_side: boo
     Raises:
         ValueError: as the stage.
     """
-    server = _start(_free_port())
+    server = start_server(_free_port())
     try:
         stage = Stage(server, motions, **shown)
         stage.arrange(side_by_side)
@@ -140,7 +140,12 @@ def write_html(motion: Motion, path: Path, *, model_path: str | Path | None = No
     export_scene(path, {path.stem: motion}, model_path=model_path)
 
 
-def _start(port: int) -> viser.ViserServer:
+def start_server(port: int) -> viser.ViserServer:
+    """A server for this machine alone.
+
+    Raises:
+        OSError: the port is in use.
+    """
     # viser takes the next port when one is taken, and says so only in its own banner.
     with socket.socket() as probe:
         if probe.connect_ex((HOST, port)) == 0:
