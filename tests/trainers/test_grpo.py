@@ -127,7 +127,8 @@ def test_presets_name_settings_that_exist(path, tmp_path, monkeypatch):
     )
     assert set(preset) <= {action.dest for action in parser._actions}
     floats = {name: float(preset[name]) for name in ("logging_steps", "eval_steps", "save_steps", "warmup_steps")}
-    settings = script.MotionGRPOConfig(str(tmp_path), **preset | floats | {"use_cpu": True})
+    own = {name: value for name, value in preset.items() if name in script.MotionGRPOConfig.__dataclass_fields__}
+    settings = script.MotionGRPOConfig(str(tmp_path), **own | floats | {"use_cpu": True})
     assert settings.conditions_per_generation >= 8
 
 
