@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from motion_grpo.guidance import so3
-from motion_grpo.guidance.banded import BlockTridiagonal
+from motion_grpo.guidance.banded import BlockTridiagonal, Tridiagonal
 
 _TINY = 1e-30
 _MAX_CG_STEPS = 60
@@ -170,10 +170,10 @@ class _NormalEquations:
             if isinstance(term, JointTerm):
                 rows = term.residual.shape[-2]
                 for i, left in enumerate(term.jacobians):
-                    change = so3.times(so3.transposed(left), term.residual)
-                    self.gradient[:, :, i : i + rows, term.joints] += change
+                    gradient = self.gradient[:, :, i : i + rows, term.joints]
+                    so3.add_times(gradient, so3.transposed(left), term.residual)
                     for apart, right in enumerate(term.jacobians[i:]):
-                        self.blocks[apart][..., i : i + rows, term.joints] += so3.product_from(left, right)
+                        so3.add_product_from(self.blocks[apart][..., i : i + rows, term.joints], left, right)
             else:
                 self._add_transposed(term, term.residual, self.gradient)
 
@@ -182,8 +182,8 @@ class _NormalEquations:
         result = so3.times(self.blocks[0], v)
         for apart in (1, 2):
             block = self.blocks[apart]
-            result[:, :, : frames - apart] += so3.times(block, v[:, :, apart:])
-            result[:, :, apart:] += so3.times(so3.transposed(block), v[:, :, : frames - apart])
+            so3.add_times(result[:, :, : frames - apart], block, v[:, :, apart:])
+            so3.add_times(result[:, :, apart:], so3.transposed(block), v[:, :, : frames - apart])
         columns = v[..., self.order].permute(1, 2, 0, 3)
         for term in self.frame_terms:
             rows, joints = term.residual.shape[-2], term.jacobians[0].shape[-1] // 3
@@ -235,14 +235,14 @@ class _Preconditioner:
                     blocks[apart][:, i : i + rows, :, :some, :, :some] += square
         self.of_coupled = BlockTridiagonal(*(block.flatten(-2).flatten(-3, -2) for block in blocks))
         means = [sum(x[axis, axis] for axis in range(3)) / 3 for x in (diagonal, upper)]
-        self.of_free = BlockTridiagonal(*(x[..., self.free].mT[..., None, None] for x in means))
+        self.of_free = Tridiagonal(*(x[..., self.free].movedim(1, 0)[:, None].contiguous() for x in means))
 
     def __call__(self, r: Float[Tensor, "3 batch frames joints"]) -> Float[Tensor, "3 batch frames joints"]:
         result = torch.empty_like(r)
-        coupled = self.of_coupled.solve(r[..., self.coupled].permute(1, 2, 0, 3).flatten(-2)[..., None])
-        result[..., self.coupled] = coupled.squeeze(-1).unflatten(-1, (3, -1)).permute(2, 0, 1, 3)
-        free = self.of_free.solve(r[..., self.free].permute(1, 3, 2, 0)[..., None, :])
-        result[..., self.free] = free.squeeze(-2).permute(3, 0, 2, 1)
+        coupled = self.of_coupled.solve(r[..., self.coupled].permute(1, 2, 0, 3).flatten(-2))
+        result[..., self.coupled] = coupled.unflatten(-1, (3, -1)).permute(2, 0, 1, 3)
+        free = self.of_free.solve(r[..., self.free].movedim(2, 0).contiguous())
+        result[..., self.free] = free.movedim(0, 2)
         return result
 
 
