@@ -75,7 +75,7 @@ class Tridiagonal:
         upper: couples frame ``t`` to frame ``t + 1``.
     """
 
-    def __init__(self, diagonal: Float[Tensor, "frames *many"], upper: Float[Tensor, "frames-1 *many"]) -> None:
+    def __init__(self, diagonal: Float[Tensor, " frames *many"], upper: Float[Tensor, " frames-1 *many"]) -> None:
         self.levels: list[tuple[Tensor, Tensor, Tensor]] = []
         while len(diagonal) > 1:
             odd, even = diagonal[1::2], diagonal[0::2].clone()
@@ -88,7 +88,7 @@ class Tridiagonal:
             diagonal = even
         self.last = 1 / diagonal
 
-    def solve(self, b: Float[Tensor, "frames *many"]) -> Float[Tensor, "frames *many"]:
+    def solve(self, b: Float[Tensor, " frames *many"]) -> Float[Tensor, " frames *many"]:
         """The solution for a right-hand side."""
         alone = []
         for inverse, left, right in self.levels:
