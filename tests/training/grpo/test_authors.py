@@ -14,7 +14,8 @@ from motion_grpo import EgoMotionPipeline, EgoMotionSDEScheduler
 from motion_grpo.inference.rollout import transition
 from motion_grpo.training.grpo.experience import path
 from tests.tiny import GOLDEN
-from tests.training.grpo.setup import config, experience, logged, pipeline, trainer
+from tests.training.grpo.rollouts import experience
+from tests.training.grpo.setup import config, logged, pipeline, trainer
 
 ROOT = Path(__file__).parents[3]
 PRESET = yaml.safe_load((ROOT / "configs" / "grpo_authors.yaml").read_text())
