@@ -31,8 +31,8 @@ class StreamConfig:
     """Frames of 1/30 s that the body comes after the head."""
     num_inference_steps: int = 1
     """Sampling steps of each frame."""
-    window: int = 128
-    """Frames that the network looks back on, at most."""
+    window: int | None = None
+    """Frames that the network looks back on, at most; as many as it was trained on when None."""
     start_after: int = 15
     """Frames that have to be there before a body is given out; ``lag`` + 2 if that is more."""
     temperature: float = 0.0
@@ -47,13 +47,18 @@ class StreamConfig:
         _check(
             1 <= self.num_inference_steps <= 100, f"num_inference_steps is {self.num_inference_steps}; give 1 to 100."
         )
-        _check(
-            self.window >= max(16, 2 * self.lag),
-            f"window is {self.window} frames; give 16 or more, and twice the lag of {self.lag}.",
-        )
+        if self.window is not None:
+            self.check_window(self.window)
         _check(self.start_after >= 2, f"start_after is {self.start_after} frames; a step needs 2 of them.")
         _check(self.temperature >= 0, f"temperature is {self.temperature}; give 0 (the mean) or more.")
         _check(self.settle_seconds >= 0, f"settle_seconds is {self.settle_seconds}; give 0 or more.")
+
+    def check_window(self, window: int) -> None:
+        """Raises ValueError for a window that is too short."""
+        _check(
+            window >= max(16, 2 * self.lag),
+            f"window is {window} frames; give 16 or more, and twice the lag of {self.lag}.",
+        )
 
 
 class EgoMotionStream:
@@ -86,10 +91,12 @@ class EgoMotionStream:
         stature: float | None = None,
     ) -> None:
         self.config = config or StreamConfig()
-        if self.config.window > pipeline.config.window:
+        trained = pipeline.config.window
+        self._window = trained if self.config.window is None else self.config.window
+        self.config.check_window(self._window)
+        if self._window > trained:
             raise ValueError(
-                f"window is {self.config.window} frames, but the network was trained on {pipeline.config.window}; "
-                "set window to that or less."
+                f"window is {self._window} frames, but the network was trained on {trained}; set window to that or less."
             )
         if not isinstance(pipeline.scheduler, EgoMotionSDEScheduler):
             raise ValueError(
@@ -175,8 +182,8 @@ class EgoMotionStream:
         self._count += 1
         # Tokens keep their frames: the window moves on by whole ones.
         token = self.denoiser.config.frames_per_token
-        if (length := self._count - self._first) > self.config.window:
-            gone = -(-(length - self.config.window) // token) * token
+        if (length := self._count - self._first) > self._window:
+            gone = -(-(length - self._window) // token) * token
             self._first += gone
             self._noise, self._sum, self._weight = self._noise[gone:], self._sum[gone:], self._weight[gone:]
             self._past = max(0, self._past - gone)
