@@ -96,7 +96,7 @@ class EgoMotionStream:
         self.config.check_window(self._window)
         if self._window > trained:
             raise ValueError(
-                f"window is {self._window} frames, but the network was trained on {trained}; set window to that or less."
+                f"window is {self._window} frames, but the network was trained on {trained}; set it to that or less."
             )
         if not isinstance(pipeline.scheduler, EgoMotionSDEScheduler):
             raise ValueError(
