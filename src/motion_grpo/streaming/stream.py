@@ -1,6 +1,7 @@
 """A stream of head poses in, a stream of bodies out: the pipeline's network, a frame at a time."""
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -106,7 +107,7 @@ class EgoMotionStream:
         self.device = self.denoiser.device
         self.clock = FrameClock()
         self._layout = self.denoiser.state_layout
-        scheduler = EgoMotionSDEScheduler.from_config(pipeline.scheduler.config)
+        scheduler = cast(EgoMotionSDEScheduler, EgoMotionSDEScheduler.from_config(pipeline.scheduler.config))
         self._steps = transitions(scheduler, self.config.num_inference_steps, eta=0.0)
         alpha_bars = scheduler.alpha_bars[[step.level for step in self._steps]]
         self._mix = list(zip(alpha_bars.sqrt().tolist(), (1 - alpha_bars).sqrt().tolist(), strict=True))
@@ -206,16 +207,17 @@ class EgoMotionStream:
 
     def _head(self, length: int) -> tuple[HeadPoses, WristPoses | None]:
         frames = self._frames
-        R, p = (torch.stack([frame[i] for frame in frames]) for i in (1, 2))
+        R, p = torch.stack([f.R_world_cpf for f in frames]), torch.stack([f.p_world_cpf for f in frames])
         p = p - torch.tensor([0.0, 0.0, self.config.floor_height], dtype=p.dtype)
         head = HeadPoses.from_world(R, p).window(len(frames) - length, len(frames))
         head = HeadPoses(*(x.float().to(self.device) for x in head))
         if not reads_wrists(self.denoiser):
             return head, None
-        R, p, visible = (torch.stack([frame[i] for frame in frames[-length:]]) for i in (3, 4, 5))
+        seen = frames[-length:]
+        R, p = torch.stack([f.R_world_wrist for f in seen]), torch.stack([f.p_world_wrist for f in seen])
         p = p - torch.tensor([0.0, 0.0, self.config.floor_height], dtype=p.dtype)
-        wrists = (x.to(self.device) for x in (R.float(), p.float(), visible))
-        return head, WristPoses.from_world(*wrists, head)
+        visible = torch.stack([f.visible for f in seen]).to(self.device)
+        return head, WristPoses.from_world(R.float().to(self.device), p.float().to(self.device), visible, head)
 
     def _sample(self, seen: tuple[HeadPoses, WristPoses | None]) -> Float[Tensor, "frames d_state"]:
         head, wrists = seen
