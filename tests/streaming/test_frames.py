@@ -33,8 +33,8 @@ def test_frames_are_those_of_a_recording_resampled_at_once(seed: int, rate: floa
     between = Between.of(torch.from_numpy(times), at)
     # A frame that is due within a millisecond of a pose goes on from the poses before it.
     p, R = between.points(poses[:, :3, 3]), between.rotations(poses[:, :3, :3])
-    assert_close(torch.stack([frame.p_world_cpf for frame in frames]), p, rtol=0, atol=1e-3)
-    assert_close(torch.stack([frame.R_world_cpf for frame in frames]), R, rtol=0, atol=1e-3)
+    assert_close(torch.stack([frame.p_world_cpf for frame in frames]), p, rtol=0, atol=3e-3)
+    assert_close(torch.stack([frame.R_world_cpf for frame in frames]), R, rtol=0, atol=3e-3)
 
 
 def test_2_khz_and_1_hz() -> None:

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int64
@@ -103,7 +104,7 @@ def export_onnx(
     with extra("onnx"):
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
-    window = pipeline.config.window
+    window = int(pipeline.config.window)
     frames = window if frames is None else frames
     if not 2 <= frames <= window:
         raise ValueError(f"frames is {frames}; a window has 2 to {window}, as the network was trained.")
@@ -121,7 +122,7 @@ def export_onnx(
     folder.mkdir(parents=True, exist_ok=True)
     denoiser = pipeline.denoiser.eval()
     steps = pipeline.config.num_inference_steps if num_inference_steps is None else num_inference_steps
-    scheduler = EgoMotionSDEScheduler.from_config(pipeline.scheduler.config)
+    scheduler = cast(EgoMotionSDEScheduler, EgoMotionSDEScheduler.from_config(pipeline.scheduler.config))
     R, p = torch.eye(3).repeat(1, frames, 1, 1), torch.zeros(1, frames, 3)
     latents, level = torch.zeros(1, frames, denoiser.state_layout.dim), torch.tensor([1])
     encoder, poses = Encoder(denoiser).eval(), ["R_world_cpf", "p_world_cpf"]

@@ -6,7 +6,7 @@ import math
 import socket
 import time
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -50,6 +50,7 @@ class Source(Protocol):
 
     def __iter__(self) -> Iterator[HeadSample | None]:
         """Poses, newest last."""
+        ...
 
     def close(self) -> None:
         """Ends; the port, or the headset, is free again."""
@@ -217,7 +218,7 @@ class OpenXrSource:
     def __init__(self) -> None:
         with extra("live"):
             import xr
-        self._xr = xr
+        self._xr: Any = xr
         try:
             extensions = ["XR_MND_headless", "XR_KHR_convert_timespec_time"]
             self._instance = xr.create_instance(xr.InstanceCreateInfo(enabled_extension_names=extensions))
@@ -260,7 +261,7 @@ class OpenXrSource:
         self._xr.destroy_session(self._session)
         self._xr.destroy_instance(self._instance)
 
-    def _xr_time(self, nanoseconds: int) -> int:
+    def _xr_time(self, nanoseconds: int) -> Any:
         parts = self._xr.timespec(nanoseconds // 1_000_000_000, nanoseconds % 1_000_000_000)
         return self._xr.convert_timespec_time_to_time_khr(self._instance, parts)
 

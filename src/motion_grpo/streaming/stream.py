@@ -1,6 +1,7 @@
 """A stream of head poses in, a stream of bodies out: the pipeline's network, a frame at a time."""
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -31,8 +32,8 @@ class StreamConfig:
     """Frames of 1/30 s that the body comes after the head."""
     num_inference_steps: int = 1
     """Sampling steps of each frame."""
-    window: int = 128
-    """Frames that the network looks back on, at most."""
+    window: int | None = None
+    """Frames that the network looks back on, at most; as many as it was trained on when None."""
     start_after: int = 15
     """Frames that have to be there before a body is given out; ``lag`` + 2 if that is more."""
     temperature: float = 0.0
@@ -47,13 +48,18 @@ class StreamConfig:
         _check(
             1 <= self.num_inference_steps <= 100, f"num_inference_steps is {self.num_inference_steps}; give 1 to 100."
         )
-        _check(
-            self.window >= max(16, 2 * self.lag),
-            f"window is {self.window} frames; give 16 or more, and twice the lag of {self.lag}.",
-        )
+        if self.window is not None:
+            self.check_window(self.window)
         _check(self.start_after >= 2, f"start_after is {self.start_after} frames; a step needs 2 of them.")
         _check(self.temperature >= 0, f"temperature is {self.temperature}; give 0 (the mean) or more.")
         _check(self.settle_seconds >= 0, f"settle_seconds is {self.settle_seconds}; give 0 or more.")
+
+    def check_window(self, window: int) -> None:
+        """Raises ValueError for a window that is too short."""
+        _check(
+            window >= max(16, 2 * self.lag),
+            f"window is {window} frames; give 16 or more, and twice the lag of {self.lag}.",
+        )
 
 
 class EgoMotionStream:
@@ -86,10 +92,12 @@ class EgoMotionStream:
         stature: float | None = None,
     ) -> None:
         self.config = config or StreamConfig()
-        if self.config.window > pipeline.config.window:
+        trained = pipeline.config.window
+        self._window = trained if self.config.window is None else self.config.window
+        self.config.check_window(self._window)
+        if self._window > trained:
             raise ValueError(
-                f"window is {self.config.window} frames, but the network was trained on {pipeline.config.window}; "
-                "set window to that or less."
+                f"window is {self._window} frames, but the network was trained on {trained}; set it to that or less."
             )
         if not isinstance(pipeline.scheduler, EgoMotionSDEScheduler):
             raise ValueError(
@@ -99,7 +107,7 @@ class EgoMotionStream:
         self.device = self.denoiser.device
         self.clock = FrameClock()
         self._layout = self.denoiser.state_layout
-        scheduler = EgoMotionSDEScheduler.from_config(pipeline.scheduler.config)
+        scheduler = cast(EgoMotionSDEScheduler, EgoMotionSDEScheduler.from_config(pipeline.scheduler.config))
         self._steps = transitions(scheduler, self.config.num_inference_steps, eta=0.0)
         alpha_bars = scheduler.alpha_bars[[step.level for step in self._steps]]
         self._mix = list(zip(alpha_bars.sqrt().tolist(), (1 - alpha_bars).sqrt().tolist(), strict=True))
@@ -175,8 +183,8 @@ class EgoMotionStream:
         self._count += 1
         # Tokens keep their frames: the window moves on by whole ones.
         token = self.denoiser.config.frames_per_token
-        if (length := self._count - self._first) > self.config.window:
-            gone = -(-(length - self.config.window) // token) * token
+        if (length := self._count - self._first) > self._window:
+            gone = -(-(length - self._window) // token) * token
             self._first += gone
             self._noise, self._sum, self._weight = self._noise[gone:], self._sum[gone:], self._weight[gone:]
             self._past = max(0, self._past - gone)
@@ -199,16 +207,17 @@ class EgoMotionStream:
 
     def _head(self, length: int) -> tuple[HeadPoses, WristPoses | None]:
         frames = self._frames
-        R, p = (torch.stack([frame[i] for frame in frames]) for i in (1, 2))
+        R, p = torch.stack([f.R_world_cpf for f in frames]), torch.stack([f.p_world_cpf for f in frames])
         p = p - torch.tensor([0.0, 0.0, self.config.floor_height], dtype=p.dtype)
         head = HeadPoses.from_world(R, p).window(len(frames) - length, len(frames))
         head = HeadPoses(*(x.float().to(self.device) for x in head))
         if not reads_wrists(self.denoiser):
             return head, None
-        R, p, visible = (torch.stack([frame[i] for frame in frames[-length:]]) for i in (3, 4, 5))
+        seen = frames[-length:]
+        R, p = torch.stack([f.R_world_wrist for f in seen]), torch.stack([f.p_world_wrist for f in seen])
         p = p - torch.tensor([0.0, 0.0, self.config.floor_height], dtype=p.dtype)
-        wrists = (x.to(self.device) for x in (R.float(), p.float(), visible))
-        return head, WristPoses.from_world(*wrists, head)
+        visible = torch.stack([f.visible for f in seen]).to(self.device)
+        return head, WristPoses.from_world(R.float().to(self.device), p.float().to(self.device), visible, head)
 
     def _sample(self, seen: tuple[HeadPoses, WristPoses | None]) -> Float[Tensor, "frames d_state"]:
         head, wrists = seen
