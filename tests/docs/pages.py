@@ -53,7 +53,13 @@ def write_world(folder: Path) -> None:
     _write_motions(folder)
     _write_heads(folder)
     _write_data(folder)
-    for name in ("runs/base/pipeline", "runs/grpo/pipeline", "runs/a/pipeline", "me/ego-motion-grpo"):
+    for name in (
+        "runs/base/pipeline",
+        "runs/grpo/pipeline",
+        "runs/a/pipeline",
+        "runs/amass/pipeline",
+        "me/ego-motion-grpo",
+    ):
         tiny_pipeline(2).save_pretrained(folder / name)
     tiny_pipeline(2, include_wrists_cond=True).save_pretrained(folder / "CHECKPOINT")
     for name in ("runs/critic/model", "runs/noise/model", "me/critic"):
