@@ -50,6 +50,7 @@ def _of_pipeline(system: PipelineSystem, checkpoint: str) -> dict[str, Any]:
         "window_frames": pipeline.config.window,
         "overlap_frames": pipeline.config.overlap,
         "stitching": pipeline.config.stitching,
+        "neck_low_pass": pipeline.config.get("neck_low_pass", 0.0),
         "seeds": list(system.seeds),
         "device": pipeline.device.type,
     }
