@@ -1,6 +1,7 @@
 """Windows of heads whose body nobody recorded, for post-training by rewards that need no truth."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import datasets
 import numpy as np
@@ -39,7 +40,8 @@ class HeadWindows(Dataset):
     ) -> None:
         check_lengths(length, None)
         if isinstance(trajectories, datasets.Dataset):
-            trajectories = map(row_to_trajectory, trajectories.select_columns(_COLUMNS).with_format("numpy"))
+            rows: Any = trajectories.select_columns(_COLUMNS).with_format("numpy")
+            trajectories = map(row_to_trajectory, rows)
         self.length, self.seed, self._epoch = length, seed, 0
         self.heads = [_above_floor(trajectory) for trajectory in trajectories]
         if not self.heads:

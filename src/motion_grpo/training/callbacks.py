@@ -56,11 +56,11 @@ class SkipNonFinite(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         """Gradients are the same on all processes here, and so is the decision."""
-        trained = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
-        if not trained or torch.stack([parameter.grad.isfinite().all() for parameter in trained]).all():
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        if not gradients or torch.stack([gradient.isfinite().all() for gradient in gradients]).all():
             return
         self.count += 1
-        for parameter in trained:
+        for parameter in self.model.parameters():
             parameter.grad = None
 
 

@@ -11,7 +11,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from motion_grpo.data import Clip, HeadWindows, MotionWindows
+from motion_grpo.data import Clip
 from motion_grpo.evaluation import PipelineSystem, evaluate_clip
 from motion_grpo.inference import EgoMotionPipeline
 from motion_grpo.motion import MotionState
@@ -37,7 +37,10 @@ class PolicyTrainerMixin(HubTrainerMixin):
     """:class:`~motion_grpo.training.policy_settings.PolicySettings` and transformers' TrainingArguments."""
     pipeline: EgoMotionPipeline
     policy: MotionPolicy
-    windows: MotionWindows | HeadWindows | None
+    windows: Any
+    """:class:`MotionWindows`, :class:`HeadWindows`, or None where no rollouts are drawn."""
+    eval_clips: Any
+    """A list of :class:`Clip`."""
     ema: AveragedWeights | None
 
     def take(
@@ -75,7 +78,8 @@ class PolicyTrainerMixin(HubTrainerMixin):
         self.skeleton = pipeline.skeleton.to(args.device)
         self.eval_clips = list(eval_clips or [])
         spacing = args.timestep_spacing or pipeline.scheduler.config.timestep_spacing
-        self.rollout_scheduler = EgoMotionSDEScheduler.from_config(pipeline.scheduler.config, timestep_spacing=spacing)
+        scheduler = EgoMotionSDEScheduler.from_config(pipeline.scheduler.config, timestep_spacing=spacing)
+        self.rollout_scheduler = cast(EgoMotionSDEScheduler, scheduler)
         self.policy = MotionPolicy(
             pipeline.denoiser, args.lora_r, args.lora_alpha, trainable=args.trainable, project=project
         )
@@ -118,7 +122,7 @@ class PolicyTrainerMixin(HubTrainerMixin):
         sampling = {"num_inference_steps": config.num_inference_steps, "eta": self.pipeline.scheduler.config.eta}
         return {"base_model": config.get("_name_or_path"), "sampling": sampling}
 
-    def order_of(self, dataset: Dataset, *, conditions: int, members: int = 1, passes: int = 1) -> EpochSampler:
+    def order_of(self, dataset: Any, *, conditions: int, members: int = 1, passes: int = 1) -> EpochSampler:
         """An order that is a function of seed and epoch.
 
         Args:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import datasets
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from motion_grpo.data import MotionWindows
+from motion_grpo.data.batches import TrainingBatch
 from motion_grpo.files import write_text
 from motion_grpo.inference import EgoMotionPipeline
 from motion_grpo.inference.rollout import rollout
@@ -114,7 +116,7 @@ class PreferencePairs(Dataset):
         if not path.is_file():
             raise FileNotFoundError(f"{folder} has no {FACTS_FILE}, so it holds no pairs that MotionDPOTrainer drew.")
         facts = PairFacts(**json.loads(path.read_text()))
-        rows = datasets.load_from_disk(str(folder)).with_format("numpy")
+        rows: Any = datasets.load_from_disk(str(folder)).with_format("numpy")
         read = {name: torch.from_numpy(np.stack(list(rows[name]))) for name in rows.column_names}
         parts = {name: read.pop(f"head_{name}").unflatten(-1, (3, 3)) for name in ("R_world_cpf", "R_prev_cpf")}
         parts |= {name: read.pop(f"head_{name}") for name in ("p_world_cpf", "p_prev_cpf")}
@@ -169,11 +171,11 @@ def draw_pairs(
     denoiser, layout = pipeline.denoiser.to(device).eval(), pipeline.denoiser.state_layout
     skeleton, scheduler = pipeline.skeleton.to(device), pipeline.scheduler
     numbers = torch.randperm(len(windows), generator=generator_of(seed, "pairs"))[:count].tolist()
-    found: list[tuple[HeadPoses, Tensor, Tensor, Tensor, Tensor]] = []
+    found: list[Any] = []
     ties, per_batch = 0, max(1, _BATCH // group_size)
     for start in range(0, len(numbers), per_batch):
         own = numbers[start : start + per_batch]
-        truth = conditions_of(windows, own, pipeline, device)
+        truth = cast(TrainingBatch, conditions_of(windows, own, pipeline, device))
         rows = torch.arange(len(own), device=device).repeat_interleave(group_size)
         streams = [generator_of(seed, "pairs", number, member) for number in own for member in range(group_size)]
 
