@@ -2,7 +2,6 @@
 
 import math
 import os
-from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -80,7 +79,7 @@ def check_generators(generator: object) -> None:
 
 
 def one_generator_per_sample(
-    generator: torch.Generator | Sequence[torch.Generator] | None, num_samples: int
+    generator: torch.Generator | list[torch.Generator] | None, num_samples: int
 ) -> list[torch.Generator]:
     """Streams that depend on the given generator and the sample's number, and on nothing else.
 

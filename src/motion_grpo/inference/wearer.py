@@ -91,7 +91,7 @@ def known_betas(skeleton: Skeleton, betas: ArrayLike | None, stature: object) ->
     if stature is not None:
         if not isinstance(stature, Real) or isinstance(stature, bool):
             raise ValueError(f"stature is {stature!r}; give one height in meters (a list is for a list of recordings).")
-        known = skeleton.betas_of_stature(stature)
+        known = skeleton.betas_of_stature(float(stature))
         if known[0].abs() > _USUAL_BETA:
             ends = known.new_zeros(2, NUM_BETAS)
             ends[:, 0] = torch.tensor([-_USUAL_BETA, _USUAL_BETA])
