@@ -181,10 +181,10 @@ def write(out: Path = KEPT) -> None:
 
 def tables(lines: Iterable[dict]) -> dict[str, str]:
     """The tables by name: feet, wrists, and ground that is not flat."""
-    groups: dict[tuple[str, str], list[dict]] = defaultdict(list)
+    groups: dict[str, list[dict]] = defaultdict(list)
     climbing = defaultdict(list)
     for line in lines:
-        groups[line["split"], line["source"]].append(line)
+        groups[line["split"]].append(line)
         if "below_ground" in line:
             climbing[line["row"]].append(line)
     feet = ["| | " + " | ".join(title for title, *_ in _COLUMNS) + " |", "|---|" + "---|" * len(_COLUMNS)]
@@ -216,9 +216,9 @@ _COLUMNS = (
 )
 
 
-def _place(key: tuple[str, str], rows: list[dict]) -> str:
-    split, source = key
-    return f"{source} {split}, {len({row['clip'] for row in rows})} clips"
+def _place(split: str, rows: list[dict]) -> str:
+    seconds = sum({row["clip"]: row["frames"] for row in rows}.values()) / FPS
+    return f"{split}, {len({row['clip'] for row in rows})} clips ({seconds:.0f} s)"
 
 
 def _by_row(lines: list[dict]) -> dict[str, list[dict]]:

@@ -1,6 +1,5 @@
 """What studies/guidance.py measures is what its names say, and docs/guidance.md shows it."""
 
-import json
 from dataclasses import replace
 
 import torch
@@ -62,7 +61,6 @@ def test_a_line_a_clip_and_way_and_a_run_that_goes_on(tmp_path, monkeypatch):
     assert both[: len(first)] == first
     assert len({line["clip"] for line in both}) == 2
     text = guidance.tables(both)
-    assert "tiny val, 2 clips" in text["feet"]
+    assert "**val, 2 clips (1 s)**" in text["feet"]
     mean = sum(line["mpjpe"] for line in both if line["row"] == "plain") / 2
     assert f"| plain | {mean:.1f} |" in text["feet"]
-    json.dumps(text)
