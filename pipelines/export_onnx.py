@@ -17,7 +17,10 @@ def export_onnx(
     steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps; the pipeline's own by default.")] = None,
     frames: Annotated[int | None, typer.Option(min=2, help="Of a window; the pipeline's own by default.")] = None,
 ) -> None:
-    """Write a pipeline as ONNX: encoder, denoising step, body, and the schedule as JSON (docs/live.md)."""
+    """Write a pipeline as ONNX: encoder, denoising step, body, and a schedule.
+
+    The schedule is JSON; docs/live.md says how to loop over the steps.
+    """
     write(EgoMotionPipeline.from_pretrained(checkpoint), folder, num_inference_steps=steps, frames=frames)
     Console().print(f"wrote {', '.join(FILES)} to {folder}", markup=False, highlight=False)
 

@@ -24,9 +24,12 @@ COMMANDS = {
     "view": Command(
         "Show motions in the browser: bodies, head path, contacts, floor and errors on one timeline.", extra="view"
     ),
-    "live": Command("Recover the body while the head moves, for avatars, a page or a file."),
+    "live": Command("Recover the body while the head moves, for avatars, a page or a file; Ctrl+C ends it."),
     "export": Command("Write a motion for Blender, game engines, avatars, the web, video or tables."),
-    "export-onnx": Command("Write a pipeline as ONNX, for other languages and browsers.", extra="onnx"),
+    "export-onnx": Command(
+        "Write a pipeline as ONNX: encoder, denoising step, body, and a schedule.",
+        extra="onnx",
+    ),
     "compare": Command("Say how far two motions of one recording lie apart, and draw both."),
     "info": Command("Say what a file is, which way is up, how long it is, and what would be done with it."),
     "score": Command("Say how plausible a motion is: 0 is made up, 1 is real."),

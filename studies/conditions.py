@@ -161,7 +161,7 @@ def _measured(pipeline: EgoMotionPipeline, clips: list[Clip], name: str) -> dict
 
 
 def _digest(pipeline: EgoMotionPipeline) -> str:
-    folder = Path(pipeline.config["_name_or_path"])
+    folder = Path(str(pipeline.config.get("_name_or_path")))
     return weights_digest(folder / "denoiser") if folder.is_dir() else ""
 
 

@@ -113,7 +113,7 @@ def run(
     """Recover clips in every way, and append a line for each."""
     pipeline = EgoMotionPipeline.from_pretrained(model)
     pipeline.set_progress_bar_config(disable=True)
-    folder = Path(pipeline.config["_name_or_path"])
+    folder = Path(str(pipeline.config.get("_name_or_path")))
     digest = weights_digest(folder / "denoiser") if folder.is_dir() else ""
     facts = {"model": model, "weights_sha256": digest, "seed": 0, **code_version(), **dataset_facts(dataset)}
     done = {(x["split"], x["clip"]) for x in lines_of(out)} if out.exists() else set()

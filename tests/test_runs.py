@@ -11,7 +11,6 @@ from motion_grpo import runs
 from motion_grpo.cards import record_run
 from motion_grpo.runs import add_session, newest_checkpoint, read_sessions, training_seconds
 from motion_grpo.training import DenoisingConfig
-from studies.grpo_study import keep_once
 from tests.cards.test_runs import run_card
 from tests.tiny import moving_motion, write_shard
 
@@ -122,16 +121,3 @@ def test_a_card_counts_all_sessions(tmp_path: Path, pack: Path, clock: type[Cloc
     record(run, pack)
     card = run_card(run)  # whose log says that the second one took 0.5 hours
     assert "3.5 hours on one CPU in 2 sessions" in card.text
-
-
-def test_a_run_that_is_kept_stays_as_it_was(tmp_path: Path) -> None:
-    source, kept = tmp_path / "row.json", tmp_path / "kept.json"
-    source.write_text(json.dumps({"updates": 4, "arguments": ["--learning_rate", "1e-5"], "data": "/far/away/DATA"}))
-    keep_once(source, kept)
-    before = kept.read_bytes()
-    assert json.loads(before)["data"] == "DATA"
-    keep_once(source, kept)
-    source.write_text(json.dumps({"updates": 4, "arguments": ["--learning_rate", "3e-5"], "data": "/far/away/DATA"}))
-    with pytest.raises(ValueError, match=r"kept\.json is of another run than .*row\.json; .* use another seed"):
-        keep_once(source, kept)
-    assert kept.read_bytes() == before

@@ -43,7 +43,7 @@ def test_what_is_imported_is_required_and_the_other_way_round():
     optional = names(
         [
             requirement
-            for name in ("data", "train", "lora", "aria", "hdf5", "export", "view", "space")
+            for name in ("data", "train", "lora", "aria", "hdf5", "export", "view", "space", "live", "onnx")
             for requirement in EXTRAS[name]
         ]
     )

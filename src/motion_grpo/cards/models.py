@@ -281,7 +281,7 @@ def card_settings(config: type[TrainingArguments], values: Mapping[str, Any]) ->
     return {name: shown(value) if isinstance(value, str) else value for name, value in chosen.items()}
 
 
-def own_settings(config: type[TrainingArguments]) -> list[str]:
+def own_settings(config: type) -> list[str]:
     """Names of the settings that motion-grpo adds to those of transformers and TRL, or gives another default."""
     ours = [kind for kind in reversed(config.__mro__) if kind.__module__.startswith("motion_grpo.")]
     names = dict.fromkeys(name for kind in ours for name in kind.__annotations__)

@@ -36,6 +36,8 @@ _FAST, _TOO_FAST = 7.0, 15.0
 # Steps per second over two seconds and more: one capture in 400 has more, and so have nine of ten walks at twice their
 # rate; sprinters too.
 _CADENCE, _CADENCE_SECONDS, _SPRINT = 3.4, 1.9, 4.5
+# Of a walk that plays twice too fast meters a step over steps a second are half of a walk's; real quick runs have more.
+_SHORT_RATIO = 0.21
 # Meters a step over steps a second, of who walks: 0.31 in the median walk, and one in 300 has more than this. At half
 # its rate a walk has twice its own: eight of ten have more than this.
 _WALK_RATIO, _RUNNING = 0.55, 2.2
@@ -163,7 +165,7 @@ def _steps(joints: Float[Tensor, "frames 22 3"], fps: float) -> list[Doubt]:
     """Whether steps follow each other as fast as those of a person of that speed."""
     cadence, speed = _cadence(joints, fps)
     told = f"it takes {cadence:.2g} steps a second at {speed:.2g} m/s, which only plays too"
-    if cadence > _CADENCE and _MOVING < speed < _SPRINT:
+    if cadence > _CADENCE and _MOVING < speed < min(_SPRINT, _SHORT_RATIO * cadence**2):
         return [Doubt(f"{told} fast", ("fps",))]
     if cadence and speed < _RUNNING and speed > _WALK_RATIO * cadence**2:
         return [Doubt(f"{told} slowly", ("fps",))]
