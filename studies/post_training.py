@@ -141,7 +141,8 @@ def _train(
     device: str,
 ) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-    command = [sys.executable, f"trainers/{row.script}.py", "--config", str(Path("configs") / row.config), *row.arguments]
+    preset = str(Path("configs") / row.config)
+    command = [sys.executable, f"trainers/{row.script}.py", "--config", preset, *row.arguments]
     command += ["--model_name_or_path", base, "--dataset_name", *data, "--output_dir", str(folder / "run")]
     command += ["--seed", str(seed), "--eval_strategy", "no", "--save_steps", "20", "--save_total_limit", "2"]
     command += ["--logging_steps", "5", "--use_cpu", str(device == "cpu"), "--disable_tqdm", "True"]
