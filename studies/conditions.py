@@ -122,7 +122,7 @@ def run(
     """Recover every clip under each condition."""
     pipeline = EgoMotionPipeline.from_pretrained(model)
     pipeline.set_progress_bar_config(disable=True)
-    facts = {"model": model, "weights_sha256": _digest(pipeline), **code_version(), **dataset_facts(dataset)}
+    facts = {"model": model, "weights_sha256": digest_of(pipeline), **code_version(), **dataset_facts(dataset)}
     names = list(CONDITIONS)
     if conditions:
         names = [names[int(number)] for number in conditions.split(",")]
@@ -160,7 +160,8 @@ def _measured(pipeline: EgoMotionPipeline, clips: list[Clip], name: str) -> dict
     return {"clips": len(clips), **{key: round(float(value), 5) for key, value in mean.items()}, "seed": 0}
 
 
-def _digest(pipeline: EgoMotionPipeline) -> str:
+def digest_of(pipeline: EgoMotionPipeline) -> str:
+    """Of the denoiser's weights; empty for a pipeline that was not loaded from a folder."""
     folder = Path(str(pipeline.config.get("_name_or_path")))
     return weights_digest(folder / "denoiser") if folder.is_dir() else ""
 

@@ -28,9 +28,9 @@ from motion_grpo.files import write_between
 from motion_grpo.guidance import Terrain
 from motion_grpo.motion import FPS, Motion
 from motion_grpo.motion.contacts import TOE_HEIGHT, speeds
-from motion_grpo.provenance import code_version, dataset_facts, weights_digest
+from motion_grpo.provenance import code_version, dataset_facts
 from motion_grpo.seeding import generator_of
-from studies.conditions import Call, both_wrists, head_only, noisy_wrists
+from studies.conditions import Call, both_wrists, digest_of, head_only, noisy_wrists
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT, PAGE = ROOT / "docs/results/guidance.jsonl", ROOT / "docs/guidance.md"
@@ -113,9 +113,13 @@ def run(
     """Recover clips in every way, and append a line for each."""
     pipeline = EgoMotionPipeline.from_pretrained(model)
     pipeline.set_progress_bar_config(disable=True)
-    folder = Path(str(pipeline.config.get("_name_or_path")))
-    digest = weights_digest(folder / "denoiser") if folder.is_dir() else ""
-    facts = {"model": model, "weights_sha256": digest, "seed": 0, **code_version(), **dataset_facts(dataset)}
+    facts = {
+        "model": model,
+        "weights_sha256": digest_of(pipeline),
+        "seed": 0,
+        **code_version(),
+        **dataset_facts(dataset),
+    }
     done = {(x["split"], x["clip"]) for x in lines_of(out)} if out.exists() else set()
     for part, clip in in_turn({part: read_clips(dataset, part) for part in split.split(",")}, limit):
         if (part, clip_name(clip)) in done:

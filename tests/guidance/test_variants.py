@@ -8,7 +8,7 @@ from torch import Tensor
 
 from motion_grpo.guidance import so3
 from motion_grpo.guidance.residuals import Anchors
-from motion_grpo.guidance.solver import levenberg_marquardt
+from motion_grpo.guidance.solver import costs, levenberg_marquardt
 from tests.guidance.problems import ORDER, dense, egoallo_problem, egoallo_terms, golden
 
 
@@ -32,33 +32,28 @@ def variant(frames: int, seed: int, standing: float, turn: float) -> Anchors:
 def least(anchors: Anchors) -> float:
     """The cost that a dense Gauss-Newton ends at, whose steps are shortened until they go down."""
     terms, R = egoallo_terms(anchors), anchors.rotations
-    r, J = dense(terms(R), R[0], ORDER)
-    for _ in range(40):
-        gradient = J.mT @ r
-        if gradient.norm() < 1e-4 * r.norm():
-            break
-        step = torch.linalg.solve(J.mT @ J + 1e-6 * torch.eye(J.shape[1], dtype=J.dtype), -gradient).view_as(R[0])
-        for _ in range(12):
-            further = so3.product(R, so3.exp(step))
-            new_r, new_J = dense(terms(further), R[0], ORDER)
-            if new_r.square().sum() < r.square().sum():
-                break
-            step = step / 2
-        R, r, J = further, new_r, new_J
-    else:
-        raise AssertionError("the dense solver has not arrived")
-    return float(r.square().sum())
+    cost = total(costs(terms(R)))
+    for _ in range(60):
+        r, J = dense(terms(R), R[0], ORDER)
+        step = -torch.linalg.solve(J.mT @ J + 1e-6 * torch.eye(J.shape[1], dtype=J.dtype), J.mT @ r).view_as(R[0])
+        tries = [so3.product(R, so3.exp(step / 2**halvings)) for halvings in range(8)]
+        R = next((R for R in tries if total(costs(terms(R))) < cost), R)
+        before, cost = cost, total(costs(terms(R)))
+        if cost > (1 - 1e-5) * before:
+            return cost
+    raise AssertionError("the dense solver has not arrived")
+
+
+def total(of_terms: dict[str, Tensor]) -> float:
+    return float(sum(of_terms.values()))
 
 
 @pytest.mark.parametrize(
     ("frames", "seed", "standing", "turn"),
-    [(3, 1, 0.5, 0.1), (9, 2, 1.0, 0.3), (14, 3, 0.2, 0.2), (16, 4, 0.6, 0.6)],
+    [(3, 1, 0.5, 0.1), (7, 2, 1.0, 0.3), (12, 3, 0.2, 0.2), (9, 4, 0.6, 0.4)],
 )
 def test_as_low_as_a_dense_gauss_newton(frames: int, seed: int, standing: float, turn: float) -> None:
     anchors = variant(frames, seed, standing, turn)
-
-    def total(costs: dict[str, Tensor]) -> float:
-        return float(sum(costs.values()))
 
     solution = levenberg_marquardt(egoallo_problem(anchors), anchors.rotations)
     assert total(solution.after) <= 1.01 * least(anchors)

@@ -42,7 +42,7 @@ def test_a_line_a_condition_and_a_table_of_them(tmp_path, monkeypatch):
     monkeypatch.setattr(conditions.EgoMotionPipeline, "from_pretrained", lambda name: pipeline)
     monkeypatch.setattr(conditions, "read_clips", lambda dataset, split: [moving_clip(20)])
     monkeypatch.setattr(conditions, "dataset_facts", lambda dataset: {})
-    monkeypatch.setattr(conditions, "_digest", lambda pipeline: "")
+    monkeypatch.setattr(conditions, "digest_of", lambda pipeline: "")
     out = tmp_path / "rows.jsonl"
     result = CliRunner().invoke(conditions.app, ["run", str(tmp_path), "--split", "val", "--out", str(out)])
     assert result.exit_code == 0, result.output

@@ -45,6 +45,7 @@ def test_a_line_a_clip_and_way_and_a_run_that_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(guidance.EgoMotionPipeline, "from_pretrained", lambda name: pipeline)
     monkeypatch.setattr(guidance, "read_clips", lambda dataset, split: [moving_clip(16, seed) for seed in range(3)])
     monkeypatch.setattr(guidance, "dataset_facts", lambda dataset: {})
+    monkeypatch.setattr(guidance, "digest_of", lambda pipeline: "")
     out = tmp_path / "rows.jsonl"
 
     def run(limit: int) -> list[dict]:
