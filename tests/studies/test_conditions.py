@@ -54,3 +54,9 @@ def test_a_line_a_condition_and_a_table_of_them(tmp_path, monkeypatch):
     table = conditions.table(lines)
     assert table.count("\n") == len(lines) + 2
     assert f"{of['head only']['mpjpe']:.1f} (" in table
+
+
+def test_the_page_shows_what_was_measured():
+    lines = map(json.loads, conditions.KEPT.read_text().splitlines())
+    shown = f"{conditions.START}\n{conditions.table(lines)}\n{conditions.END}"
+    assert shown in conditions.PAGE.read_text(), "run `python studies/conditions.py write`"
