@@ -113,6 +113,8 @@ def _run_ours(given: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     name = next((word for word in given if not word.startswith("-")), None)
     if name is None:
         given = [word.replace("--install-completion", "--show-completion") for word in given]
+        # Where the tests run there may be no shell above them.
+        monkeypatch.setattr("shellingham.detect_shell", lambda *_: ("bash", "/bin/bash"))
     if name == "view" and "--export" not in given:
         given = [*given, "--no-open", "--port", str(_free_port())]
     given = [*given, *([] if set(LESS.get(name, [])) & set(given) else LESS.get(name, []))]

@@ -54,7 +54,7 @@ def run(monkeypatch, pack: Path, output: Path, *, resume: bool = False, overwrit
 def check_output(output: Path) -> EgoMotionPipeline:
     """What a run of four steps leaves."""
     pipe = EgoMotionPipeline.from_pretrained(output / "pipeline")
-    assert (pipe.config.num_inference_steps, pipe.config.window, pipe.config.overlap) == (5, 16, 4)
+    assert (pipe.config.num_inference_steps, pipe.config.window, pipe.config.overlap) == (5, 16, 6)
     assert (pipe.scheduler.config.eta, pipe.scheduler.config.timestep_spacing) == (0.25, "trailing")
     # The averaged weights are what is shipped.
     averaged = EgoMotionDenoiser.from_pretrained(output / "checkpoint-4" / "ema")
