@@ -22,7 +22,8 @@ the present update and ends the run with status 143.
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from motion_grpo.cli.train.dataset_arguments import DataArguments, skeleton, train_windows, val_clips
+from motion_grpo.cli.train import start
+from motion_grpo.cli.train.dataset_arguments import DataArguments, train_windows, val_clips
 from motion_grpo.cli.train.runs import RunArguments, parse, prepare, train
 
 from motion_grpo import EgoMotionPipeline
@@ -32,12 +33,9 @@ from motion_grpo.training.settings import WITHOUT_EFFECT_POLICY
 
 
 @dataclass
-class ModelArguments:
-    """What to post-train."""
+class ModelArguments(start.ModelArguments):
+    """What to post-train, on which pairs."""
 
-    model_name_or_path: str = field(
-        default="base", metadata={"help": "Pipeline to start from: a folder, a Hub id or a shipped checkpoint."}
-    )
     pairs: str | None = field(
         default=None, metadata={"help": "Folder with the pairs of a run before; new ones are drawn if unset."}
     )
@@ -74,8 +72,7 @@ def main() -> None:
     types = (DataArguments, ModelArguments, RunArguments, MotionDPOConfig)
     data, model_args, run, args = parse(types, WITHOUT_EFFECT_POLICY, __doc__)
     prepare(run, args)
-    pipeline = EgoMotionPipeline.from_pretrained(model_args.model_name_or_path)
-    pipeline.skeleton = skeleton(data) or pipeline.skeleton
+    pipeline = start.base_pipeline(model_args, data)
     pairs = read_or_draw(data, model_args.pairs, pipeline, args)
     trainer = MotionDPOTrainer(pipeline, args, pairs, val_clips(data) if args.eval_strategy != "no" else None)
     train(trainer, data, model_args, run)

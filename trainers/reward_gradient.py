@@ -17,23 +17,12 @@ are pushed too, and ``--resume`` goes on from there where the output folder has 
 the present update and ends the run with status 143.
 """
 
-from dataclasses import dataclass, field
-
-from motion_grpo.cli.train.dataset_arguments import DataArguments, head_windows, skeleton, train_windows, val_clips
+from motion_grpo.cli.train.dataset_arguments import DataArguments, head_windows, train_windows, val_clips
 from motion_grpo.cli.train.runs import RunArguments, parse, prepare, train
+from motion_grpo.cli.train.start import ModelArguments, base_pipeline
 
-from motion_grpo import EgoMotionPipeline
 from motion_grpo.training import RewardGradientConfig, RewardGradientTrainer
 from motion_grpo.training.settings import WITHOUT_EFFECT_POLICY
-
-
-@dataclass
-class ModelArguments:
-    """What to post-train."""
-
-    model_name_or_path: str = field(
-        default="base", metadata={"help": "Pipeline to start from: a folder, a Hub id or a shipped checkpoint."}
-    )
 
 
 def main() -> None:
@@ -41,8 +30,7 @@ def main() -> None:
     types = (DataArguments, ModelArguments, RunArguments, RewardGradientConfig)
     data, model_args, run, args = parse(types, WITHOUT_EFFECT_POLICY, __doc__)
     prepare(run, args)
-    pipeline = EgoMotionPipeline.from_pretrained(model_args.model_name_or_path)
-    pipeline.skeleton = skeleton(data) or pipeline.skeleton
+    pipeline = base_pipeline(model_args, data)
     trainer = RewardGradientTrainer(
         pipeline,
         args,
