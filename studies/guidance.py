@@ -31,6 +31,7 @@ from motion_grpo.motion.contacts import TOE_HEIGHT, speeds
 from motion_grpo.provenance import code_version, dataset_facts
 from motion_grpo.seeding import generator_of
 from studies.conditions import Call, both_wrists, digest_of, head_only, noisy_wrists
+from studies.records import read_records
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT, PAGE = ROOT / "docs/results/guidance.jsonl", ROOT / "docs/guidance.md"
@@ -120,7 +121,7 @@ def run(
         **code_version(),
         **dataset_facts(dataset),
     }
-    done = {(x["split"], x["clip"]) for x in lines_of(out)} if out.exists() else set()
+    done = {(x["split"], x["clip"]) for x in read_records(out)}
     for part, clip in in_turn({part: read_clips(dataset, part) for part in split.split(",")}, limit):
         if (part, clip_name(clip)) in done:
             continue
@@ -170,15 +171,10 @@ def below(motion: Motion, ground: Terrain) -> float:
     return float((ground.at(feet[..., :2])[0] - feet[..., 2]).clamp_min(0).amax(-1).mean())
 
 
-def lines_of(path: Path) -> list[dict]:
-    """The lines of the JSONL."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
 @app.command()
 def write(out: Path = KEPT) -> None:
     """Write the tables."""
-    for name, text in tables(lines_of(out)).items():
+    for name, text in tables(read_records(out)).items():
         start, end = MARKS[name]
         write_between(PAGE, start, text, end)
 

@@ -13,7 +13,7 @@ from tests.tiny import moving_clip, tiny_pipeline
 
 def test_the_page_shows_what_was_measured():
     page = guidance.PAGE.read_text()
-    for name, text in guidance.tables(guidance.lines_of(guidance.KEPT)).items():
+    for name, text in guidance.tables(guidance.read_records(guidance.KEPT)).items():
         start, end = guidance.MARKS[name]
         assert f"{start}\n{text}\n{end}" in page, "run `python -m studies.guidance write`"
 
@@ -52,7 +52,7 @@ def test_a_line_a_clip_and_way_and_a_run_that_goes_on(tmp_path, monkeypatch):
         command = ["run", str(tmp_path), "--split", "val", "--out", str(out), "--limit", str(limit)]
         result = CliRunner().invoke(guidance.app, command)
         assert result.exit_code == 0, result.exception
-        return guidance.lines_of(out)
+        return guidance.read_records(out)
 
     first = run(1)
     assert [line["row"] for line in first] == [*guidance.FEET, *guidance.WRISTS]

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from motion_grpo.body import JOINT_NAMES, Skeleton
+from motion_grpo.body import JOINT_NAMES, NUM_BODY_AND_ROOT, Skeleton
 from motion_grpo.extras import extra
 from motion_grpo.files import write_text
 from motion_grpo.inference.pipeline import EgoMotionPipeline
@@ -23,7 +23,6 @@ from motion_grpo.schedulers import EgoMotionSDEScheduler
 from motion_grpo.trajectory.head_poses import HeadPoses
 
 FILES = ("encoder.onnx", "step.onnx", "body.onnx", "schedule.json")
-_BODY = 22
 
 
 class Encoder(nn.Module):
@@ -136,7 +135,7 @@ def export_onnx(
         "frames": frames,
         "fps": FPS,
         "state": denoiser.state_layout.sizes,
-        "joints": JOINT_NAMES[:_BODY],
+        "joints": JOINT_NAMES[:NUM_BODY_AND_ROOT],
         "steps": [
             {"level": step.level, "clean_weight": step.clean_weight, "latent_weight": step.latent_weight}
             for step in transitions(scheduler, steps, eta=0.0)

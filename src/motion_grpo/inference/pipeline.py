@@ -325,17 +325,15 @@ class EgoMotionPipeline(HubMixin, LoraMixin, DiffusionPipeline):
         if worn.hands and (reads_wrists(self.denoiser) or guidance is None or not guidance.uses_hands):
             wrists = seen_wrists(self.denoiser, worn.hands, worn.recorded, worn.trajectory, worn.head)
         latents = self._sample(worn, wrists, guide, **sampling)
-        layout, state, report, motions = self.denoiser.state_layout, None, None, None
+        layout, report, motions = self.denoiser.state_layout, None, None
+        state = MotionState.unpack(latents, layout, project=False)
         if self.config.neck_low_pass:
-            state = MotionState.unpack(latents, layout, project=False)
             state = steady_neck(self.skeleton.to(latents.device), state, worn.head, self.config.neck_low_pass)
             latents = state.pack(layout)
         if guide is not None and guide.config.post:
-            state, report = guide.post(MotionState.unpack(latents, layout, project=False))
+            state, report = guide.post(state)  # maybe with fingers that the packed state has no place for
             latents = state.pack(layout)
         if output_type == "motion":
-            if state is None:  # Guidance may have found fingers that the packed state has no place for.
-                state = MotionState.unpack(latents, layout, project=False)
             samples = [MotionState(*(None if x is None else x[n] for x in state)) for n in range(len(latents))]
             motions = [self._motion(sample, worn) for sample in samples]
         return EgoMotionPipelineOutput(motions=motions, latents=latents, trajectory=worn.trajectory, guidance=report)

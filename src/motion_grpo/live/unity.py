@@ -7,12 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from motion_grpo.body import JOINT_NAMES, PARENTS, Skeleton
+from motion_grpo.body import JOINT_NAMES, NUM_BODY_AND_ROOT, PARENTS, Skeleton
 from motion_grpo.body.avatar import t_pose, vrm_bones
 from motion_grpo.geometry.rotations import matrix_to_wxyz
 from motion_grpo.streaming import BodyPose
 
-_BODY = 22
 # The z-up world seen along +x has x forward, y left and z up; the columns are what those are in Unity.
 _UNITY_WORLD = torch.tensor([[0.0, -1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
 # SMPL's own axes at rest are x left, y up, z forward.
@@ -35,10 +34,10 @@ class AvatarPose(NamedTuple):
 def avatar_pose(pose: BodyPose, skeleton: Skeleton, floor_height: float) -> AvatarPose:
     """The body for an avatar; SMPL's rest pose is straightened into the T-pose that avatars have."""
     rest = skeleton.rest_joints(pose.betas)
-    straight = _world_of(t_pose(rest))[:_BODY]
+    straight = _world_of(t_pose(rest))[:NUM_BODY_AND_ROOT]
     world = unity_rotations(pose.world_rotmats @ straight.mT)
     positions = unity_points(pose.joints, floor_height)
-    parents = list(PARENTS[1:_BODY])
+    parents = list(PARENTS[1:NUM_BODY_AND_ROOT])
     local = torch.cat([world[:1], world[parents].mT @ world[1:]])
     steps = positions[1:] - positions[parents]
     offsets = torch.cat([positions[:1], (world[parents].mT @ steps[..., None]).squeeze(-1)])
@@ -72,7 +71,7 @@ def euler_degrees(R: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3"]:
 def bone_names() -> list[str]:
     """Unity's names of SMPL-H's joints 0 to 21: VRM's with a capital letter."""
     names = vrm_bones()
-    return [names[joint][0].upper() + names[joint][1:] for joint in JOINT_NAMES[:_BODY]]
+    return [names[joint][0].upper() + names[joint][1:] for joint in JOINT_NAMES[:NUM_BODY_AND_ROOT]]
 
 
 def _world_of(local: Float[Tensor, "joints 3 3"]) -> Float[Tensor, "joints 3 3"]:

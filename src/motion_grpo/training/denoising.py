@@ -27,7 +27,7 @@ from motion_grpo.training.losses import (
     GeometricWeights,
     denoising_loss,
     geometric_loss,
-    noise_level_weights,
+    level_weights,
     sample_noise_levels,
 )
 from motion_grpo.training.observation import DeviceErrors, Observation, WristPatterns, observe
@@ -149,11 +149,7 @@ class DenoisingTrainer(DiffusersTrainer):
         self.geometric_weights = GeometricWeights(
             args.position_weight, args.velocity_weight, args.foot_contact_weight, args.wrist_weight
         )
-        self.level_weights = noise_level_weights(self.scheduler.alphas_cumprod).to(args.device)
-        if args.noise_weighting == "uniform":
-            self.level_weights = torch.ones_like(self.level_weights)
-        elif args.noise_weighting != "egoallo":
-            raise ValueError(f"noise_weighting is {args.noise_weighting!r}; choose 'egoallo' or 'uniform'.")
+        self.level_weights = level_weights(args.noise_weighting, self.scheduler.alphas_cumprod).to(args.device)
         self.eval_clips = eval_clips or []
         self._terms: dict[str, list[Tensor]] = defaultdict(list)
         # transformers' name for a data set is only asked whether there is one: evaluation is ours.

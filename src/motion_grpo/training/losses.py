@@ -14,6 +14,8 @@ from motion_grpo.trajectory.head_poses import HeadPoses
 
 MODALITY_WEIGHTS = {"betas": 0.1, "body_rotmats": 1.0, "contacts": 0.1, "hand_rotmats": 0.01}
 """EgoAllo's weights of the modalities."""
+NOISE_WEIGHTINGS = ("uniform", "egoallo")
+"""By what the loss of a noise level counts."""
 _MIN_HAND_FRAMES = 256
 
 
@@ -39,6 +41,17 @@ def noise_level_weights(alphas_cumprod: Float[Tensor, " levels"]) -> Float[Tenso
     """EgoAllo's weight of each noise level 1..1000: the signal-to-noise ratio scaled into [0.01, 1]."""
     snr = alphas_cumprod / (1 - alphas_cumprod)
     return snr / snr[0] * 0.99 + 0.01
+
+
+def level_weights(weighting: str, alphas_cumprod: Float[Tensor, " levels"]) -> Float[Tensor, " levels"]:
+    """The weight of each noise level: EgoAllo's, or 1 (:data:`NOISE_WEIGHTINGS`).
+
+    Raises:
+        ValueError: an unknown weighting.
+    """
+    if weighting not in NOISE_WEIGHTINGS:
+        raise ValueError(f"noise_weighting is {weighting!r}; choose 'egoallo' or 'uniform'.")
+    return noise_level_weights(alphas_cumprod) if weighting == "egoallo" else torch.ones_like(alphas_cumprod)
 
 
 def denoising_loss(

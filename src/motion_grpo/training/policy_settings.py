@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from transformers import TrainingArguments
+
 from motion_grpo.training.settings import mapping
 
 ALL_WEIGHTS = ["*"]
@@ -72,6 +74,16 @@ class PolicySettings:
                 "of them out.",
             ),
         )
+
+
+@dataclass
+class NumberedSettings(PolicySettings, TrainingArguments):
+    """Settings of a trainer that takes each number of its batches once, beside those of transformers."""
+
+    @property
+    def numbers_per_update(self) -> int:
+        """Conditions or pairs of an update, on all processes together."""
+        return self.train_batch_size * self.gradient_accumulation_steps * self.world_size
 
 
 def refuse_first(*rules: tuple[bool, str]) -> None:

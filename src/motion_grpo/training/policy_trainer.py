@@ -18,7 +18,7 @@ from motion_grpo.motion import MotionState
 from motion_grpo.rewards import RewardInputs
 from motion_grpo.schedulers import EgoMotionSDEScheduler
 from motion_grpo.training.averaging import AveragedWeights
-from motion_grpo.training.callbacks import FollowRun, StopWhenTerminated
+from motion_grpo.training.callbacks import FollowRun, SkipNonFinite, StopWhenTerminated
 from motion_grpo.training.conditions import EpochSampler, check_windows
 from motion_grpo.training.hub_runs import HubTrainerMixin, checkpoint_gradients, clips_to_evaluate
 from motion_grpo.training.judging import Conditions, conditions_of, reward_inputs
@@ -209,6 +209,40 @@ class PolicyTrainerMixin(HubTrainerMixin):
             self.policy.load(folder / "ema")
             self.ema.go_on_from(self.policy.trained_parameters())
         self.policy.load(folder)
+
+
+class NumberedTrainerMixin(PolicyTrainerMixin):
+    """A policy's trainer whose batches are numbers of a data set, each of which an update takes once.
+
+    ``logged`` collects what a step wants logged; updates that are not finite are skipped and counted.
+    """
+
+    column: str
+    """What the numbers are of: their name in a batch."""
+    skipping: SkipNonFinite
+    logged: dict[str, list[float]]
+
+    def collate(self, numbers: list[int]) -> dict[str, Tensor]:
+        """A batch, the way transformers' Trainer takes it."""
+        return {self.column: torch.tensor(numbers)}
+
+    def follow(self, *, has_reference: bool = False) -> None:
+        """Skips updates that are not finite, and what every trainer of a policy does."""
+        self.skipping = SkipNonFinite(self.policy)
+        self.add_callback(self.skipping)
+        super().follow(has_reference=has_reference)
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> EpochSampler:
+        return self.order_of(train_dataset or self.train_dataset, conditions=self.args.numbers_per_update)
+
+    def _set_signature_columns_if_needed(self) -> None:
+        self._signature_columns = [self.column]
+
+    def means_of_logged(self) -> dict[str, float]:
+        """What steps collected, averaged since the last call, and how many updates were skipped so far."""
+        means = {name: sum(values) / len(values) for name, values in self.logged.items()}
+        self.logged.clear()
+        return means | {"skipped_updates": float(self.skipping.count)}
 
 
 def check_pipeline(pipeline: EgoMotionPipeline, window: int) -> None:

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback
 
 from motion_grpo.body import NUM_BETAS, NUM_BODY_JOINTS, NUM_HAND_JOINTS
 from motion_grpo.data import Clip
@@ -25,11 +25,10 @@ from motion_grpo.inference.rollout import transitions
 from motion_grpo.motion import MotionState
 from motion_grpo.rewards import Reward, check_differentiable, score_with_gradient
 from motion_grpo.seeding import generator_of
-from motion_grpo.training.callbacks import SkipNonFinite
-from motion_grpo.training.conditions import EpochSampler, NumberedConditions
+from motion_grpo.training.conditions import NumberedConditions
 from motion_grpo.training.judging import Conditions, check_truth, named_rewards, weights_of
-from motion_grpo.training.policy_settings import PolicySettings, refuse_first
-from motion_grpo.training.policy_trainer import PolicyTrainerMixin
+from motion_grpo.training.policy_settings import NumberedSettings, refuse_first
+from motion_grpo.training.policy_trainer import NumberedTrainerMixin
 from motion_grpo.training.settings import WITHOUT_EFFECT_POLICY, refuse_without_effect
 
 BACKPROP = ("chain", "steps")
@@ -37,7 +36,7 @@ NORMALIZATIONS = ("none", "std")
 
 
 @dataclass
-class RewardGradientConfig(PolicySettings, TrainingArguments):
+class RewardGradientConfig(NumberedSettings):
     """Settings of :class:`RewardGradientTrainer` beyond those of transformers.
 
     Batch sizes count conditions, each of which is sampled once.
@@ -96,13 +95,8 @@ class RewardGradientConfig(PolicySettings, TrainingArguments):
         super().__post_init__()
         self.eval_on_start = self.eval_on_start and self.eval_strategy != "no"
 
-    @property
-    def conditions_per_update(self) -> int:
-        """On all processes together."""
-        return self.train_batch_size * self.gradient_accumulation_steps * self.world_size
 
-
-class RewardGradientTrainer(PolicyTrainerMixin, Trainer):
+class RewardGradientTrainer(NumberedTrainerMixin, Trainer):
     """Post-trains the denoiser of a pipeline on differentiable rewards of what it samples.
 
     Data, rewards, evaluation, checkpoints and cards are those of :class:`~motion_grpo.training.MotionGRPOTrainer`. An
@@ -124,6 +118,7 @@ class RewardGradientTrainer(PolicyTrainerMixin, Trainer):
     """
 
     kind = "reward_gradient"
+    column = "condition"
     args: RewardGradientConfig
 
     def __init__(
@@ -135,7 +130,7 @@ class RewardGradientTrainer(PolicyTrainerMixin, Trainer):
         rewards: Mapping[str, Reward] | None = None,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
-        self.take(pipeline, args, train_dataset, args.conditions_per_update, eval_clips)
+        self.take(pipeline, args, train_dataset, args.numbers_per_update, eval_clips)
         self.rewards = dict(rewards) if rewards is not None else named_rewards(args, args.device)
         check_truth(self.rewards, self.windows)
         self.reward_weights = weights_of(self.rewards, args)
@@ -144,24 +139,16 @@ class RewardGradientTrainer(PolicyTrainerMixin, Trainer):
         probe = self.conditions([0])
         resting = MotionState.unpack(self._resting(probe.mask), self.denoiser.state_layout)
         check_differentiable(self.rewards, self.reward_inputs(resting, probe))
-        self._logged: dict[str, list[float]] = defaultdict(list)
+        self.logged = defaultdict(list)
         super().__init__(
             model=self.policy,
             args=args,
-            data_collator=lambda numbers: {"condition": torch.tensor(numbers)},
+            data_collator=self.collate,
             train_dataset=NumberedConditions(self.windows),
             eval_dataset=self.eval_clips or None,
             callbacks=callbacks,
         )
-        self.skipping = SkipNonFinite(self.policy)
-        self.add_callback(self.skipping)
         self.follow()
-
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> EpochSampler:
-        return self.order_of(train_dataset or self.train_dataset, conditions=self.args.conditions_per_update)
-
-    def _set_signature_columns_if_needed(self) -> None:
-        self._signature_columns = ["condition"]
 
     def compute_loss(
         self,
@@ -221,8 +208,8 @@ class RewardGradientTrainer(PolicyTrainerMixin, Trainer):
             spread = float(everybody.std(correction=0))
             scale = max(spread, 1e-4) if self.args.reward_normalization == "std" else 1.0
             loss = loss - weight * value.mean() / scale
-            self._logged[f"rewards/{name}/mean"].append(float(everybody.mean()))
-            self._logged[f"rewards/{name}/std"].append(spread)
+            self.logged[f"rewards/{name}/mean"].append(float(everybody.mean()))
+            self.logged[f"rewards/{name}/std"].append(spread)
         return loss
 
     def _resting(self, mask: Bool[Tensor, "batch frames"]) -> Float[Tensor, "batch frames d_state"]:
@@ -236,9 +223,8 @@ class RewardGradientTrainer(PolicyTrainerMixin, Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the rewards, averaged since the last log, and how many updates were skipped."""
         if "loss" in logs:
-            means = {name: sum(values) / len(values) for name, values in self._logged.items()}
+            means = self.means_of_logged()
             weighted = zip(self.reward_weights, self.rewards, strict=True)
             total = sum(weight * means[f"rewards/{name}/mean"] for weight, name in weighted)
-            logs |= {"reward": total, **means, "skipped_updates": float(self.skipping.count)}
-            self._logged.clear()
+            logs |= {"reward": total, **means}
         super().log(logs, start_time)

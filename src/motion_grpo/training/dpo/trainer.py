@@ -8,28 +8,23 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback
 
 from motion_grpo.data import Clip
 from motion_grpo.inference import EgoMotionPipeline
 from motion_grpo.seeding import generator_of
-from motion_grpo.training.callbacks import SkipNonFinite
-from motion_grpo.training.conditions import EpochSampler
 from motion_grpo.training.dpo.objective import dpo_loss, state_error
 from motion_grpo.training.dpo.pairs import WINNERS, PreferencePairs
-from motion_grpo.training.losses import noise_level_weights
+from motion_grpo.training.losses import NOISE_WEIGHTINGS, level_weights
 from motion_grpo.training.policy import MotionPolicy
-from motion_grpo.training.policy_settings import PolicySettings, refuse_first
-from motion_grpo.training.policy_trainer import PolicyTrainerMixin
+from motion_grpo.training.policy_settings import NumberedSettings, refuse_first
+from motion_grpo.training.policy_trainer import NumberedTrainerMixin
 from motion_grpo.training.settings import WITHOUT_EFFECT_POLICY, refuse_without_effect
 from motion_grpo.trajectory.head_poses import HeadPoses
 
-NOISE_WEIGHTINGS = ("uniform", "egoallo")
-
 
 @dataclass
-class MotionDPOConfig(PolicySettings, TrainingArguments):
+class MotionDPOConfig(NumberedSettings):
     """Settings of :class:`MotionDPOTrainer` beyond those of transformers, and of how its pairs are drawn.
 
     Raises:
@@ -70,13 +65,8 @@ class MotionDPOConfig(PolicySettings, TrainingArguments):
         super().__post_init__()
         self.eval_on_start = self.eval_on_start and self.eval_strategy != "no"
 
-    @property
-    def pairs_per_update(self) -> int:
-        """On all processes together."""
-        return self.train_batch_size * self.gradient_accumulation_steps * self.world_size
 
-
-class MotionDPOTrainer(PolicyTrainerMixin, Trainer):
+class MotionDPOTrainer(NumberedTrainerMixin, Trainer):
     """Teaches the denoiser of a pipeline to prefer the winners of pairs to their losers.
 
     Both members of a pair get the same noise at the same level; the reference is frozen. Evaluation, checkpoints and
@@ -95,6 +85,7 @@ class MotionDPOTrainer(PolicyTrainerMixin, Trainer):
     """
 
     kind = "dpo"
+    column = "pair"
     args: MotionDPOConfig
 
     def __init__(
@@ -109,33 +100,23 @@ class MotionDPOTrainer(PolicyTrainerMixin, Trainer):
         _check_pairs(pairs, pipeline, args)
         if reference is not None:
             _check_reference(reference, pipeline)
-        self.take(pipeline, args, None, args.pairs_per_update, eval_clips, project=False)
+        self.take(pipeline, args, None, args.numbers_per_update, eval_clips, project=False)
         self.pairs, self.reference = pairs, None
         if reference is not None:
             self.reference = MotionPolicy(reference.denoiser, project=False).requires_grad_(False).to(args.device)
         elif not self.policy.has_adapter:
             self.reference = copy.deepcopy(self.policy).requires_grad_(False).to(args.device)
-        self.level_weights = noise_level_weights(self.rollout_scheduler.alphas_cumprod).to(args.device)
-        if args.noise_weighting == "uniform":
-            self.level_weights = torch.ones_like(self.level_weights)
-        self._logged: dict[str, list[float]] = defaultdict(list)
+        self.level_weights = level_weights(args.noise_weighting, self.rollout_scheduler.alphas_cumprod).to(args.device)
+        self.logged = defaultdict(list)
         super().__init__(
             model=self.policy,
             args=args,
-            data_collator=lambda numbers: {"pair": torch.tensor(numbers)},
+            data_collator=self.collate,
             train_dataset=pairs,
             eval_dataset=self.eval_clips or None,
             callbacks=callbacks,
         )
-        self.skipping = SkipNonFinite(self.policy)
-        self.add_callback(self.skipping)
         self.follow(has_reference=True)
-
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> EpochSampler:
-        return self.order_of(train_dataset or self.train_dataset, conditions=self.args.pairs_per_update)
-
-    def _set_signature_columns_if_needed(self) -> None:
-        self._signature_columns = ["pair"]
 
     def compute_loss(
         self,
@@ -165,8 +146,8 @@ class MotionDPOTrainer(PolicyTrainerMixin, Trainer):
             before = errors(reference)
         loss, margin = dpo_loss(errors(model), before, self.level_weights[levels - 1], self.args.beta)
         everybody = self.gather(margin.detach())
-        self._logged["margin"].append(float(everybody.mean()))
-        self._logged["accuracy"].append(float((everybody > 0).float().mean()))
+        self.logged["margin"].append(float(everybody.mean()))
+        self.logged["accuracy"].append(float((everybody > 0).float().mean()))
         return (loss, {}) if return_outputs else loss
 
     def _noise(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -191,9 +172,7 @@ class MotionDPOTrainer(PolicyTrainerMixin, Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds margin and accuracy, averaged since the last log, and how many updates were skipped."""
         if "loss" in logs:
-            logs |= {name: sum(values) / len(values) for name, values in self._logged.items()}
-            logs["skipped_updates"] = float(self.skipping.count)
-            self._logged.clear()
+            logs |= self.means_of_logged()
         super().log(logs, start_time)
 
 
@@ -205,9 +184,9 @@ def _check_pairs(pairs: PreferencePairs, pipeline: EgoMotionPipeline, args: Moti
         )
     if pairs.mask.shape[1] != args.window:
         raise ValueError(f"Pairs have {pairs.mask.shape[1]} frames, but window is {args.window}; make them the same.")
-    if len(pairs) < args.pairs_per_update:
+    if len(pairs) < args.numbers_per_update:
         raise ValueError(
-            f"There are {len(pairs)} pairs, and an update takes {args.pairs_per_update}; draw more (num_pairs), or "
+            f"There are {len(pairs)} pairs, and an update takes {args.numbers_per_update}; draw more (num_pairs), or "
             "make the batch smaller."
         )
 
